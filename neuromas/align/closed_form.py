@@ -1,0 +1,148 @@
+"""From per-value mean latents to maps, without iterations: means → axes → maps (method: exploration).
+
+Every function takes one matrix of mean latents per system, rows being the same combinations of values in all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from neuromas.align.rotation import orthonormalise, random_columns
+from neuromas.errors import InvalidInput
+
+RIDGE = 1e-6
+_ROUNDS = 100
+
+
+def axes(means: Tensor, rank: int, *, seed: int = 0, avoid: Tensor | None = None) -> Tensor:
+    """Orthonormal columns along which mean latents vary most.
+
+    Parameters
+    ----------
+    means : Tensor, shape (n_values, n_units)
+        Centred already, where that is wanted.
+    rank : int
+        Beyond the rank of `means` the basis is completed by random columns.
+    seed : int
+        Of those.
+    avoid : Tensor, shape (n_units, n_taken), optional
+        Orthonormal columns that are taken; what is returned is orthogonal to them.
+
+    Returns
+    -------
+    Tensor, shape (n_units, rank)
+
+    Raises
+    ------
+    InvalidInput
+        More columns asked for than there are units left.
+    """
+    n_units = means.shape[1]
+    taken = means.new_zeros(n_units, 0) if avoid is None else avoid
+    if rank + taken.shape[1] > n_units:
+        raise InvalidInput(
+            f"rank {rank + taken.shape[1]} is larger than the width: the system has {n_units} units", kind="rank_too_large"
+        )
+    free = means - means @ taken @ taken.T
+    _, singular, right = torch.linalg.svd(free, full_matrices=False)
+    found = int((singular > 1e-6 * singular[:1]).sum())
+    leading = right[: min(rank, found)].T
+    if leading.shape[1] == rank:
+        return leading
+    generator = torch.Generator().manual_seed(seed)
+    filler = random_columns(n_units, rank - leading.shape[1], generator).to(means)
+    whole = orthonormalise(torch.cat([taken, leading, filler], dim=1))
+    return whole[:, taken.shape[1] :]
+
+
+def procrustes(components: Sequence[Tensor]) -> list[tuple[Tensor, float]]:
+    """Generalised orthogonal Procrustes with scale: rotations and scales that bring all `components` together.
+
+    Parameters
+    ----------
+    components : sequence of Tensor, each of shape (n_values, rank)
+
+    Returns
+    -------
+    list of (Tensor, float)
+        For each system a rotation Q of shape (rank, rank) and a scale λ > 0, so that λ Z Q is near the common mean. The first
+        scale is 1.
+    """
+    scales = [1.0] * len(components)
+    rotations = [torch.eye(z.shape[1], dtype=z.dtype, device=z.device) for z in components]
+    common = components[0]
+    for _ in range(_ROUNDS if len(components) > 2 else 1):
+        before = common
+        for i, z in enumerate(components):
+            if i == 0 and len(components) == 2:
+                continue
+            u, singular, v = torch.linalg.svd(z.T @ common)
+            rotations[i] = u @ v
+            scales[i] = (singular.sum() / z.square().sum().clamp_min(1e-30)).item()
+        common = torch.stack([s * z @ q for z, q, s in zip(components, rotations, scales, strict=True)]).mean(dim=0)
+        if len(components) > 2 and torch.linalg.norm(common - before) <= 1e-7 * torch.linalg.norm(before):
+            break
+    if len(components) == 2:
+        common = components[0]
+    return [(q, s / scales[0]) for q, s in zip(rotations, scales, strict=True)]
+
+
+def canonical(components: Sequence[Tensor], ridge: float = RIDGE) -> list[Tensor]:
+    """Generalised canonical correlation analysis: whitening, then the rotation that brings all systems together.
+
+    Parameters
+    ----------
+    components : sequence of Tensor, each of shape (n_values, rank)
+        Centred mean latents in the systems' axes.
+    ridge : float
+        Added to the covariance, relative to its mean eigenvalue.
+
+    Returns
+    -------
+    list of Tensor, each of shape (rank, rank)
+        Invertible A with Z Aᵀ of (nearly) unit covariance; for two systems the canonical variates of CCA.
+    """
+    whitened, whiteners = [], []
+    for z in components:
+        covariance = z.T @ z / len(z)
+        covariance = covariance + ridge * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=z.dtype, device=z.device)
+        values, vectors = torch.linalg.eigh(covariance)
+        whitener = (vectors / values.clamp_min(1e-30).sqrt()).T
+        whiteners.append(whitener)
+        whitened.append(z @ whitener.T / len(z) ** 0.5)  # near-orthonormal columns
+    rank = components[0].shape[1]
+    u, _, _ = torch.linalg.svd(torch.cat(whitened, dim=1), full_matrices=False)
+    common = u[:, : min(rank, u.shape[1])]  # (n_values, rank): the variates all systems share
+    if common.shape[1] < rank:
+        common = torch.cat([common, common.new_zeros(len(common), rank - common.shape[1])], dim=1)
+    maps = []
+    for z, whitener in zip(whitened, whiteners, strict=True):
+        left, _, right = torch.linalg.svd(z.T @ common)
+        maps.append((left @ right).T @ whitener)
+    return maps
+
+
+def orthogonal_map(source: Tensor, target: Tensor) -> Tensor:
+    """Orthogonal Procrustes: the orthonormal Q that minimises ‖source Q − target‖ (Latent Stitch in closed form).
+
+    Parameters
+    ----------
+    source : Tensor, shape (n_pairs, n_units of the source)
+    target : Tensor, shape (n_pairs, n_units of the target)
+
+    Returns
+    -------
+    Tensor, shape (n_units of the source, n_units of the target)
+        With orthonormal rows or columns, whichever are fewer.
+
+    Examples
+    --------
+    >>> x = torch.eye(2)
+    >>> torch.allclose(orthogonal_map(x, x.flip(1)), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), atol=1e-6)
+    True
+    """
+    u, _, v = torch.linalg.svd(source.T @ target, full_matrices=False)
+    return u @ v

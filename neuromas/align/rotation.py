@@ -1,0 +1,141 @@
+"""Orthonormal columns and their parametrisations, all O(d·k) in memory and O(d·k²) in work.
+
+Each parametrisation is a module whose ``forward`` gives the columns, shape (n_units, rank), and which starts exactly at the
+columns it was made with. `ROTATIONS` names them.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from neuromas.errors import InvalidInput, NotFound
+
+
+def random_columns(n_units: int, rank: int, generator: torch.Generator) -> Tensor:
+    """Orthonormal columns, uniform over the Stiefel manifold; float32, shape (n_units, rank), on the CPU."""
+    return orthonormalise(torch.randn(n_units, rank, generator=generator))
+
+
+def orthonormalise(columns: Tensor) -> Tensor:
+    """The Gram-Schmidt process on `columns` (n_units, rank), eqs. 10-12, computed as Q · sign(diag R) of a QR decomposition.
+
+    Q alone would flip signs of columns from one iteration to the next.
+
+    Examples
+    --------
+    >>> orthonormalise(torch.tensor([[-3.0], [0.0], [4.0]])).T
+    tensor([[-0.6000,  0.0000,  0.8000]])
+    """
+    q, r = torch.linalg.qr(columns)
+    sign = torch.where(r.diagonal() < 0, -1.0, 1.0).to(q.dtype)
+    return q * sign
+
+
+class GramSchmidt(nn.Module):
+    """Free columns, made orthonormal by the Gram-Schmidt process (paper 2.6)."""
+
+    def __init__(self, initial: Tensor) -> None:
+        super().__init__()
+        self.free = nn.Parameter(initial.clone())
+
+    def forward(self) -> Tensor:
+        return orthonormalise(self.free)
+
+
+class MatrixExponential(nn.Module):
+    """exp(A) U₀ with A = X U₀ᵀ − U₀ Xᵀ skew-symmetric (the paper's default parametrisation).
+
+    A has rank 2k, so with P = [X, −U₀] and S = [U₀, X], exp(A) U₀ = U₀ + P φ(SᵀP) SᵀU₀ where φ(M) = Σ Mⁿ/(n+1)!; φ is a block of
+    the exponential of a 4k × 4k matrix. No d × d matrix exists.
+    """
+
+    initial: Tensor
+
+    def __init__(self, initial: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("initial", initial.clone())
+        self.free = nn.Parameter(torch.zeros_like(initial))
+
+    def forward(self) -> Tensor:
+        left = torch.cat([self.free, -self.initial], dim=1)  # (n_units, 2k)
+        right = torch.cat([self.initial, self.free], dim=1)
+        inner = right.T @ left  # (2k, 2k)
+        size = len(inner)
+        block = torch.zeros(2 * size, 2 * size, dtype=inner.dtype, device=inner.device)
+        block[:size, :size] = inner
+        block[:size, size:] = torch.eye(size, dtype=inner.dtype, device=inner.device)
+        phi = torch.linalg.matrix_exp(block)[:size, size:]
+        return self.initial + left @ (phi @ (right.T @ self.initial))
+
+
+class Cayley(nn.Module):
+    """(I − A/2)⁻¹ (I + A/2) U₀ with A as in `MatrixExponential`; by the Woodbury identity a 2k × 2k solve."""
+
+    initial: Tensor
+
+    def __init__(self, initial: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("initial", initial.clone())
+        self.free = nn.Parameter(torch.zeros_like(initial))
+
+    def forward(self) -> Tensor:
+        left = torch.cat([self.free, -self.initial], dim=1)
+        right = torch.cat([self.initial, self.free], dim=1)
+        inner = right.T @ left
+        eye = torch.eye(len(inner), dtype=inner.dtype, device=inner.device)
+        return self.initial + left @ torch.linalg.solve(eye - inner / 2, right.T @ self.initial)
+
+
+class Householder(nn.Module):
+    """A product of k Householder reflections, times fixed signs."""
+
+    sign: Tensor
+
+    def __init__(self, initial: Tensor) -> None:
+        super().__init__()
+        packed, _ = torch.geqrf(initial)
+        self.register_buffer("sign", torch.where(packed.diagonal() < 0, -1.0, 1.0).to(packed.dtype))
+        self.free = nn.Parameter(packed.tril(-1))
+
+    def forward(self) -> Tensor:
+        below = self.free.tril(-1)
+        scale = 2 / (1 + below.square().sum(dim=0))  # the vectors' leading ones are implied
+        return torch.linalg.householder_product(below, scale) * self.sign
+
+
+ROTATIONS: dict[str, type[nn.Module]] = {
+    "matrix-exponential": MatrixExponential,
+    "gram-schmidt": GramSchmidt,
+    "cayley": Cayley,
+    "householder": Householder,
+}
+"""Parametrisations of orthonormal columns by name."""
+
+
+def make_rotation(name: str, initial: Tensor) -> nn.Module:
+    """The parametrisation called `name`, starting at `initial`.
+
+    Parameters
+    ----------
+    name : str
+        A key of `ROTATIONS`.
+    initial : Tensor, shape (n_units, rank)
+        Orthonormal columns.
+
+    Raises
+    ------
+    NotFound
+        No parametrisation of that name.
+    InvalidInput
+        More columns than units, or columns that are not orthonormal.
+    """
+    if name not in ROTATIONS:
+        raise NotFound(f"no rotation {name!r}; known rotations: {', '.join(ROTATIONS)}", kind="unknown_rotation")
+    n_units, rank = initial.shape
+    if rank > n_units:
+        raise InvalidInput(f"rank {rank} is larger than the width: the system has {n_units} units", kind="rank_too_large")
+    error = (initial.T @ initial - torch.eye(rank, dtype=initial.dtype, device=initial.device)).abs().max().item()
+    if not error < 1e-3:
+        raise InvalidInput(f"columns are not orthonormal: UᵀU differs from I by {error:.2g}", kind="not_orthonormal")
+    return ROTATIONS[name](initial)

@@ -1,0 +1,3 @@
+"""Causal models of tasks, and what an interchange should lead to under them."""
+
+from neuromas.causal import counting as counting  # registers its tasks

@@ -1,0 +1,208 @@
+"""The causal-model interface: variables, transition, emission, intervention; all vectorised over trials.
+
+A causal model is a small automaton. Its state is an integer array of shape (n_trials, n_slots): first the causal variables,
+in the order of ``variables``, then whatever else drives the task (how many demonstrations are still to come, say).
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuromas.errors import InvalidInput, NotFound
+from neuromas.schema import VariableSpec
+
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+PAD = -1
+"""Fills token arrays after a sequence has ended."""
+
+
+@dataclass(frozen=True)
+class Sequences:
+    """Token sequences that a causal model emitted, with what is known at each step.
+
+    Attributes
+    ----------
+    tokens : ndarray of int64, shape (n_trials, n_steps)
+        `PAD` after the end.
+    lengths : ndarray of int64, shape (n_trials,)
+    deterministic : ndarray of bool, shape (n_trials, n_steps)
+        Whether the token follows from what came before it; only these are scored.
+    values : ndarray of int64, shape (n_trials, n_steps, n_variables)
+        Causal variables after the token was consumed.
+    eligible : ndarray of bool, shape (n_trials, n_steps)
+        Whether an interchange may take place after this token.
+    """
+
+    tokens: IntArray
+    lengths: IntArray
+    deterministic: BoolArray
+    values: IntArray
+    eligible: BoolArray
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+
+class CausalModel(ABC):
+    """A task as an automaton over causal variables.
+
+    Subclasses set ``name``, ``variables`` and ``vocabulary`` and write six methods, each vectorised: the first axis of every
+    array runs over trials. ``docs/causal-models.md`` builds one in under 40 lines.
+    """
+
+    name: str
+    variables: tuple[VariableSpec, ...]
+    """The variables that drive behaviour; together they are `full`."""
+    vocabulary: tuple[str, ...]
+    begin: int
+    """Token that starts every trial."""
+    end: int
+    """Token that ends every trial."""
+
+    @abstractmethod
+    def start(self, n_trials: int, generator: np.random.Generator) -> IntArray:
+        """States of fresh trials after the begin token; shape (n_trials, n_slots)."""
+
+    @abstractmethod
+    def emit(self, state: IntArray, generator: np.random.Generator) -> tuple[IntArray, BoolArray]:
+        """The next token of each trial, and whether it is deterministic; two arrays of shape (n_trials,)."""
+
+    @abstractmethod
+    def transition(self, state: IntArray, tokens: IntArray) -> IntArray:
+        """States after consuming `tokens` of shape (n_trials,); shape (n_trials, n_slots)."""
+
+    @abstractmethod
+    def intervene(self, values: IntArray, generator: np.random.Generator) -> IntArray:
+        """States that hold `values` of shape (n_trials, n_variables), other slots drawn anew; shape (n_trials, n_slots)."""
+
+    @abstractmethod
+    def possible(self, values: IntArray) -> BoolArray:
+        """Whether a trial can ever hold `values`, of shape (n_trials, n_variables), at an eligible step."""
+
+    @abstractmethod
+    def eligible(self, tokens: IntArray) -> BoolArray:
+        """Whether an interchange may follow each token; any shape in, the same shape out."""
+
+    # what follows is derived and need not be overridden
+
+    @property
+    def variable_names(self) -> tuple[str, ...]:
+        return tuple(variable.name for variable in self.variables)
+
+    def sample(self, n_trials: int, seed: int | np.random.Generator) -> Sequences:
+        """Draw whole trials.
+
+        Parameters
+        ----------
+        n_trials : int
+        seed : int or numpy.random.Generator
+
+        Returns
+        -------
+        Sequences
+            Step 0 holds the begin token.
+        """
+        if n_trials < 1:
+            raise InvalidInput(f"expected at least 1 trial, got {n_trials}", kind="no_trials")
+        generator = np.random.default_rng(seed)
+        state = self.start(n_trials, generator)
+        body = self.run(state, generator)
+        begin = np.full((n_trials, 1), self.begin, dtype=np.int64)
+        never = np.zeros((n_trials, 1), dtype=bool)
+        return Sequences(
+            tokens=np.concatenate([begin, body.tokens], axis=1),
+            lengths=body.lengths + 1,
+            deterministic=np.concatenate([never, body.deterministic], axis=1),
+            values=np.concatenate([state[:, None, : len(self.variables)], body.values], axis=1),
+            eligible=np.concatenate([never, body.eligible], axis=1),
+        )
+
+    def counterfactual(self, values: IntArray, generator: np.random.Generator) -> Sequences:
+        """What the model emits from the state `values` on: the counterfactual sequences.
+
+        Parameters
+        ----------
+        values : ndarray of int64, shape (n_pairs, n_variables)
+            Expected values V* after an interchange.
+        generator : numpy.random.Generator
+            Draws whatever the environment draws after the intervention.
+
+        Returns
+        -------
+        Sequences
+            The tokens that follow; step 0 is the first token *after* the intervention.
+        """
+        return self.run(self.intervene(values, generator), generator)
+
+    def run(self, state: IntArray, generator: np.random.Generator) -> Sequences:
+        """Emit and consume tokens until every trial has ended."""
+        n_trials, n_variables = len(state), len(self.variables)
+        alive = np.ones(n_trials, dtype=bool)
+        lengths = np.zeros(n_trials, dtype=np.int64)
+        tokens, deterministic, values = [], [], []
+        while alive.any():
+            emitted, fixed = self.emit(state, generator)
+            state = np.where(alive[:, None], self.transition(state, emitted), state)
+            tokens.append(np.where(alive, emitted, PAD))
+            deterministic.append(fixed & alive)
+            values.append(state[:, :n_variables])
+            lengths += alive
+            alive = alive & (emitted != self.end)
+        empty = not tokens
+        token_array = np.empty((n_trials, 0), np.int64) if empty else np.stack(tokens, axis=1)
+        return Sequences(
+            tokens=token_array,
+            lengths=lengths,
+            deterministic=np.empty((n_trials, 0), bool) if empty else np.stack(deterministic, axis=1),
+            values=np.empty((n_trials, 0, n_variables), np.int64) if empty else np.stack(values, axis=1),
+            eligible=self.eligible(token_array) & (token_array != PAD),
+        )
+
+
+TASKS: dict[str, type[CausalModel]] = {}
+"""Every task by name; look-up, the command line and the tests go through it."""
+
+
+def register_task(task: type[CausalModel]) -> type[CausalModel]:
+    """Class decorator: make a causal model known by its ``name``."""
+    TASKS[task.name] = task
+    return task
+
+
+def get_task(name: str) -> CausalModel:
+    """The task called `name`.
+
+    Raises
+    ------
+    NotFound
+        No task of that name; the known ones are listed.
+    """
+    if name not in TASKS:
+        raise NotFound(f"no task {name!r}; known tasks: {', '.join(sorted(TASKS))}", kind="unknown_task")
+    return TASKS[name]()
+
+
+def variable_columns(names: Sequence[str], wanted: Sequence[str], where: str) -> list[int]:
+    """Positions of `wanted` in `names`; the word ``full`` stands for all of them.
+
+    Raises
+    ------
+    NotFound
+        A wanted variable is not among `names`.
+    """
+    if list(wanted) == ["full"]:
+        return list(range(len(names)))
+    unknown = [name for name in wanted if name not in names]
+    if unknown:
+        raise NotFound(
+            f"{where} has no variable {', '.join(map(repr, unknown))}; it has {', '.join(names)} (and 'full', all of them)",
+            kind="unknown_variable",
+        )
+    return [list(names).index(name) for name in wanted]

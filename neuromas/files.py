@@ -1,0 +1,63 @@
+"""Files that are whole or absent: atomic writes, hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+
+from neuromas.errors import StorageFailed
+
+
+def sha256_bytes(data: bytes) -> str:
+    """SHA-256 of `data` in hexadecimal."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def sha256_file(path: str | Path) -> str:
+    """SHA-256 of the file at `path` in hexadecimal, read in blocks."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fsync_folder(path: str | Path) -> None:
+    """Make renames inside the folder `path` survive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: str | Path, data: bytes | str) -> None:
+    """Replace the file at `path` so that a reader, or a crash, sees the old content or the new, never a part.
+
+    Parameters
+    ----------
+    path : path-like
+        Its folder is made if need be.
+    data : bytes or str
+        Text is written as UTF-8.
+
+    Raises
+    ------
+    StorageFailed
+        The disk refused (full, read-only, no permission); `path` is as it was.
+    """
+    path = Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(data.encode() if isinstance(data, str) else data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # mkstemp makes it private
+        os.replace(temporary, path)
+        fsync_folder(path.parent)
+    except OSError as error:
+        if temporary is not None and os.path.exists(temporary):
+            os.unlink(temporary)
+        raise StorageFailed(f"could not write {path}: {error.strerror or error}") from error

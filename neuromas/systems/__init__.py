@@ -1,0 +1,1 @@
+"""Networks that can be run: recorded, and resumed from an intervened latent."""

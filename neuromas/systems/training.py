@@ -1,0 +1,296 @@
+"""Training of recurrent networks on a task, and their files (paper A.1; method: training details)."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+from torch import Tensor
+from torch.nn import functional
+
+from neuromas.causal.model import PAD, CausalModel, get_task
+from neuromas.errors import Corrupt, InvalidInput, NotFound
+from neuromas.files import sha256_bytes, write_atomically
+from neuromas.schema import Provenance, SystemConfig
+from neuromas.systems.recurrent import GRU, GRUNetwork
+from neuromas.systems.system import System
+
+CONFIG, WEIGHTS, CHECKPOINT = "config.json", "weights.safetensors", "checkpoint.safetensors"
+SYSTEMS = {"gru": GRU}
+"""Kinds of system that can be trained, by the name the command line uses."""
+
+SHIPPED = Path(__file__).parent / "shipped"
+"""Folder of the trained systems that travel with the package."""
+
+_HELD_OUT_STREAM = 2**32  # seeds of training batches are (seed, iteration); no iteration reaches this
+BATCH_SIZE = 128
+WARM_UP, MAX_RATE, MIN_RATE, POWER = 100, 1e-3, 1e-7, 0.5
+
+
+def learning_rate(iteration: int) -> float:
+    """Linear warm-up to 1e-3 over 100 iterations, then decay with the power 0.5 of the iteration (paper A.1)."""
+    if iteration < WARM_UP:
+        return MAX_RATE * (iteration + 1) / WARM_UP
+    return max(MIN_RATE, MAX_RATE * (WARM_UP / (iteration + 1)) ** POWER)
+
+
+def versions() -> dict[str, str]:
+    """Versions of neuromas and of the packages that results depend on."""
+    return {name: metadata.version(name) for name in ("neuromas", "torch", "numpy", "xarray", "zarr")}
+
+
+def now() -> str:
+    """The time, ISO 8601, UTC, to the second."""
+    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+
+
+def train(
+    task: str | CausalModel,
+    *,
+    out: str | Path,
+    kind: str = "gru",
+    seed: int = 0,
+    name: str | None = None,
+    n_units: int = 128,
+    target_accuracy: float = 0.999,
+    min_iterations: int = 2000,
+    max_iterations: int = 20_000,
+    validate_every: int = 250,
+    n_held_out: int = 2000,
+    device: str = "cpu",
+    progress: Callable[[int, float, float | None], None] | None = None,
+) -> System:
+    """Train a network until it solves held-out trials, and save it.
+
+    Interrupted, it goes on from its last checkpoint in `out` when called again with the same arguments; batches depend on
+    (seed, iteration) alone, so the outcome is that of an uninterrupted run.
+
+    Parameters
+    ----------
+    task : str or CausalModel
+        A registered task's name, or a causal model.
+    out : path-like
+        Folder for ``config.json``, ``weights.safetensors`` and, until done, ``checkpoint.safetensors``.
+    kind : str
+        ``"gru"``.
+    seed : int
+        Of weights, batches, dropout.
+    name : str, optional
+        The system's name; by default task, kind and seed.
+    n_units : int
+        Width of latent and embedding; the readout's hidden layer is four times as wide.
+    target_accuracy : float
+        Stop once two validations in a row reach this trial accuracy on held-out trials.
+    min_iterations : int
+        Go on at least so long: states sharpen after accuracy has reached its ceiling.
+    max_iterations, validate_every, n_held_out : int
+    device : str
+    progress : callable, optional
+        Called with (iteration, loss, latest held-out trial accuracy or None).
+
+    Returns
+    -------
+    System
+        Frozen, with ``config.trial_accuracy``. If `max_iterations` came first, that is below `target_accuracy`.
+
+    Raises
+    ------
+    NotFound
+        Unknown task or kind.
+    InvalidInput
+        `out` holds another network's checkpoint or weights.
+    """
+    model = get_task(task) if isinstance(task, str) else task
+    if kind not in SYSTEMS:
+        raise NotFound(f"no system kind {kind!r}; known kinds: {', '.join(sorted(SYSTEMS))}", kind="unknown_system")
+    out = Path(out)
+    config = SystemConfig(
+        name=name or f"{model.name}-{kind}-{seed}",
+        task=model.name,
+        vocabulary=model.vocabulary,
+        n_units=n_units,
+        n_hidden=4 * n_units,
+        seed=seed,
+    )
+    if (out / CONFIG).exists():
+        finished = load_system(out, device=device)
+        if _identity(finished.config) != _identity(config):
+            raise InvalidInput(f"{out} already holds system {finished.name!r}; choose another folder", kind="occupied")
+        return finished
+
+    torch.manual_seed(seed)
+    network = GRUNetwork(config).to(device)
+    optimiser = torch.optim.Adam(network.parameters(), lr=MAX_RATE)
+    start, streak = _restore(out, config, network, optimiser)
+    held_out = model.sample(n_held_out, np.random.default_rng([seed, _HELD_OUT_STREAM]))
+    accuracy: float | None = None
+    iteration = start
+    for iteration in range(start, max_iterations):
+        if streak >= 2 and iteration >= min_iterations:
+            break
+        loss = _update(network, optimiser, model, seed, iteration, device)
+        if (iteration + 1) % validate_every == 0 or iteration + 1 == max_iterations:
+            accuracy = GRU(config, network.state_dict(), device).trial_accuracy(held_out)
+            streak = streak + 1 if accuracy >= target_accuracy else 0
+            _checkpoint(out, config, network, optimiser, iteration + 1, streak)
+        if progress is not None:
+            progress(iteration + 1, loss, accuracy)
+    else:
+        iteration = max_iterations
+    frozen = GRU(config, network.state_dict(), device)
+    frozen.config = config.model_copy(
+        update={
+            "iterations": iteration,
+            "trial_accuracy": frozen.trial_accuracy(held_out) if accuracy is None else accuracy,
+            "provenance": Provenance(
+                source=f"neuromas train {model.name} --system {kind} --seed {seed}",
+                seed=seed,
+                created=now(),
+                versions=versions(),
+            ),
+        }
+    )
+    save_system(frozen, out)
+    (out / CHECKPOINT).unlink(missing_ok=True)
+    return load_system(out, device=device)
+
+
+def _update(
+    network: GRUNetwork, optimiser: torch.optim.Optimizer, model: CausalModel, seed: int, iteration: int, device: str
+) -> float:
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate(iteration)
+    trials = model.sample(BATCH_SIZE, np.random.default_rng([seed, iteration]))
+    tokens = torch.from_numpy(trials.tokens).to(device)
+    torch.manual_seed(seed * 1_000_003 + iteration)  # dropout
+    network.train()
+    logits = network(tokens[:, :-1])
+    loss = functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=PAD)
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    optimiser.step()
+    value = loss.item()
+    if not math.isfinite(value):
+        raise InvalidInput(f"training loss became {value} at iteration {iteration}", kind="diverged")
+    return value
+
+
+def _identity(config: SystemConfig) -> dict[str, object]:
+    return config.model_dump(include={"kind", "name", "task", "vocabulary", "n_units", "n_hidden", "dropout", "seed"})
+
+
+def _checkpoint(
+    out: Path, config: SystemConfig, network: GRUNetwork, optimiser: torch.optim.Optimizer, iteration: int, streak: int
+) -> None:
+    tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
+    for key, parameter in network.named_parameters():
+        for moment, value in optimiser.state[parameter].items():
+            tensors[f"adam.{moment}.{key}"] = value
+    described = {"identity": json.dumps(_identity(config)), "iteration": str(iteration), "streak": str(streak)}
+    write_atomically(out / CHECKPOINT, save_safetensors(tensors, described))
+
+
+def _restore(
+    out: Path, config: SystemConfig, network: GRUNetwork, optimiser: torch.optim.Optimizer
+) -> tuple[int, int]:
+    path = out / CHECKPOINT
+    if not path.exists():
+        return 0, 0
+    tensors, described = read_safetensors(path)
+    if json.loads(described.get("identity", "null")) != json.loads(json.dumps(_identity(config))):
+        raise InvalidInput(f"{path} belongs to another training run; choose another folder or remove it", kind="occupied")
+    network.load_state_dict({key[8:]: value for key, value in tensors.items() if key.startswith("network.")})
+    for key, parameter in network.named_parameters():
+        optimiser.state[parameter] = {
+            moment: tensors[f"adam.{moment}.{key}"].to(parameter.device if moment != "step" else "cpu")
+            for moment in ("step", "exp_avg", "exp_avg_sq")
+        }
+    return int(described["iteration"]), int(described["streak"])
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Tensors and text metadata of a safetensors file.
+
+    Raises
+    ------
+    Corrupt
+        `path` is not a whole safetensors file. It is never unpickled.
+    """
+    data = path.read_bytes()
+    try:
+        tensors = load_safetensors(data)
+        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
+    except (SafetensorError, ValueError, KeyError, OverflowError) as error:
+        raise Corrupt(f"{path} is not a safetensors file, or is damaged: {error}", kind="not_safetensors") from error
+    return tensors, header.get("__metadata__") or {}
+
+
+def save_system(system: GRU, folder: str | Path) -> None:
+    """Write weights, then the config that names their hash; each file whole or absent."""
+    folder = Path(folder)
+    weights = save_safetensors({key: value.contiguous().cpu() for key, value in system.weights.items()})
+    system.config = system.config.model_copy(update={"weights_sha256": sha256_bytes(weights)})
+    write_atomically(folder / WEIGHTS, weights)
+    write_atomically(folder / CONFIG, system.config.to_json())
+
+
+def load_system(path: str | Path, device: str = "cpu") -> System:
+    """A trained system from its folder, or a shipped one by name.
+
+    Parameters
+    ----------
+    path : path-like
+        A folder written by `train`, or the name of a shipped system such as ``"multi-object-gru-0"``.
+    device : str
+
+    Returns
+    -------
+    System
+
+    Raises
+    ------
+    NotFound
+        No such folder or shipped system.
+    InvalidDocument
+        The config breaks its schema.
+    Corrupt
+        The weights are not safetensors, not those the config names, or of other shapes.
+
+    Examples
+    --------
+    >>> load_system("multi-object-gru-0").n_units
+    128
+    """
+    folder = Path(path)
+    if not folder.is_dir() and (SHIPPED / str(path) / CONFIG).is_file():
+        folder = SHIPPED / str(path)
+    if not (folder / CONFIG).is_file():
+        raise NotFound(
+            f"no system at {path}: expected a folder with {CONFIG} and {WEIGHTS}, or a shipped system"
+            f" ({', '.join(shipped_systems()) or 'none'})",
+            kind="unknown_system",
+        )
+    config = SystemConfig.parse((folder / CONFIG).read_text(), str(folder / CONFIG))
+    if not (folder / WEIGHTS).is_file():
+        raise Corrupt(f"{folder} has no {WEIGHTS}", kind="missing_weights")
+    weights, _ = read_safetensors(folder / WEIGHTS)
+    if config.weights_sha256 is not None and sha256_bytes((folder / WEIGHTS).read_bytes()) != config.weights_sha256:
+        raise Corrupt(f"{folder / WEIGHTS} is not the file that {CONFIG} names (SHA-256 differs)", kind="hash_mismatch")
+    try:
+        return SYSTEMS[config.kind](config, weights, device)
+    except RuntimeError as error:
+        raise Corrupt(f"{folder / WEIGHTS} does not fit {CONFIG}: {error}", kind="wrong_shapes") from error
+
+
+def shipped_systems() -> list[str]:
+    """Names of the trained systems that travel with the package."""
+    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}"))
