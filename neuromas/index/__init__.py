@@ -1,0 +1,1 @@
+"""The counterfactual-latent index: values of causal variables → recorded latents that hold them."""

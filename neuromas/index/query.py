@@ -1,0 +1,206 @@
+"""Predicates on the values of a variable: one value, several, a range, or any.
+
+Values are meanings (``"demo"``) or numbers (``3``). The same predicates can be written as text: ``phase=demo``,
+``count=1,3,5``, ``count=2..5``, ``phase=any``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuromas.errors import InvalidInput
+from neuromas.schema import VariableSpec
+
+
+@dataclass(frozen=True)
+class Between:
+    """Every value from `low` to `high`, both included."""
+
+    low: float
+    high: float
+
+    def __str__(self) -> str:
+        return f"{self.low:g}..{self.high:g}"
+
+
+@dataclass(frozen=True)
+class Any_:  # the word itself is taken by typing
+    """Every value."""
+
+    def __str__(self) -> str:
+        return "any"
+
+
+ANY: Final = Any_()
+"""Predicate that every value fulfils."""
+
+Value = str | int | float | bool
+Predicate = Value | Between | Any_ | Iterable[Value]
+"""What may be asked of one variable."""
+
+
+def between(low: float, high: float) -> Between:
+    """Every value from `low` to `high`, both included; either may be infinite.
+
+    Raises
+    ------
+    InvalidInput
+        `low` is above `high`, or one of them is no number.
+
+    Examples
+    --------
+    >>> str(between(2, 5))
+    '2..5'
+    """
+    if not low <= high:  # also where one is NaN
+        raise InvalidInput(f"between: expected a low bound that is not above the high one, got {low} and {high}")
+    return Between(low, high)
+
+
+def parse_query(texts: Sequence[str]) -> dict[str, Predicate]:
+    """The query that command-line words spell.
+
+    Parameters
+    ----------
+    texts : sequence of str
+        ``VARIABLE=VALUE``, ``VARIABLE=VALUE,VALUE``, ``VARIABLE=LOW..HIGH`` (an end may be left out), ``VARIABLE=any``.
+
+    Returns
+    -------
+    dict of str to predicate
+
+    Raises
+    ------
+    InvalidInput
+        A word is none of these, or names a variable twice.
+
+    Examples
+    --------
+    >>> parse_query(["phase=demo", "count=1,3"])
+    {'phase': 'demo', 'count': ('1', '3')}
+    >>> parse_query(["count=2..5"])
+    {'count': Between(low=2.0, high=5.0)}
+    """
+    query: dict[str, Predicate] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        name, value = name.strip(), value.strip()
+        if not equals or not name or not value:
+            raise InvalidInput(
+                f"query {text!r}: expected VARIABLE=VALUE, VARIABLE=VALUE,VALUE, VARIABLE=LOW..HIGH or VARIABLE=any",
+                kind="invalid_query",
+            )
+        if name in query:
+            raise InvalidInput(f"query: variable {name!r} is asked for twice", kind="invalid_query")
+        query[name] = _parse_value(text, value)
+    return query
+
+
+def _parse_value(text: str, value: str) -> Predicate:
+    if value == "any":
+        return ANY
+    if ".." in value:
+        low, _, high = value.partition("..")
+        try:
+            return between(float(low) if low else -math.inf, float(high) if high else math.inf)
+        except ValueError as error:
+            raise InvalidInput(
+                f"query {text!r}: expected numbers around '..': {error}", kind="invalid_query"
+            ) from error
+    if "," in value:
+        parts = tuple(part.strip() for part in value.split(","))
+        if not all(parts):
+            raise InvalidInput(f"query {text!r}: a value between the commas is empty", kind="invalid_query")
+        return parts
+    return value
+
+
+def describe(query: Mapping[str, Predicate]) -> str:
+    """The query as text, for messages.
+
+    Examples
+    --------
+    >>> describe({"phase": "demo", "count": between(2, 5)})
+    'phase=demo count=2..5'
+    """
+    return " ".join(f"{name}={_text(predicate)}" for name, predicate in query.items())
+
+
+def _text(predicate: Predicate) -> str:
+    if isinstance(predicate, (str, Between, Any_)) or not isinstance(predicate, Iterable):
+        return str(predicate)
+    return ",".join(str(value) for value in predicate)
+
+
+def matches(
+    predicate: Predicate, spec: VariableSpec, values: NDArray[np.float64], dtype: np.dtype[np.generic]
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Which of a variable's values fulfil a predicate, and how far the others are off.
+
+    Parameters
+    ----------
+    predicate : predicate
+        What is asked.
+    spec : VariableSpec
+        The variable's declaration.
+    values : ndarray of shape (n_values,)
+        As stored numbers.
+    dtype : dtype
+        Precision in which the variable is stored; what is asked is rounded to it.
+
+    Returns
+    -------
+    fulfilled : ndarray of bool of shape (n_values,)
+    distance : ndarray of shape (n_values,)
+        0 where fulfilled. For a categorical variable 1 elsewhere, else relative to the range of `values`.
+
+    Raises
+    ------
+    InvalidInput
+        A value that the variable cannot take; lists those it can, or those recorded.
+    """
+    if isinstance(predicate, Any_):
+        return np.ones(values.shape, dtype=bool), np.zeros(values.shape)
+    if isinstance(predicate, Between):
+        if spec.type == "categorical":
+            raise InvalidInput(
+                f"variable {spec.name!r} is categorical and has no order, so it cannot be asked for by a range; "
+                f"its values are {', '.join(spec.meanings or ())}",
+                kind="invalid_query",
+            )
+        low, high = (
+            np.asarray(bound).astype(dtype if spec.type == "real" else np.float64)
+            for bound in (predicate.low, predicate.high)
+        )
+        off = np.maximum(np.maximum(low - values, values - high), 0.0)
+    else:
+        several = predicate if isinstance(predicate, Iterable) and not isinstance(predicate, str) else [predicate]
+        wanted = [_code(value, spec, values) for value in several]
+        if not wanted:
+            raise InvalidInput(f"variable {spec.name!r}: no value is asked for", kind="invalid_query")
+        rounded = np.asarray(wanted).astype(dtype).astype(np.float64) if spec.type == "real" else np.asarray(wanted)
+        off = np.abs(values[:, None] - rounded[None, :]).min(axis=1)
+    if spec.type == "categorical":
+        return off == 0, (off > 0).astype(np.float64)
+    return off == 0, off / (float(np.ptp(values)) or 1.0)
+
+
+def _code(value: object, spec: VariableSpec, values: NDArray[np.float64]) -> float:
+    try:
+        code = spec.code(value)
+    except KeyError:
+        code = math.nan
+    if math.isnan(code):
+        known = spec.meanings or [spec.label(float(number)) for number in (spec.values or values)]
+        told = ", ".join(str(entry) for entry in known[:30])
+        told += f" and {len(known) - 30} more" if len(known) > 30 else ""
+        raise InvalidInput(
+            f"variable {spec.name!r} has no value {value!r}; its values are {told}", kind="unknown_value"
+        )
+    return code

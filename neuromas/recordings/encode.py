@@ -1,0 +1,342 @@
+"""Plain arrays and files → the coordinates of a recording."""
+
+from __future__ import annotations
+
+import json
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike, NDArray
+
+from neuromas import dims
+from neuromas.errors import InvalidDocument, InvalidInput, NotFound
+from neuromas.recordings.check import listing
+from neuromas.schema import RecordingManifest, VariableSpec
+
+MANIFEST_ATTRIBUTE = "neuromas_manifest"
+"""Dataset attribute that holds the manifest as JSON, so that a saved dataset can be read back."""
+
+
+UNIT_PREFIX = "unit_"
+SAMPLE_PREFIX = "sample_"
+NPZ_KEYS = ("activity", "trial", "step", "token", "vocabulary", "eligible", "lengths", "present", "unit", "manifest")
+
+ManifestSource = str | Path | Mapping[str, Any] | RecordingManifest | None
+"""Where fields of a manifest may come from: a path, JSON text, a mapping, a manifest."""
+
+
+def load_npz(path: Path) -> dict[str, NDArray[Any]]:
+    if not path.is_file():
+        raise NotFound(f"no such file: {path}", kind="no_such_file")
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            if not isinstance(archive, np.lib.npyio.NpzFile):
+                raise InvalidInput(f"{path}: expected a NumPy archive (.npz), got a single array", kind="not_npz")
+            return {key: archive[key] for key in archive.files}
+    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
+        if isinstance(error, InvalidInput):
+            raise
+        if "allow_pickle" in str(error) or "pickle" in str(error).lower():
+            raise InvalidInput(
+                f"{path}: holds pickled Python objects, which are refused because reading them would run code; "
+                "save plain arrays instead",
+                kind="pickle_refused",
+            ) from error
+        raise InvalidInput(f"{path}: not a NumPy archive: {error}", kind="not_npz") from error
+
+
+def manifest_fields(manifest: ManifestSource, where: str) -> dict[str, Any]:
+    """The fields that a source gives, unchecked but for being a JSON object."""
+    if manifest is None:
+        return {}
+    if isinstance(manifest, RecordingManifest):
+        return manifest.model_dump(exclude_unset=True)
+    if isinstance(manifest, Mapping):
+        return dict(manifest)
+    text = str(manifest)
+    if isinstance(manifest, Path) or not text.lstrip().startswith("{"):
+        where = str(manifest)
+        if not Path(manifest).is_file():
+            raise NotFound(f"no such manifest file: {manifest}", kind="no_such_file")
+        try:
+            text = Path(manifest).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput(f"{manifest}: cannot be read: {error}", kind="unreadable_source") from error
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InvalidDocument(where, [f"not JSON: {error}"]) from error
+    if not isinstance(document, dict):
+        raise InvalidDocument(where, [f"expected an object with the manifest's fields, got {type(document).__name__}"])
+    return document
+
+
+def declared_names(declared: object) -> set[str] | None:
+    """Names of the variables a manifest lists; None if it lists none."""
+    if not isinstance(declared, Sequence) or not declared:
+        return None
+    return {str(spec.name if isinstance(spec, VariableSpec) else dict(spec).get("name")) for spec in declared}
+
+
+def as_floats(activity: ArrayLike, problems: list[str]) -> NDArray[Any]:
+    array = np.asarray(activity)
+    if array.dtype.kind in "iub":
+        array = array.astype(np.float32)
+    if array.dtype.kind != "f" or array.dtype.itemsize > 8:
+        problems.append(f"activity: expected numbers (float16, float32 or float64), got dtype {array.dtype}")
+        return np.zeros(array.shape, dtype=np.float32)
+    return array.astype(array.dtype.newbyteorder("="), copy=False)
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How (trial, step) arrays become one row per sample."""
+
+    n_trials: int
+    n_steps: int
+    present: NDArray[np.bool_] | None  # (n_trials, n_steps); None beside 2-D activity
+
+    @property
+    def n_samples(self) -> int:
+        return self.n_trials if self.present is None else int(self.present.sum())
+
+    def column(self, what: str, values: ArrayLike, problems: list[str]) -> NDArray[Any]:
+        """`values` as one per sample, shape (n_samples,)."""
+        array = np.asarray(values)
+        if self.present is None:
+            if array.shape == (self.n_trials,):
+                return array
+            problems.append(f"{what}: expected shape ({self.n_trials},), one per sample, got {array.shape}")
+        elif array.shape == (self.n_trials,):
+            return np.broadcast_to(array[:, None], self.present.shape)[self.present]
+        elif array.shape == self.present.shape:
+            return array[self.present]
+        else:
+            problems.append(f"{what}: expected shape ({self.n_trials},) or {self.present.shape}, got {array.shape}")
+        return np.zeros(self.n_samples, dtype=array.dtype if array.dtype.kind in "biufUT" else float)
+
+    def trial_and_step(self, trial: ArrayLike | None, step: ArrayLike | None, problems: list[str]) -> dict[str, Any]:
+        if self.present is None:
+            given = {name: values for name, values in ((dims.TRIAL, trial), (dims.STEP, step)) if values is not None}
+            columns = {name: self.column(name, values, problems) for name, values in given.items()}
+            return columns | default_trial_and_step(columns, self.n_samples)
+        steps = np.arange(self.n_steps) if step is None else np.asarray(step)
+        if steps.shape == (self.n_steps,) and self.n_steps != self.n_trials:
+            steps = np.broadcast_to(steps, self.present.shape)
+        elif steps.shape == (self.n_steps,):
+            steps = np.broadcast_to(steps[None, :], self.present.shape)
+        return {
+            dims.TRIAL: self.column(dims.TRIAL, np.arange(self.n_trials) if trial is None else trial, problems),
+            dims.STEP: self.column(dims.STEP, steps, problems),
+        }
+
+
+def flatten(
+    activity: NDArray[Any], lengths: ArrayLike | None, present: ArrayLike | None, problems: list[str]
+) -> tuple[NDArray[Any], Layout | None]:
+    """Activity of shape (n_samples, n_units), and how its rows came about; None if it has no usable shape."""
+    if activity.ndim not in (2, 3) or 0 in activity.shape:
+        problems.append(
+            f"activity: expected shape (n_trials, n_steps, n_units) or (n_samples, n_units), none of them 0, "
+            f"got {activity.shape}"
+        )
+        return activity, None
+    if activity.ndim == 2:
+        if lengths is not None or present is not None:
+            problems.append("lengths, present: only beside activity of shape (n_trials, n_steps, n_units)")
+        return activity, Layout(activity.shape[0], 1, None)
+    n_trials, n_steps, n_units = activity.shape
+    mask = np.ones((n_trials, n_steps), dtype=bool)
+    if lengths is not None and present is not None:
+        problems.append("lengths, present: expected one of them, got both")
+    elif lengths is not None:
+        counts = np.asarray(lengths)
+        if counts.shape != (n_trials,) or counts.dtype.kind not in "iu":
+            problems.append(f"lengths: expected {n_trials} whole numbers, got {counts.dtype} of shape {counts.shape}")
+        elif counts.min() < 0 or counts.max() > n_steps:
+            problems.append(
+                f"lengths: expected 0 to {n_steps} (the steps there are), got {counts.min()} to {counts.max()}"
+            )
+        else:
+            mask = np.arange(n_steps) < counts[:, None]
+    elif present is not None:
+        given = np.asarray(present)
+        if given.shape != mask.shape or given.dtype.kind != "b":
+            problems.append(
+                f"present: expected booleans of shape {mask.shape}, got {given.dtype} of shape {given.shape}"
+            )
+        else:
+            mask = given
+    if not mask.any():
+        problems.append("activity: every step is padding, no sample is left")
+        return activity, None
+    flat = activity.reshape(-1, n_units) if mask.all() else activity[mask]
+    return flat, Layout(n_trials, n_steps, mask)
+
+
+def default_trial_and_step(columns: Mapping[str, NDArray[Any]], n_samples: int) -> dict[str, NDArray[Any]]:
+    """The ones of trial and step that are missing: each sample a trial of its own, steps counted within a trial."""
+    missing: dict[str, NDArray[Any]] = {}
+    trial = columns.get(dims.TRIAL)
+    if trial is None:
+        trial = missing[dims.TRIAL] = np.arange(n_samples)
+    if dims.STEP not in columns:
+        order = np.argsort(trial, kind="stable")
+        ordered = np.asarray(trial)[order]
+        starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+        steps = np.empty(n_samples, dtype=np.int64)
+        steps[order] = np.arange(n_samples) - np.repeat(starts, np.diff(np.r_[starts, n_samples]))
+        missing[dims.STEP] = steps
+    return missing
+
+
+def unit_coordinates(
+    units: Sequence[str] | ArrayLike | None,
+    metadata: Mapping[str, ArrayLike | tuple[ArrayLike, Mapping[str, Any]]],
+    n_units: int,
+    problems: list[str],
+) -> dict[str, xr.Variable]:
+    names = np.array([f"u{column}" for column in range(n_units)] if units is None else units)
+    coordinates = {dims.UNIT: (names, {})} | {
+        label: (np.asarray(entry[0]), dict(entry[1])) if isinstance(entry, tuple) else (np.asarray(entry), {})
+        for label, entry in metadata.items()
+    }
+    result: dict[str, xr.Variable] = {}
+    for label, (values, attributes) in coordinates.items():
+        if label in dims.RESERVED and label != dims.UNIT:
+            problems.append(f"unit metadata {label!r}: the name is reserved")
+        elif values.shape != (n_units,):
+            what = "units" if label == dims.UNIT else f"unit metadata {label!r}"
+            problems.append(f"{what}: expected {n_units} values, one per unit, got shape {values.shape}")
+            if label == dims.UNIT:
+                result[label] = xr.Variable((dims.UNIT,), np.array([f"u{column}" for column in range(n_units)]))
+        else:
+            values = plain(values)
+            result[label] = xr.Variable((dims.UNIT,), values.astype(str) if label == dims.UNIT else values, attributes)
+    return result
+
+
+def plain(values: NDArray[Any]) -> NDArray[Any]:
+    """`values` in native byte order, text in any guise as fixed-width unicode."""
+    if values.dtype.kind == "T" or (
+        values.dtype.kind == "O" and all(isinstance(value, str) for value in values.ravel())
+    ):
+        return np.asarray(values.tolist(), dtype=str).reshape(values.shape)
+    if values.dtype.kind == "S":
+        return np.char.decode(values, "utf-8")
+    return values.astype(values.dtype.newbyteorder("="), copy=False)
+
+
+def attributes_of(variable: xr.Variable) -> dict[str, Any]:
+    """Attributes without those that only describe how codes are stored."""
+    return {str(key): value for key, value in variable.attrs.items() if key not in ("flag_values", "flag_meanings")}
+
+
+def flag_spec(label: str, values: xr.DataArray) -> dict[str, Any] | None:
+    """The categorical variable that CF flag attributes declare."""
+    attributes = values.attrs
+    if "flag_values" not in attributes or "flag_meanings" not in attributes or values.dtype.kind not in "iu":
+        return None
+    codes = [int(code) for code in np.atleast_1d(attributes["flag_values"])]
+    return {"name": label, "type": "categorical", "values": codes, "meanings": str(attributes["flag_meanings"]).split()}
+
+
+def infer_spec(label: str, values: NDArray[Any]) -> dict[str, Any]:
+    if values.dtype.kind == "b":
+        return {"name": label, "type": "categorical", "values": [0, 1], "meanings": ["false", "true"]}
+    if values.dtype.kind == "U":
+        meanings = np.unique(values).tolist()
+        return {"name": label, "type": "categorical", "values": list(range(len(meanings))), "meanings": meanings}
+    return {"name": label, "type": "integer" if values.dtype.kind in "iu" else "real"}
+
+
+def encode(spec: Mapping[str, Any], values: NDArray[Any], problems: list[str]) -> NDArray[Any]:
+    """`values` of the variable `spec` as stored numbers; what cannot be one is a problem."""
+    label = spec.get("name")
+    kind = spec.get("type")
+    if kind == "categorical":
+        codes, meanings = spec.get("values"), spec.get("meanings")
+        if values.dtype.kind == "U" and codes is not None and meanings is not None and len(codes) == len(meanings):
+            unique, inverse = np.unique(values, return_inverse=True)
+            known = dict(zip(meanings, codes, strict=True))
+            unknown = [str(value) for value in unique if str(value) not in known]
+            if unknown:
+                allowed = listing([str(meaning) for meaning in meanings])
+                problems.append(f"variable {label!r}: values {listing(unknown)} are not allowed; allowed are {allowed}")
+            table = np.array([known.get(str(value), codes[0] if len(codes) else 0) for value in unique])
+            return small_codes(table[inverse].reshape(values.shape), codes)
+        if values.dtype.kind in "biu":
+            return small_codes(values, codes)
+    if values.dtype.kind == "b":
+        values = values.astype(np.int8)
+    whole = values.dtype.kind == "f" and np.isfinite(values).all() and np.array_equal(values, np.rint(values))
+    if whole and kind in ("integer", "categorical"):
+        values = values.astype(np.int64)
+    if values.dtype.kind not in "iuf":
+        problems.append(f"variable {label!r}: expected numbers for type {kind!r}, got dtype {values.dtype}")
+        return np.zeros(values.shape, dtype=np.int32)
+    if kind == "real" and values.dtype.kind in "iu":
+        return values.astype(np.float64)
+    return small_integers(values) if values.dtype.kind in "iu" else values
+
+
+def small_codes(values: NDArray[Any], codes: Sequence[int] | None) -> NDArray[Any]:
+    wide = values.astype(np.int64)
+    extremes = np.array([*(codes or ()), wide.min(), wide.max()], dtype=np.int64)
+    for dtype in (np.int8, np.int16, np.int32):
+        if extremes.min() >= np.iinfo(dtype).min and extremes.max() <= np.iinfo(dtype).max:
+            return wide.astype(dtype)
+    return wide
+
+
+def small_integers(values: NDArray[Any]) -> NDArray[Any]:
+    """int32 where that holds them, else int64, so that equal content is stored equally; other dtypes as they are."""
+    if values.dtype.kind not in "iu" or values.size == 0:
+        return values
+    fits = values.min() >= np.iinfo(np.int32).min and values.max() <= np.iinfo(np.int32).max
+    return values.astype(np.int32 if fits else np.int64)
+
+
+def encode_tokens(values: NDArray[Any], document: dict[str, Any], problems: list[str]) -> NDArray[Any]:
+    unique, inverse = np.unique(values, return_inverse=True)
+    vocabulary = document.setdefault("vocabulary", unique.tolist())
+    known = {str(entry): code for code, entry in enumerate(vocabulary)}
+    unknown = [str(value) for value in unique if str(value) not in known]
+    if unknown:
+        problems.append(f"token: {listing(unknown)} not in the vocabulary")
+    table = np.array([known.get(str(value), 0) for value in unique])
+    return small_integers(table[inverse].reshape(values.shape))
+
+
+def labelled(dataset: xr.Dataset, manifest: RecordingManifest) -> xr.Dataset:
+    """`dataset` with the manifest's meaning in its attributes, for whoever opens it without neuromas."""
+    dataset = dataset.copy()  # shallow: attributes are set below
+    ordered = [dims.TRIAL, dims.STEP, *(spec.name for spec in manifest.variables)]
+    coordinates = {name: dataset.coords[name] for name in ordered if name in dataset.coords}
+    rest = [str(name) for name in dataset.coords if name not in coordinates]
+    dataset = dataset.drop_vars(list(coordinates)).assign_coords(
+        coordinates | {name: dataset.coords[name] for name in rest}
+    )
+    for spec in manifest.variables:
+        if spec.name not in dataset.coords:
+            continue
+        attributes: dict[str, Any] = {}
+        if spec.description:
+            attributes["long_name"] = spec.description
+        if spec.type == "categorical":
+            dtype = dataset[spec.name].dtype
+            attributes["flag_values"] = np.asarray(spec.values, dtype=dtype if dtype.kind in "iu" else np.int64)
+            attributes["flag_meanings"] = " ".join("_".join(meaning.split()) for meaning in spec.meanings or ())
+        elif spec.units != "1":
+            attributes["units"] = spec.units
+        dataset[spec.name].attrs = attributes
+    dataset[dims.ACTIVITY].attrs = {"long_name": "activity", "units": manifest.units}
+    dataset.attrs = {"Conventions": "CF-1.11", MANIFEST_ATTRIBUTE: manifest.model_dump_json(exclude={"files"})}
+    told = {"title": manifest.description, "license": manifest.licence, "references": manifest.citation}
+    dataset.attrs |= {key: text for key, text in told.items() if text}
+    return dataset

@@ -1,0 +1,105 @@
+"""Variables and values of one system under the names that another gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuromas.errors import InvalidInput, NotFound
+from neuromas.recordings.check import listing
+from neuromas.recordings.encode import small_codes, small_integers
+from neuromas.schema import VariableSpec
+
+
+def mapping_entry(canonical: str, entry: object) -> tuple[str, Mapping[Any, Any]]:
+    """(name here, canonical value → value here) of one entry of a mapping."""
+    if isinstance(entry, str):
+        return entry, {}
+    if isinstance(entry, Mapping):
+        unknown = sorted(str(key) for key in set(entry) - {"name", "values"})
+        name, values = entry.get("name", canonical), entry.get("values", {})
+        if not unknown and isinstance(name, str) and isinstance(values, Mapping):
+            return name, values
+    raise InvalidInput(
+        f"mapping: {canonical!r}: expected a variable's name or {{'name': …, 'values': {{canonical: here}}}}, "
+        f"got {entry!r}",
+        kind="mapping",
+    )
+
+
+def relabelled(
+    spec: VariableSpec,
+    name: str,
+    renames: Mapping[Any, Any],
+    reference: VariableSpec | None,
+    values: NDArray[Any],
+) -> tuple[VariableSpec, NDArray[Any]]:
+    """The variable under its canonical name and values, and its samples' numbers recoded to match."""
+    present = np.unique(values)
+    codes = list(spec.values) if spec.values is not None else [value.item() for value in present]
+    meaning = {code: spec.label(code) if spec.meanings is not None else None for code in codes}
+    number = {code: code for code in codes}  # code here → canonical number
+    fixed: set[float] = set()  # codes here whose canonical number the mapping gives
+    for canonical, here in renames.items():
+        for value in here if isinstance(here, (list, tuple, set)) else [here]:
+            try:
+                code = spec.code(value)
+            except KeyError:
+                code = float("nan")
+            if code not in number:
+                existing = [spec.label(known) for known in codes]
+                raise NotFound(
+                    f"mapping: variable {spec.name!r} has no value {value!r}; it has {listing(existing)}",
+                    kind="unknown_value",
+                )
+            if isinstance(canonical, str):
+                meaning[code] = canonical
+            else:
+                number[code] = canonical
+                fixed.add(code)
+    if all(text is None for text in meaning.values()):
+        table = np.array([number[code] for code in codes])
+        dtype = np.float64 if spec.type == "real" or table.dtype.kind == "f" else np.int64
+        kind = "real" if table.dtype.kind == "f" and not np.array_equal(table, np.rint(table)) else spec.type
+        allowed = None if spec.values is None else tuple(dict.fromkeys(table.tolist()))
+        if not renames:
+            return spec.model_copy(update={"name": name}), values
+        recoded = _lookup(codes, table, values).astype(dtype)
+        made = VariableSpec(name=name, type=kind, values=allowed, description=spec.description, units=spec.units)
+        return made, recoded if kind == "real" else small_integers(recoded)
+    texts = {code: text if text is not None else f"{code:g}" for code, text in meaning.items()}
+    known = {}
+    if reference is not None and reference.meanings is not None and reference.values is not None:
+        known = dict(zip(reference.meanings, (int(code) for code in reference.values), strict=True))
+    canonical_code: dict[str, int] = {}  # meaning → canonical code
+    taken = set(known.values())
+    for code in sorted(codes, key=lambda code: code not in fixed):
+        text = texts[code]
+        if text in canonical_code:
+            if text not in renames:
+                raise InvalidInput(f"mapping: two values of {spec.name!r} would mean {text!r}", kind="mapping")
+            continue
+        wanted = known.get(text, int(number[code]))
+        while text not in known and wanted in taken:
+            wanted = max(taken) + 1
+        canonical_code[text] = wanted
+        taken.add(wanted)
+    table = np.array([canonical_code[texts[code]] for code in codes])
+    pairs = sorted((code, text) for text, code in canonical_code.items())
+    made = VariableSpec(
+        name=name,
+        type="categorical",
+        values=tuple(code for code, _ in pairs),
+        meanings=tuple(text for _, text in pairs),
+        description=spec.description,
+    )
+    return made, small_codes(_lookup(codes, table, values), [code for code, _ in pairs])
+
+
+def _lookup(codes: Sequence[float], table: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:
+    """`table` at the position that each of `values` has in `codes`."""
+    order = np.argsort(codes, kind="stable")
+    return table[order[np.searchsorted(np.asarray(codes)[order], values)]]

@@ -1,0 +1,243 @@
+"""Which samples serve for training, which for validation, which for testing.
+
+A split is made of whole trials, so that what was fitted on is never evaluated on.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuromas import dims
+from neuromas.errors import InvalidInput, NotFound
+from neuromas.recordings.recording import Recording
+
+DEFAULT_FRACTIONS: Mapping[str, float] = {"train": 0.6, "validation": 0.2, "test": 0.2}
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Some trials of one recording.
+
+    Parameters
+    ----------
+    name : str
+        E.g. ``train``.
+    recording : str
+        Name of the recording that was split.
+    trials : ndarray of int64 of shape (n_trials,)
+        Its trials, in ascending order.
+    samples : ndarray of bool of shape (n_samples,)
+        Which samples of the recording are its own.
+    identity : str
+        Names the division this is a part of, and the part: equal identity, equal trials. Kept with results, so that a
+        later evaluation can tell that it looks at other trials than the fit did.
+    """
+
+    name: str
+    recording: str
+    trials: NDArray[np.int64] = field(repr=False)
+    samples: NDArray[np.bool_] = field(repr=False)
+    identity: str
+
+    @property
+    def n_trials(self) -> int:
+        """How many trials it has."""
+        return int(self.trials.size)
+
+    @property
+    def n_samples(self) -> int:
+        """How many samples it has."""
+        return int(self.samples.sum())
+
+    def check(self, recording: Recording) -> None:
+        """Refuse a recording that this is no split of.
+
+        Raises
+        ------
+        InvalidInput
+            The recording has other samples.
+        """
+        if self.samples.shape != (recording.n_samples,) or not np.array_equal(
+            np.unique(recording.trial[self.samples]), self.trials
+        ):
+            raise InvalidInput(
+                f"split {self.name!r} was made of recording {self.recording!r} with {self.samples.size} samples; "
+                f"recording {recording.name!r} has {recording.n_samples} samples and other trials",
+                kind="split_mismatch",
+            )
+
+
+def split_by_trial(
+    recording: Recording, fractions: Mapping[str, float] | None = None, seed: int = 0
+) -> dict[str, Split]:
+    """Deal a recording's trials out at random.
+
+    Parameters
+    ----------
+    recording : Recording
+        To split.
+    fractions : mapping of str to float, optional
+        Name of each split → share of the trials; the shares add up to 1. By default train 0.6, validation 0.2, test
+        0.2.
+    seed : int
+        Equal seeds give equal splits.
+
+    Returns
+    -------
+    dict of str to Split
+
+    Raises
+    ------
+    InvalidInput
+        Shares that do not add up to 1, or too few trials for every split to get one.
+
+    Examples
+    --------
+    >>> recording = Recording.from_arrays(np.zeros((10, 2, 3)), {"count": np.arange(10)}, name="toy")
+    >>> {name: split.n_trials for name, split in split_by_trial(recording).items()}
+    {'train': 6, 'validation': 2, 'test': 2}
+    """
+    return split_by_coordinate(recording, dims.TRIAL, fractions, seed)
+
+
+def split_by_coordinate(
+    recording: Recording, coordinate: str, fractions: Mapping[str, float] | None = None, seed: int = 0
+) -> dict[str, Split]:
+    """Deal out what shares a value of `coordinate`, for example whole sessions.
+
+    Parameters
+    ----------
+    recording : Recording
+        To split.
+    coordinate : str
+        A coordinate on sample that is constant within each trial, such as ``session``.
+    fractions : mapping of str to float, optional
+        Name of each split → share of the coordinate's distinct values; as in `split_by_trial`.
+    seed : int
+        Equal seeds give equal splits.
+
+    Returns
+    -------
+    dict of str to Split
+
+    Raises
+    ------
+    NotFound
+        There is no such coordinate.
+    InvalidInput
+        Shares that do not add up to 1, too few distinct values, or a coordinate that changes within a trial.
+    """
+    fractions = dict(DEFAULT_FRACTIONS if fractions is None else fractions)
+    if not fractions or any(not share > 0 for share in fractions.values()) or abs(sum(fractions.values()) - 1) > 1e-6:
+        raise InvalidInput(f"fractions: expected positive shares that add up to 1, got {fractions}", kind="fractions")
+    values = _coordinate(recording, coordinate)
+    levels, level = np.unique(values, return_inverse=True)
+    counts = _share_out(levels.size, list(fractions.values()))
+    if min(counts) < 1:
+        told = ", ".join(f"{name} {count}" for name, count in zip(fractions, counts, strict=True))
+        noun = "trials" if coordinate == dims.TRIAL else f"values of {coordinate!r}"
+        raise InvalidInput(
+            f"recording {recording.name!r} has {levels.size} {noun}, too few for every split to get one ({told})",
+            kind="too_few_trials",
+        )
+    owner = np.empty(levels.size, dtype=np.int64)
+    owner[np.random.default_rng(seed).permutation(levels.size)] = np.repeat(np.arange(len(counts)), counts)
+    return _splits(recording, coordinate, list(fractions), owner[level])
+
+
+def split_by_value(recording: Recording, variable: str, values: Mapping[str, Sequence[Any]]) -> dict[str, Split]:
+    """Split by the value that a variable takes, for example to hold out a condition.
+
+    Parameters
+    ----------
+    recording : Recording
+        To split.
+    variable : str
+        A causal variable that is constant within each trial.
+    values : mapping of str to sequence
+        Name of each split → its values, as meanings or numbers. Samples with other values belong to none.
+
+    Returns
+    -------
+    dict of str to Split
+
+    Raises
+    ------
+    NotFound
+        There is no such variable.
+    InvalidInput
+        An unknown value, a value in two splits, a split without trials, or a variable that changes within a trial.
+
+    Examples
+    --------
+    >>> recording = Recording.from_arrays(np.zeros((3, 2, 1)), {"side": ["left", "right", "left"]}, name="toy")
+    >>> splits = split_by_value(recording, "side", {"train": ["left"], "test": ["right"]})
+    >>> splits["test"].trials
+    array([1])
+    """
+    spec = recording.spec(variable)
+    owners: dict[float, int] = {}
+    for position, (name, chosen) in enumerate(values.items()):
+        for value in [chosen] if isinstance(chosen, str) else chosen:
+            try:
+                code = spec.code(value)
+            except KeyError:
+                known = ", ".join(spec.label(code) for code in np.unique(recording.dataset[variable].values))
+                raise InvalidInput(
+                    f"split {name!r}: variable {variable!r} has no value {value!r}; recorded are {known}",
+                    kind="unknown_value",
+                ) from None
+            if owners.setdefault(code, position) != position:
+                raise InvalidInput(f"value {value!r} of {variable!r} is in two splits", kind="split_overlap")
+    levels, level = np.unique(recording.dataset[variable].values, return_inverse=True)
+    owner = np.array([owners.get(float(value), -1) for value in levels])
+    return _splits(recording, variable, list(values), owner[level])
+
+
+def _coordinate(recording: Recording, name: str) -> NDArray[Any]:
+    coordinates = recording.dataset.coords
+    if name not in coordinates or coordinates[name].dims != (dims.SAMPLE,):
+        existing = ", ".join(str(key) for key, values in coordinates.items() if values.dims == (dims.SAMPLE,))
+        raise NotFound(
+            f"recording {recording.name!r} has no coordinate {name!r} on sample; it has {existing}",
+            kind="unknown_coordinate",
+        )
+    return np.asarray(coordinates[name].values)
+
+
+def _share_out(total: int, shares: Sequence[float]) -> list[int]:
+    """Whole numbers that add up to `total`, as near to the shares as can be (largest remainders)."""
+    exact = np.asarray(shares) * total
+    counts = np.floor(exact + 1e-9).astype(int)
+    rest = np.argsort(counts - exact, kind="stable")[: total - counts.sum()]
+    counts[rest] += 1
+    return counts.tolist()
+
+
+def _splits(recording: Recording, basis: str, names: Sequence[str], owner: NDArray[np.int64]) -> dict[str, Split]:
+    """Splits of the samples that `owner` (n_samples,) numbers, −1 for none, once no trial has two owners."""
+    trial = recording.trial
+    order = np.argsort(trial, kind="stable")
+    same = trial[order][1:] == trial[order][:-1]
+    torn = np.flatnonzero(same & (owner[order][1:] != owner[order][:-1]))
+    if torn.size:
+        raise InvalidInput(
+            f"recording {recording.name!r}: {basis!r} changes within trials (first in trial {trial[order][torn[0]]}), "
+            "and a trial cannot belong to two splits",
+            kind="split_overlap",
+        )
+    splits = {}
+    for position, name in enumerate(names):
+        samples = owner == position
+        trials = np.unique(trial[samples])
+        if trials.size == 0:
+            raise InvalidInput(f"recording {recording.name!r}: split {name!r} has no trials", kind="too_few_trials")
+        digest = hashlib.sha256(trials.astype("<i8").tobytes()).hexdigest()[:16]
+        splits[name] = Split(name, recording.name, trials, samples, f"{recording.name}:{name}:{digest}")
+    return splits
