@@ -271,9 +271,216 @@ class SystemConfig(Document):
     provenance: Provenance = Provenance()
 
 
+class FitConfig(Document):
+    """Everything that decides a fit, except the systems themselves."""
+
+    format_version: Literal[1] = 1
+    method: Literal["das", "mas", "clmas", "stitch", "latent-stitch"]
+    subspaces: dict[str, Annotated[int, Field(gt=0)]] | None = Field(default={"full": 16}, min_length=1)
+    """Rank of each disjoint block, by variable, by variables joined with ``+``, or ``full``; null: full, at full width."""
+    variables: tuple[str, ...] | None = Field(default=None, min_length=1)
+    """What is compared, the columns of V*; null: the causal model's, or all that the recordings share."""
+    map: Literal["orthogonal", "linear"] = "orthogonal"
+    """R = λQ (the paper), or z = A Uᵀ(h − μ), a weaker claim about similarity."""
+    rotation: Literal["matrix-exponential", "gram-schmidt", "cayley", "householder"] = "matrix-exponential"
+    init: Literal["random", "closed-form"] = "random"
+    solver: Literal["gradient", "closed-form"] = "gradient"
+    """Latent Stitch only: ``closed-form`` is orthogonal Procrustes on the L2 term."""
+    direction: tuple[str, str] | None = None
+    """Stitch and Latent Stitch: names of source and target."""
+    learn_scale: bool = True
+    epsilon: float = Field(default=0.85, ge=0)
+    """Weight of the counterfactual-latent loss."""
+    weighting: Literal["sum", "convex"] = "sum"
+    """L + ε·L_CL, or (1 − ε)·L + ε·L_CL."""
+    cl_directions: Literal["read", "all"] = "read"
+    """Which targets carry the counterfactual-latent loss: those that can only be read, or all."""
+    cl_draw: Literal["fresh", "fixed"] = "fresh"
+    """A new counterfactual latent at every use of a pair, or one for good."""
+    cl_terms: Literal["both", "l2", "cosine"] = "both"
+    loss_tokens: Literal["all", "deterministic"] = "all"
+    batch_size: int = Field(default=512, gt=0)
+    """Pairs per direction and iteration."""
+    n_train_pairs: int = Field(default=10_000, gt=0)
+    n_validation_pairs: int = Field(default=1_000, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    schedule: Literal["constant", "cosine"] = "constant"
+    max_iterations: int = Field(default=20_000, ge=0)
+    validate_every: int = Field(default=50, gt=0)
+    patience: int = Field(default=10, gt=0)
+    """Stop after so many validations in a row without `tolerance` gained."""
+    tolerance: float = Field(default=1e-3, ge=0)
+    """Relative fall of the validation loss that counts as gained."""
+    select: Literal["loss", "iia"] = "loss"
+    """What chooses the checkpoint; IIA counts only directions whose target the fit may run."""
+    n_trials: int = Field(default=2_000, gt=0)
+    """Fresh trials on which systems that can be run are recorded."""
+    fractions: dict[Literal["train", "validation", "test"], float] = {"train": 0.6, "validation": 0.2, "test": 0.2}
+    """Shares of the trials."""
+    seed: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _check_method(self) -> Self:
+        stitching = self.method in ("stitch", "latent-stitch")
+        if self.subspaces is None and not stitching:
+            raise ValueError(f"method {self.method!r} needs subspaces with a rank; only stitching defaults to full width")
+        if stitching and self.subspaces is not None and len(self.subspaces) > 1:
+            raise ValueError(f"method {self.method!r} replaces the whole latent: expected one subspace, got {len(self.subspaces)}")
+        if self.direction is not None and not stitching:
+            raise ValueError(f"direction is for stitch and latent-stitch, not {self.method!r}")
+        if self.solver == "closed-form" and self.method != "latent-stitch":
+            raise ValueError(f"solver 'closed-form' is for latent-stitch, not {self.method!r}")
+        if stitching and self.map == "linear":
+            raise ValueError(f"method {self.method!r} is an orthogonal map; map='linear' is for das, mas and clmas")
+        if self.weighting == "convex" and self.epsilon > 1:
+            raise ValueError(f"weighting 'convex' needs epsilon in 0..1, got {self.epsilon}")
+        if set(self.fractions) != {"train", "validation", "test"} or min(self.fractions.values()) <= 0:
+            raise ValueError(f"fractions needs train, validation and test, each above 0; got {self.fractions}")
+        return self
+
+
+class FitInput(Document):
+    """One system as it entered a fit, with enough to find it again."""
+
+    name: str
+    access: Access
+    n_units: int
+    n_samples: int
+    """Eligible samples, complete in the units taken."""
+    n_incomplete: int = 0
+    """Eligible samples left out because a unit was not recorded."""
+    units: tuple[str, ...] | None = None
+    """Units taken; null: all."""
+    system: str | None = None
+    """Folder or shipped name of the network, where one was run."""
+    weights_sha256: Sha256 | None = None
+    recording: str | None = None
+    """SET/RECORDING, where a recording was read."""
+    content_sha256: Sha256 | None = None
+    """Of the recording's content."""
+    mapping: dict[str, Any] | None = None
+
+
+class FitRequest(Document):
+    """A fit as the command line takes it from a file: systems and configuration."""
+
+    format_version: Literal[1] = 1
+    config: FitConfig
+    systems: tuple[str, ...] = ()
+    """Folders, or names of shipped systems, that may be run."""
+    read: tuple[str, ...] = ()
+    """SET/RECORDING names that may only be read."""
+    units: dict[str, tuple[str, ...]] | None = None
+    mapping: dict[str, dict[str, Any]] | None = None
+
+
+class Validation(Document):
+    """One look at the validation pairs."""
+
+    iteration: int
+    train_loss: float | None
+    loss: float
+    """Validation loss, the objective itself."""
+    behaviour: dict[str, float] = Field(default_factory=dict)
+    """Behavioural loss by direction."""
+    cl: dict[str, float] = Field(default_factory=dict)
+    """Counterfactual-latent loss by direction."""
+    iia: dict[str, float] = Field(default_factory=dict)
+    """By direction, only where the fit may run the target."""
+
+
+class Misses(Document):
+    """Pairs of one direction whose expected values were never recorded in the target."""
+
+    direction: str
+    part: str
+    n_pairs: int
+    n_missed: int
+    resampled: int
+    """Draws thrown away because the expected values are impossible."""
+    values: dict[str, int] = Field(default_factory=dict)
+    """How often each missing combination was asked for."""
+
+
+class FitReport(Document):
+    """``result.json``: what was fitted, how it went, and where it came from."""
+
+    format_version: Literal[1] = 1
+    config: FitConfig
+    inputs: tuple[FitInput, ...]
+    variables: tuple[str, ...]
+    """What was compared: the columns of V*."""
+    status: Literal["converged", "max_iterations", "closed_form"]
+    iterations: int
+    best_iteration: int
+    seconds: float
+    history: tuple[Validation, ...]
+    misses: tuple[Misses, ...]
+    identity: Sha256
+    """Hash of configuration and inputs: equal identity, equal fit."""
+    alignment_sha256: Sha256
+    provenance: Provenance
+
+
+class ValueScore(Document):
+    """Pairs that ask for one combination of values."""
+
+    values: dict[str, str]
+    n_pairs: int
+    n_missed: int
+    """Pairs without a counterfactual latent."""
+    iia: float | None
+
+
+class DirectionScore(Document):
+    """How one method does in one direction, on held-out pairs."""
+
+    method: str
+    source: str
+    target: str
+    access: Literal["yes", "no"]
+    """Whether the fit could run the target, or only read it."""
+    oracle: bool
+    """Whether a live copy of a read-only target was run to get this IIA; the fit never saw it."""
+    iia: float | None
+    """Share of pairs with every deterministic token right; null where nothing could be run."""
+    low: float | None
+    high: float | None
+    """95 % bootstrap interval over pairs."""
+    token_accuracy: float | None
+    """Share of deterministic tokens that are right."""
+    n_pairs: int
+    n_missed: int
+    """Pairs whose expected values are not recorded in the held-out part of the target."""
+    coverage: float
+    """Share of pairs whose expected values are."""
+    cl_loss: float | None
+    """Held-out counterfactual-latent loss (eqs. 8, 9)."""
+    cl_floor: float | None
+    """The same between two counterfactual latents of equal values: what no method can be expected to beat."""
+    retrieval: float | None
+    """Share of intervened latents whose nearest mean latent holds the expected values."""
+    retrieval_ceiling: float | None
+    """The same for counterfactual latents themselves."""
+    by_value: tuple[ValueScore, ...] = ()
+
+
+class Evaluation(Document):
+    """``evaluation.json``: held-out scores of an alignment with its controls."""
+
+    format_version: Literal[1] = 1
+    part: Literal["train", "validation", "test"]
+    n_pairs: int
+    seed: int
+    oracles: tuple[str, ...]
+    """Read-only systems of which a live copy was run, by this evaluation only."""
+    scores: tuple[DirectionScore, ...]
+    provenance: Provenance
+
+
 def json_schemas() -> dict[str, str]:
     """File name → JSON Schema text of every document that reaches a disk."""
-    documents: list[type[Document]] = [RecordingManifest, RecordingSetIndex, SystemConfig, *_FIT_DOCUMENTS]
+    documents: list[type[Document]] = [RecordingManifest, RecordingSetIndex, SystemConfig, FitConfig, FitRequest, FitReport, Evaluation]
     return {
         f"{_snake(document.__name__)}.schema.json": json.dumps(document.model_json_schema(), indent=2) + "\n"
         for document in documents
@@ -283,5 +490,3 @@ def json_schemas() -> dict[str, str]:
 def _snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
-
-_FIT_DOCUMENTS: list[type[Document]] = []

@@ -125,24 +125,28 @@ def canonical(components: Sequence[Tensor], ridge: float = RIDGE) -> list[Tensor
     return maps
 
 
-def orthogonal_map(source: Tensor, target: Tensor) -> Tensor:
-    """Orthogonal Procrustes: the orthonormal Q that minimises ‖source Q − target‖ (Latent Stitch in closed form).
+def procrustes_axes(source: Tensor, target: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """Orthogonal Procrustes: U and V that minimise ‖source U Vᵀ − target‖ (Latent Stitch in closed form).
 
     Parameters
     ----------
     source : Tensor, shape (n_pairs, n_units of the source)
     target : Tensor, shape (n_pairs, n_units of the target)
+    rank : int
+        At most the smaller width.
 
     Returns
     -------
-    Tensor, shape (n_units of the source, n_units of the target)
-        With orthonormal rows or columns, whichever are fewer.
+    U : Tensor, shape (n_units of the source, rank)
+    V : Tensor, shape (n_units of the target, rank)
+        Orthonormal columns.
 
     Examples
     --------
     >>> x = torch.eye(2)
-    >>> torch.allclose(orthogonal_map(x, x.flip(1)), torch.tensor([[0.0, 1.0], [1.0, 0.0]]), atol=1e-6)
+    >>> u, v = procrustes_axes(x, x.flip(1), rank=2)
+    >>> torch.allclose(u @ v.T, torch.tensor([[0.0, 1.0], [1.0, 0.0]]), atol=1e-6)
     True
     """
     u, _, v = torch.linalg.svd(source.T @ target, full_matrices=False)
-    return u @ v
+    return u[:, :rank], v[:rank].T

@@ -1,0 +1,441 @@
+"""The fitters: DAS, MAS, CLMAS, Stitch, LatentStitch.
+
+One loop, one objective; a fitter is the table of which directions carry which loss (eqs. 5-9):
+
+=============  ==========================  ==============================
+fitter         behaviour                   counterfactual latents
+=============  ==========================  ==============================
+DAS            A → A                       –
+MAS            every direction             –
+CLMAS          targets that can be run     targets that can only be read
+Stitch         source → target, replacing  –
+LatentStitch   –                           source → target, replacing
+=============  ==========================  ==============================
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from neuromas.align.alignment import (
+    Alignment,
+    Subspace,
+    TrainableMap,
+    closed_form_maps,
+    lay_out,
+    random_maps,
+)
+from neuromas.align.closed_form import procrustes_axes
+from neuromas.align.interchange import LinearMap
+from neuromas.align.side import Direction, PairSet, Side, draw_pair_set, make_sides
+from neuromas.causal.model import CausalModel, variable_columns
+from neuromas.errors import InvalidInput, ReadOnly
+from neuromas.files import sha256_bytes
+from neuromas.fit.loop import CHECKPOINT, Plan, Progress, run, validate
+from neuromas.fit.objective import Term
+from neuromas.fit.result import FitResult
+from neuromas.recordings.recording import Recording
+from neuromas.schema import FitConfig, FitInput, FitReport, Misses, Provenance, Validation
+from neuromas.systems.system import System
+from neuromas.systems.training import now, versions
+
+_PART_SEEDS = {"train": 1, "validation": 2, "test": 3}
+
+
+class Fitter:
+    """Base of the fitters: configuration in, `FitResult` out.
+
+    Parameters
+    ----------
+    rank : int or mapping, optional
+        Components given to ``full``; or ranks of disjoint blocks, e.g. ``{"phase": 4, "count": 12}``.
+    **options
+        Any other field of `neuromas.schema.FitConfig`: ``map``, ``init``, ``epsilon``, ``batch_size``, ``seed``, …
+
+    Raises
+    ------
+    InvalidDocument
+        Options that do not exist or do not go together; lists every problem.
+    """
+
+    method: ClassVar[Literal["das", "mas", "clmas", "stitch", "latent-stitch"]]
+    n_systems: ClassVar[str] = "at least 2"
+
+    def __init__(self, rank: int | Mapping[str, int] | None = 16, **options: Any) -> None:
+        if rank is not None:
+            options["subspaces"] = dict(rank) if isinstance(rank, Mapping) else {"full": rank}
+        elif "subspaces" not in options:
+            options["subspaces"] = None
+        self.config = FitConfig.parse({**options, "method": self.method}, f"configuration of {type(self).__name__}")
+
+    @classmethod
+    def from_config(cls, config: FitConfig) -> Fitter:
+        """The fitter that `config` names."""
+        fitter = object.__new__(FITTERS[config.method])
+        fitter.config = config
+        return fitter
+
+    def terms(self, sides: Sequence[Side]) -> list[Term]:
+        """Which directions carry which loss; each fitter's own."""
+        raise TypeError(f"{type(self).__name__} is no fitter; use one of {', '.join(FITTERS)}")
+
+    def fit(
+        self,
+        systems: Sequence[System | Recording],
+        *,
+        model: CausalModel | None = None,
+        mapping: Mapping[str, Mapping[str, Any]] | None = None,
+        units: Mapping[str, Sequence[str]] | None = None,
+        device: str = "cpu",
+        out: str | Path | None = None,
+        progress: Callable[[Progress], None] | None = None,
+    ) -> FitResult:
+        """Fit the alignment.
+
+        Parameters
+        ----------
+        systems : sequence of System or Recording
+            What is handed in decides access: a `System` may be run, a `Recording` is never run.
+        model : CausalModel, optional
+            By default the task of the first `System`.
+        mapping : mapping of recording name to mapping, optional
+            Names and values that differ; see `Recording.relabel`.
+        units : mapping of recording name to units, optional
+            Units to take; samples in which one of them is missing are left out and counted.
+        device : str
+            ``cpu``, ``cuda``, ``cuda:1``, …
+        out : path-like, optional
+            Folder for checkpoints and the result. A fit that was interrupted goes on from its checkpoint there; one that
+            was finished is returned as it is.
+        progress : callable, optional
+            Called with a `Progress` after every iteration.
+
+        Returns
+        -------
+        FitResult
+            ``report.status`` is ``converged``, ``max_iterations`` or ``closed_form``.
+
+        Raises
+        ------
+        InvalidInput
+            The wrong number of systems, a rank larger than a width, too few trials, no counterfactual latent at all.
+        NotFound
+            A variable, unit or name that does not exist.
+        ReadOnly
+            The fitter would have to run what can only be read.
+        """
+        config = self.config
+        sides, model = make_sides(
+            systems,
+            variables=config.variables,
+            model=model,
+            mapping=mapping,
+            units=units,
+            n_trials=config.n_trials,
+            fractions={str(part): share for part, share in config.fractions.items()},
+            seed=config.seed,
+            device=device,
+        )
+        terms = self.terms(sides)
+        taking_part = [side for side in sides if any(side in (t.direction.source, t.direction.target) for t in terms)]
+        subspaces = self._subspaces(taking_part)
+        inputs = tuple(_describe(side, one, mapping) for side, one in zip(sides, systems, strict=True))
+        folder = None if out is None else Path(out)
+        plan = self._plan(terms, subspaces, model, inputs)
+        if folder is not None:
+            finished = _finished(folder, plan)
+            if finished is not None:
+                return FitResult(finished.alignment, finished.report, tuple(sides), model)
+        started = time.monotonic()
+        if config.solver == "closed-form":
+            maps, history = _solve(plan)
+            iterations, best, status, seconds = 0, 0, "closed_form", time.monotonic() - started
+        else:
+            trainable = self._start(taking_part, subspaces)
+            maps, state, ended = run(
+                plan, {name: one.to(device) for name, one in trainable.items()}, folder=folder, report=progress
+            )
+            history, iterations, best, status = state.history, state.iteration, state.best_iteration, ended
+            seconds = state.seconds
+        alignment = Alignment(maps, subspaces, config.map, self.method in ("stitch", "latent-stitch")).to("cpu")
+        report = FitReport(
+            config=config,
+            inputs=inputs,
+            variables=sides[0].variables,
+            status=status,  # type: ignore[arg-type]
+            iterations=iterations,
+            best_iteration=best,
+            seconds=seconds,
+            history=tuple(history),
+            misses=tuple(count_misses(pairs) for pairs in (*plan.train, *plan.validation)),
+            identity=plan.identity,
+            alignment_sha256=alignment.sha256(),
+            provenance=Provenance(
+                source=f"{self.method} on {', '.join(side.name for side in sides)}",
+                seed=config.seed,
+                created=now(),
+                versions=versions(),
+                notes=f"device {device}, {torch.get_num_threads()} threads",
+            ),
+        )
+        result = FitResult(alignment, report, tuple(sides), model)
+        if folder is not None:
+            result.save(folder)
+            (folder / CHECKPOINT).unlink(missing_ok=True)
+        return result
+
+    def _subspaces(self, sides: Sequence[Side]) -> tuple[Subspace, ...]:
+        widths = {side.name: side.n_units for side in sides}
+        wanted = self.config.subspaces or {"full": min(widths.values())}
+        subspaces = lay_out(wanted)
+        rank = sum(subspace.rank for subspace in subspaces)
+        for name, width in widths.items():
+            if rank > width:
+                raise InvalidInput(f"rank {rank} is larger than the width: {name!r} has {width} units", kind="rank_too_large")
+        for subspace in subspaces:
+            variable_columns(sides[0].variables, subspace.variables, "the comparison")
+        return subspaces
+
+    def _plan(
+        self, terms: Sequence[Term], subspaces: tuple[Subspace, ...], model: CausalModel | None, inputs: tuple[FitInput, ...]
+    ) -> Plan:
+        config = self.config
+        drawn: dict[str, list[PairSet]] = {"train": [], "validation": []}
+        for part, n_pairs in (("train", config.n_train_pairs), ("validation", config.n_validation_pairs)):
+            for number, term in enumerate(terms):
+                seed = [config.seed, _PART_SEEDS[part], number]
+                pairs = draw_pair_set(term.direction, part, n_pairs, subspaces, model, seed)
+                if term.cl and count_misses(pairs).n_missed == n_pairs:
+                    raise InvalidInput(
+                        f"{term.direction.name}: none of the {n_pairs} {part} pairs has a counterfactual latent; the expected"
+                        f" values were never recorded in {term.direction.target.name!r} (names or values may need mapping=)",
+                        kind="no_counterfactual_latents",
+                    )
+                drawn[part].append(pairs)
+        known = "".join([config.model_dump_json(), *(one.model_dump_json() for one in inputs)])
+        return Plan(
+            config, tuple(terms), tuple(drawn["train"]), tuple(drawn["validation"]), subspaces, sha256_bytes(known.encode())
+        )
+
+    def _start(self, sides: Sequence[Side], subspaces: tuple[Subspace, ...]) -> dict[str, TrainableMap]:
+        config = self.config
+        if config.init == "random":
+            offsets = [side.indexes["train"].means().latents.mean(dim=0) for side in sides]
+            made = random_maps(
+                [side.n_units for side in sides],
+                subspaces,
+                config.map,
+                config.rotation,
+                config.seed,
+                offsets=offsets,
+                learn_scale=config.learn_scale,
+            )
+        else:
+            means = [_shared_means(sides, subspace) for subspace in subspaces]
+            made = closed_form_maps(
+                means, subspaces, config.map, config.rotation, learn_scale=config.learn_scale, seed=config.seed
+            )
+        return {side.name: one for side, one in zip(sides, made, strict=True)}
+
+    def _one_direction(self, sides: Sequence[Side], preferred: str) -> Direction:
+        """The direction of a stitch: as configured, else into the one side whose access is `preferred`, else into the last."""
+        by_name = {side.name: side for side in sides}
+        if self.config.direction is not None:
+            for name in self.config.direction:
+                if name not in by_name:
+                    raise InvalidInput(f"direction names {name!r}, but the systems are {', '.join(by_name)}")
+            return Direction(by_name[self.config.direction[0]], by_name[self.config.direction[1]])
+        _expect(sides, len(sides) == 2, "exactly 2 systems, or direction=(source, target)", self.method)
+        first, second = sides
+        if first.access == preferred and second.access != preferred:
+            return Direction(second, first)
+        return Direction(first, second)
+
+
+class DAS(Fitter):
+    """Distributed Alignment Search: MAS with one system (Geiger et al. 2023)."""
+
+    method = "das"
+
+    def terms(self, sides: Sequence[Side]) -> list[Term]:
+        _expect(sides, len(sides) == 1, "exactly 1 system", self.method)
+        return [_run(Direction(sides[0], sides[0]), self.method)]
+
+
+class MAS(Fitter):
+    """Model Alignment Search: behaviour in every direction, every system run (eq. 6)."""
+
+    method = "mas"
+
+    def terms(self, sides: Sequence[Side]) -> list[Term]:
+        _expect(sides, len(sides) >= 2, "at least 2 systems", self.method)
+        return [_run(Direction(source, target), self.method) for target in sides for source in sides]
+
+
+class CLMAS(Fitter):
+    """Counterfactual-latent MAS: behaviour where the target runs, counterfactual latents where it is only read (eqs. 7-9)."""
+
+    method = "clmas"
+
+    def terms(self, sides: Sequence[Side]) -> list[Term]:
+        _expect(sides, len(sides) >= 2, "at least 2 systems", self.method)
+        _expect(
+            sides, any(side.system is not None for side in sides), "at least 1 system that can be run", self.method
+        )
+        everywhere = self.config.cl_directions == "all"
+        return [
+            Term(Direction(source, target), target.system is not None, everywhere or target.system is None)
+            for target in sides
+            for source in sides
+        ]
+
+
+class Stitch(Fitter):
+    """Model stitching: one direction, behaviour only, the target's own latent thrown away.
+
+    Rank None (the default) is full width.
+    """
+
+    method = "stitch"
+
+    def __init__(self, rank: int | Mapping[str, int] | None = None, **options: Any) -> None:
+        super().__init__(rank, **options)
+
+    def terms(self, sides: Sequence[Side]) -> list[Term]:
+        return [_run(self._one_direction(sides, "intervene"), self.method)]
+
+
+class LatentStitch(Fitter):
+    """One orthogonal matrix from source to target by counterfactual latents alone (eqs. 8, 9); no scale.
+
+    ``solver="closed-form"`` is orthogonal Procrustes, the optimum of the L2 term. Rank None (the default) is full width.
+    """
+
+    method = "latent-stitch"
+
+    def __init__(self, rank: int | Mapping[str, int] | None = None, **options: Any) -> None:
+        super().__init__(rank, **{"learn_scale": False, **options})
+
+    def terms(self, sides: Sequence[Side]) -> list[Term]:
+        return [Term(self._one_direction(sides, "read"), behaviour=False, cl=True)]
+
+
+FITTERS: dict[str, type[Fitter]] = {one.method: one for one in (DAS, MAS, CLMAS, Stitch, LatentStitch)}
+"""Fitters by the name that the command line uses."""
+
+
+def _expect(sides: Sequence[Side], met: bool, expected: str, method: str) -> None:
+    if not met:
+        told = ", ".join(f"{side.name} ({side.access})" for side in sides)
+        raise InvalidInput(f"{method} expects {expected}; got {len(sides)}: {told}", kind="wrong_systems")
+
+
+def _run(direction: Direction, method: str) -> Term:
+    if direction.target.system is None:
+        raise ReadOnly(
+            f"{method} would have to run {direction.target.name!r}, which can only be read: it was handed in as a recording",
+        )
+    return Term(direction, behaviour=True, cl=False)
+
+
+def _describe(side: Side, one: System | Recording, mapping: Mapping[str, Mapping[str, Any]] | None) -> FitInput:
+    common: dict[str, Any] = {
+        "name": side.name,
+        "access": side.access,
+        "n_units": side.n_units,
+        "n_samples": side.n_samples,
+        "n_incomplete": sum(index.n_incomplete for index in side.indexes.values()),
+        "units": None if side.units == tuple(side.recording.unit_names) else side.units,
+        "mapping": None if mapping is None or side.name not in mapping else dict(mapping[side.name]),
+    }
+    if isinstance(one, System):
+        return FitInput(**common, system=one.name, weights_sha256=one.config.weights_sha256)
+    manifest = one.manifest
+    stored = None if manifest.set is None else f"{manifest.set}/{manifest.name}"
+    return FitInput(**common, recording=stored, content_sha256=manifest.content_sha256)
+
+
+def _shared_means(sides: Sequence[Side], subspace: Subspace) -> list[Tensor]:
+    """Mean training latents for the values of the subspace's variables that every side recorded, in one order."""
+    columns = variable_columns(sides[0].variables, subspace.variables, "the comparison")
+    tables = []
+    for side in sides:
+        means = side.indexes["train"].means()
+        keys = [tuple(row) for row in np.asarray(means.values)[:, columns].tolist()]
+        grouped: dict[tuple[float, ...], list[int]] = {}
+        for row, key in enumerate(keys):
+            grouped.setdefault(key, []).append(row)
+        # unweighted mean over what else varies
+        tables.append({key: means.latents[rows].mean(dim=0) for key, rows in grouped.items()})
+    shared = sorted(set.intersection(*(set(table) for table in tables)))
+    if len(shared) < 2:
+        raise InvalidInput(
+            f"{', '.join(side.name for side in sides)} share {len(shared)} values of {subspace.name}; a closed-form start"
+            " needs at least 2 (names or values may need mapping=)",
+            kind="too_few_shared_values",
+        )
+    return [torch.stack([table[key] for key in shared]).cpu() for table in tables]
+
+
+def _solve(plan: Plan) -> tuple[dict[str, LinearMap], list[Validation]]:
+    """Latent Stitch in closed form: Procrustes between source latents and drawn counterfactual latents."""
+    (term,), (pairs,) = plan.terms, plan.train
+    source, target = term.direction.source, term.direction.target
+    generator = torch.Generator(device=target.latents.device).manual_seed(plan.config.seed)
+    draw = target.indexes["train"].sample(torch.from_numpy(pairs.values), generator)
+    rank = sum(subspace.rank for subspace in plan.subspaces)
+    u, v = procrustes_axes(source.take(pairs.source)[draw.hit], draw.latents[draw.hit], rank)
+    maps = {
+        source.name: LinearMap(u.T, u, u.new_zeros(source.n_units)),
+        target.name: LinearMap(v.T, v, v.new_zeros(target.n_units)),
+    }
+    found = validate(plan, maps)
+    seen = Validation(
+        iteration=0,
+        train_loss=None,
+        loss=found.total.item(),
+        cl={name: value.item() for name, value in found.cl.items()},
+    )
+    return maps, [seen]
+
+
+def count_misses(pairs: PairSet) -> Misses:
+    """How many expected values of `pairs` were never recorded in the target's part, and which."""
+    index = pairs.direction.target.indexes[pairs.part]
+    hit = index.lookup(torch.from_numpy(pairs.values))[1].cpu().numpy() > 0
+    missing = Counter(
+        ", ".join(
+            f"{name}={pairs.direction.target.recording.manifest.variable(name).label(code)}"
+            for name, code in zip(pairs.direction.target.variables, row, strict=True)
+        )
+        for row in pairs.values[~hit].tolist()
+    )
+    return Misses(
+        direction=pairs.direction.name,
+        part=pairs.part,
+        n_pairs=len(pairs),
+        n_missed=int((~hit).sum()),
+        resampled=pairs.resampled,
+        values=dict(missing.most_common()),
+    )
+
+
+def _finished(folder: Path, plan: Plan) -> FitResult | None:
+    if not (folder / "result.json").is_file():
+        return None
+    result = FitResult.load(folder)
+    if result.report.identity != plan.identity:
+        raise InvalidInput(
+            f"{folder} holds the result of another fit ({result.report.provenance.source}; configuration or inputs differ);"
+            " choose another folder",
+            kind="occupied",
+        )
+    return result

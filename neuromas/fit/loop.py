@@ -1,0 +1,331 @@
+"""One loop for all fitters: init, step, terminate; resumable, interruptible, deterministic.
+
+What iteration i does depends on the seed, i, and the state alone: batches and draws come from generators seeded with
+(seed, i). So a fit that was interrupted and resumed gives the numbers of one that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from safetensors.torch import save as save_safetensors
+from torch import Tensor, nn
+
+from neuromas.align.alignment import Subspace, TrainableMap
+from neuromas.align.interchange import LinearMap
+from neuromas.align.side import PairSet
+from neuromas.errors import InvalidInput
+from neuromas.files import write_atomically
+from neuromas.fit.objective import Losses, Term, losses, make_batch
+from neuromas.schema import FitConfig, Validation
+from neuromas.systems.training import read_safetensors
+
+CHECKPOINT = "checkpoint.safetensors"
+_DRAWS = 7919  # separates the stream of counterfactual latents from that of batches
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything about a fit that does not change while it runs.
+
+    Attributes
+    ----------
+    config : FitConfig
+    terms : tuple of Term
+    train, validation : tuple of PairSet
+        One per term.
+    subspaces : tuple of Subspace
+    identity : str
+        Hash of configuration and inputs; a checkpoint of another identity is refused.
+    """
+
+    config: FitConfig
+    terms: tuple[Term, ...]
+    train: tuple[PairSet, ...] = field(repr=False)
+    validation: tuple[PairSet, ...] = field(repr=False)
+    subspaces: tuple[Subspace, ...]
+    identity: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a fit stands; what a progress bar shows."""
+
+    iteration: int
+    max_iterations: int
+    loss: float
+    validation: Validation | None
+    seconds: float
+
+    @property
+    def seconds_left(self) -> float:
+        """Until the iteration limit, at the rate so far; early stopping may come first."""
+        return self.seconds / max(self.iteration, 1) * (self.max_iterations - self.iteration)
+
+
+@dataclass
+class State:
+    """What changes: parameters and optimiser (in place), the best checkpoint, and the history."""
+
+    maps: nn.ModuleDict
+    optimiser: torch.optim.Optimizer
+    iteration: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_iteration: int = 0
+    best_score: float = math.inf
+    reference: float = math.inf
+    """Score that the next validation must beat by `tolerance` for patience to start anew."""
+    stale: int = 0
+    seconds: float = 0.0
+    history: list[Validation] = field(default_factory=list)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C arrived; the state was saved at the end of an iteration, where there is a folder to save it in."""
+
+
+def run(
+    plan: Plan,
+    maps: Mapping[str, TrainableMap],
+    *,
+    folder: Path | None = None,
+    report: Callable[[Progress], None] | None = None,
+) -> tuple[dict[str, LinearMap], State, Literal["converged", "max_iterations"]]:
+    """Iterate until validation is flat or the limit is reached; return the best checkpoint's maps.
+
+    Parameters
+    ----------
+    plan : Plan
+    maps : mapping of side name to TrainableMap
+        Where to start; trained in place.
+    folder : path, optional
+        For the checkpoint; an earlier one there is resumed.
+    report : callable, optional
+        Called after every iteration.
+
+    Raises
+    ------
+    Interrupted
+        On Ctrl-C, after saving a checkpoint.
+    InvalidInput
+        `folder` holds another fit's checkpoint, or the loss is no longer finite.
+    """
+    state = init(plan, maps, folder)
+    fixed = _fixed_draws(plan) if plan.config.cl_draw == "fixed" else None
+    before, started = state.seconds, time.monotonic()
+    with _deferred_interrupt() as interrupted:
+        while not terminate(plan, state):
+            loss = step(plan, state, fixed)
+            state.seconds = before + time.monotonic() - started
+            looked = state.iteration % plan.config.validate_every == 0 or state.iteration == plan.config.max_iterations
+            if looked:
+                _look(plan, state, loss)
+                if folder is not None:
+                    save_checkpoint(folder / CHECKPOINT, plan, state)
+            if report is not None:
+                last = state.history[-1] if state.history else None
+                report(Progress(state.iteration, plan.config.max_iterations, loss, last, state.seconds))
+            if interrupted():
+                if folder is not None:
+                    save_checkpoint(folder / CHECKPOINT, plan, state)
+                raise Interrupted
+    state.maps.load_state_dict(state.best)
+    status: Literal["converged", "max_iterations"] = (
+        "converged" if state.stale >= plan.config.patience else "max_iterations"
+    )
+    with torch.no_grad():
+        return {name: one().detach() for name, one in _named(state.maps)}, state, status
+
+
+def init(plan: Plan, maps: Mapping[str, TrainableMap], folder: Path | None) -> State:
+    """A fresh state with the starting point validated, or the one that a checkpoint in `folder` holds."""
+    modules = nn.ModuleDict({_key(name): module for name, module in maps.items()})
+    optimiser = torch.optim.Adam([p for p in modules.parameters() if p.requires_grad], lr=plan.config.learning_rate)
+    state = State(modules, optimiser)
+    if folder is not None and (folder / CHECKPOINT).exists():
+        load_checkpoint(folder / CHECKPOINT, plan, state)
+    else:
+        _look(plan, state, None)
+    return state
+
+
+def step(plan: Plan, state: State, fixed: Sequence[tuple[Tensor, Tensor] | None] | None = None) -> float:
+    """One optimiser update on a fresh batch of every direction; returns the loss before it."""
+    for group in state.optimiser.param_groups:
+        group["lr"] = _learning_rate(plan.config, state.iteration)
+    maps = {name: one() for name, one in _named(state.maps)}  # once per iteration, never once per step
+    batches = []
+    for number, (term, pairs) in enumerate(zip(plan.terms, plan.train, strict=True)):
+        chosen = _batch_rows(len(pairs), plan.config.batch_size, plan.config.seed, number, state.iteration)
+        generator = _generator(pairs, plan.config.seed, number, state.iteration) if term.cl else None
+        batches.append(make_batch(term, pairs, chosen, plan.subspaces, generator, None if fixed is None else fixed[number]))
+    found = losses(maps, batches, plan.config)
+    state.optimiser.zero_grad(set_to_none=True)
+    found.total.backward()
+    loss = found.total.item()
+    if not math.isfinite(loss):
+        raise InvalidInput(
+            f"the loss became {loss} at iteration {state.iteration}; a smaller learning rate may help", kind="diverged"
+        )
+    state.optimiser.step()
+    state.iteration += 1
+    return loss
+
+
+def terminate(plan: Plan, state: State) -> bool:
+    """Whether the iteration limit is reached or validation has been flat for `patience` looks."""
+    return state.iteration >= plan.config.max_iterations or state.stale >= plan.config.patience
+
+
+@torch.no_grad()
+def validate(plan: Plan, maps: Mapping[str, LinearMap]) -> Losses:
+    """The objective on all validation pairs, with who was right; draws are the same at every look."""
+    batches = []
+    for number, (term, pairs) in enumerate(zip(plan.terms, plan.validation, strict=True)):
+        generator = _generator(pairs, plan.config.seed, number, -1) if term.cl else None
+        batches.append(make_batch(term, pairs, np.arange(len(pairs)), plan.subspaces, generator))
+    return losses(maps, batches, plan.config, score=True)
+
+
+def _look(plan: Plan, state: State, train_loss: float | None) -> None:
+    with torch.no_grad():
+        found = validate(plan, {name: one() for name, one in _named(state.maps)})
+    seen = Validation(
+        iteration=state.iteration,
+        train_loss=train_loss,
+        loss=found.total.item(),
+        behaviour={name: value.item() for name, value in found.behaviour.items()},
+        cl={name: value.item() for name, value in found.cl.items()},
+        iia={name: value.double().mean().item() for name, value in found.right.items()},
+    )
+    state.history.append(seen)
+    # an oracle never chooses: iia holds only directions whose target the fit may run
+    score = -min(seen.iia.values()) if plan.config.select == "iia" and seen.iia else seen.loss
+    if score < state.best_score:
+        state.best_score, state.best_iteration = score, state.iteration
+        state.best = {name: value.detach().clone() for name, value in state.maps.state_dict().items()}
+    if not math.isfinite(state.reference) or score < state.reference - plan.config.tolerance * abs(state.reference):
+        state.reference, state.stale = score, 0
+    else:
+        state.stale += 1
+
+
+def _learning_rate(config: FitConfig, iteration: int) -> float:
+    if config.schedule == "constant" or config.max_iterations == 0:
+        return config.learning_rate
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * iteration / config.max_iterations))
+
+
+def _batch_rows(n_pairs: int, batch_size: int, seed: int, number: int, iteration: int) -> np.ndarray:
+    """Rows of the pairs for this iteration: every pair once per epoch, in an order of that epoch's own."""
+    size = min(batch_size, n_pairs)
+    per_epoch = n_pairs // size
+    epoch, position = divmod(iteration, per_epoch)
+    order = np.random.default_rng([seed, number, epoch]).permutation(n_pairs)
+    return order[position * size : (position + 1) * size]
+
+
+def _generator(pairs: PairSet, seed: int, number: int, iteration: int) -> torch.Generator:
+    generator = torch.Generator(device=pairs.direction.target.latents.device)
+    words = np.random.SeedSequence([seed, _DRAWS, number, iteration + 2]).generate_state(1, np.uint64)
+    return generator.manual_seed(int(words[0] >> np.uint64(1)))
+
+
+def _fixed_draws(plan: Plan) -> list[tuple[Tensor, Tensor] | None]:
+    drawn: list[tuple[Tensor, Tensor] | None] = []
+    for number, (term, pairs) in enumerate(zip(plan.terms, plan.train, strict=True)):
+        if not term.cl:
+            drawn.append(None)
+            continue
+        generator = _generator(pairs, plan.config.seed, number, -2)
+        draw = pairs.direction.target.indexes[pairs.part].sample(torch.from_numpy(pairs.values), generator)
+        drawn.append((draw.latents, draw.hit))
+    return drawn
+
+
+def _key(name: str) -> str:
+    return name.replace(".", "\x1f")  # a module's name may not hold a dot
+
+
+def _named(modules: nn.ModuleDict) -> Iterator[tuple[str, TrainableMap]]:
+    for key, module in modules.items():
+        assert isinstance(module, TrainableMap)
+        yield key.replace("\x1f", "."), module
+
+
+@contextmanager
+def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Hold Ctrl-C back until an iteration is whole; a second one is not held back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: False
+        return
+    pressed = False
+    previous = signal.getsignal(signal.SIGINT)
+
+    def note(number: int, frame: object) -> None:
+        nonlocal pressed
+        if pressed:
+            raise KeyboardInterrupt
+        pressed = True
+
+    signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: pressed
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def save_checkpoint(path: Path, plan: Plan, state: State) -> None:
+    """Write the whole state as safetensors, whole or not at all."""
+    tensors = {f"now/{name}": value.contiguous() for name, value in state.maps.state_dict().items()}
+    tensors |= {f"best/{name}": value.contiguous() for name, value in state.best.items()}
+    for name, parameter in state.maps.named_parameters():
+        for moment, value in state.optimiser.state.get(parameter, {}).items():
+            tensors[f"adam/{moment}/{name}"] = value
+    described = {
+        "identity": plan.identity,
+        "state": json.dumps(
+            {
+                "iteration": state.iteration,
+                "best_iteration": state.best_iteration,
+                "best_score": state.best_score,
+                "reference": state.reference,
+                "stale": state.stale,
+                "seconds": state.seconds,
+            }
+        ),
+        "history": json.dumps([seen.model_dump() for seen in state.history]),
+    }
+    write_atomically(path, save_safetensors({name: value.detach().cpu().clone() for name, value in tensors.items()}, described))
+
+
+def load_checkpoint(path: Path, plan: Plan, state: State) -> None:
+    """Fill `state` from what `save_checkpoint` wrote; InvalidInput if it belongs to another fit."""
+    tensors, described = read_safetensors(path)
+    if described.get("identity") != plan.identity:
+        raise InvalidInput(
+            f"{path} belongs to another fit (configuration or inputs differ); choose another folder or remove it",
+            kind="occupied",
+        )
+    state.maps.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("now/")})
+    state.best = {name[5:]: value for name, value in tensors.items() if name.startswith("best/")}
+    for name, parameter in state.maps.named_parameters():
+        if f"adam/step/{name}" in tensors:
+            state.optimiser.state[parameter] = {
+                moment: tensors[f"adam/{moment}/{name}"].to("cpu" if moment == "step" else parameter.device)
+                for moment in ("step", "exp_avg", "exp_avg_sq")
+            }
+    for name, value in json.loads(described["state"]).items():
+        setattr(state, name, value)
+    state.history = [Validation.model_validate(seen) for seen in json.loads(described["history"])]

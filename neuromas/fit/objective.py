@@ -1,0 +1,227 @@
+"""The objective that all fitters share: behavioural and counterfactual-latent losses (eqs. 5-9).
+
+Fitters differ only in which directions carry which loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+
+from neuromas.align.alignment import Subspace, component_mask
+from neuromas.align.interchange import LinearMap, interchange
+from neuromas.align.side import Direction, PairSet, Side
+from neuromas.evaluate.divergence import cl_distance
+from neuromas.schema import FitConfig
+from neuromas.systems.system import Packed, all_right
+
+
+@dataclass(frozen=True)
+class Term:
+    """A direction with the losses it carries."""
+
+    direction: Direction
+    behaviour: bool
+    """Train on the target's behaviour: the target is run."""
+    cl: bool
+    """Train towards counterfactual latents: the target is only read."""
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Pairs of one term, as tensors.
+
+    Attributes
+    ----------
+    term : Term
+    source : Tensor, shape (n_pairs, n_units of the source)
+    target : Tensor, shape (n_pairs, n_units of the target)
+    mask : Tensor or None, shape (n_pairs, rank)
+        Components to exchange; None for all.
+    cl : Tensor or None, shape (n_pairs, n_units of the target)
+        Counterfactual latents.
+    hit : Tensor of bool or None, shape (n_pairs,)
+        Where there is one; the rest is left out of the loss.
+    rows : ndarray of int64, shape (n_pairs,)
+        The target's samples, for systems that keep more than the latent.
+    tokens, lengths, deterministic : ndarray
+        The continuation, padded; empty where behaviour is not trained on.
+    """
+
+    term: Term
+    source: Tensor = field(repr=False)
+    target: Tensor = field(repr=False)
+    mask: Tensor | None = field(repr=False)
+    cl: Tensor | None = field(repr=False)
+    hit: Tensor | None = field(repr=False)
+    rows: NDArray[np.int64] = field(repr=False)
+    tokens: NDArray[np.int64] = field(repr=False)
+    lengths: NDArray[np.int64] = field(repr=False)
+    deterministic: NDArray[np.bool_] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Losses:
+    """What one evaluation of the objective gives.
+
+    Attributes
+    ----------
+    total : Tensor, scalar
+    behaviour, cl : dict of str to Tensor
+        By direction, scalars.
+    right : dict of str to Tensor of bool, shape (n_pairs,)
+        Whether all deterministic tokens were right; only where the target was run and ``score`` was asked for.
+    """
+
+    total: Tensor
+    behaviour: dict[str, Tensor]
+    cl: dict[str, Tensor]
+    right: dict[str, Tensor]
+
+
+def make_batch(
+    term: Term,
+    pairs: PairSet,
+    chosen: NDArray[np.int64],
+    subspaces: Sequence[Subspace],
+    generator: torch.Generator | None,
+    fixed: tuple[Tensor, Tensor] | None = None,
+) -> Batch:
+    """The rows `chosen` of `pairs` as tensors.
+
+    Parameters
+    ----------
+    term : Term
+    pairs : PairSet
+    chosen : ndarray of int64, shape (n,)
+    subspaces : sequence of Subspace
+    generator : torch.Generator or None
+        Draws counterfactual latents.
+    fixed : (Tensor, Tensor), optional
+        Latents and hits of all of `pairs`, drawn once and for good.
+    """
+    source, target = pairs.direction.source, pairs.direction.target
+    rows = pairs.target[chosen]
+    mask = None
+    if len(subspaces) > 1:
+        table = torch.stack([component_mask(sum(s.rank for s in subspaces), s) for s in subspaces]).to(target.latents.device)
+        mask = table[torch.from_numpy(pairs.subspace[chosen]).to(table.device)]
+    cl = hit = None
+    if term.cl and fixed is not None:
+        at = torch.from_numpy(chosen).to(fixed[0].device)
+        cl, hit = fixed[0][at], fixed[1][at]
+    elif term.cl:
+        draw = target.indexes[pairs.part].sample(torch.from_numpy(pairs.values[chosen]), generator)
+        cl, hit = draw.latents, draw.hit
+    if term.behaviour:
+        assert pairs.continuation is not None  # a target that runs has a causal model
+        tokens, lengths = pairs.continuation.tokens[chosen], pairs.continuation.lengths[chosen]
+        deterministic = pairs.continuation.deterministic[chosen]
+    else:
+        tokens = np.empty((len(chosen), 0), np.int64)
+        lengths, deterministic = np.zeros(len(chosen), np.int64), np.empty((len(chosen), 0), bool)
+    return Batch(
+        term, source.take(pairs.source[chosen]), target.take(rows), mask, cl, hit, rows, tokens, lengths, deterministic
+    )
+
+
+def behavioural_loss(
+    logits: Tensor, continuation: Packed, part: Tensor, n_parts: int, loss_tokens: str = "all"
+) -> Tensor:
+    """Next-token loss, a mean over the tokens of each part (eq. 5).
+
+    Parameters
+    ----------
+    logits : Tensor, shape (n_live, n_tokens)
+    continuation : Packed
+    part : Tensor of int64, shape (n_pairs,)
+        Which part (direction) each pair belongs to.
+    n_parts : int
+    loss_tokens : {"all", "deterministic"}
+
+    Returns
+    -------
+    Tensor, shape (n_parts,)
+    """
+    each = functional.cross_entropy(logits, continuation.tokens, reduction="none")
+    counted = torch.ones_like(each) if loss_tokens == "all" else continuation.deterministic.to(each)
+    of_token = part[continuation.rows]
+    total = each.new_zeros(n_parts).index_add(0, of_token, each * counted)
+    number = each.new_zeros(n_parts).index_add(0, of_token, counted)
+    return total / number.clamp_min(1)
+
+
+def losses(maps: Mapping[str, LinearMap], batches: Sequence[Batch], config: FitConfig, *, score: bool = False) -> Losses:
+    """Interchange all batches, run each target once, and weigh the losses.
+
+    Parameters
+    ----------
+    maps : mapping of side name to LinearMap
+    batches : sequence of Batch
+        One per term.
+    config : FitConfig
+        ``epsilon``, ``weighting``, ``loss_tokens``, ``cl_terms``, ``method``.
+    score : bool
+        Also say which continuations are right.
+    """
+    replace = config.method in ("stitch", "latent-stitch")
+    intervened: list[Tensor] = []
+    behaviour: dict[str, Tensor] = {}
+    right: dict[str, Tensor] = {}
+    cl: dict[str, Tensor] = {}
+    runs: dict[str, list[int]] = {}
+    for number, batch in enumerate(batches):
+        direction = batch.term.direction
+        h = interchange(
+            batch.target, batch.source, maps[direction.target.name], maps[direction.source.name], batch.mask, replace=replace
+        )
+        intervened.append(h)
+        if batch.term.behaviour:
+            runs.setdefault(direction.target.name, []).append(number)
+        if batch.term.cl:
+            assert batch.cl is not None
+            assert batch.hit is not None
+            each = cl_distance(h, torch.where(batch.hit[:, None], batch.cl, h.detach()), config.cl_terms)
+            cl[direction.name] = (each * batch.hit).sum() / batch.hit.sum().clamp_min(1)
+    for numbers in runs.values():  # all directions into one target go through it together
+        together = [batches[number] for number in numbers]
+        target: Side = together[0].term.direction.target
+        packed = _pack(together, target.latents.device)
+        sizes = [len(batch.rows) for batch in together]
+        part = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)).to(target.latents.device)
+        logits = target.resume(
+            torch.cat([intervened[number] for number in numbers]), packed, np.concatenate([batch.rows for batch in together])
+        )
+        by_part = behavioural_loss(logits, packed, part, len(sizes), config.loss_tokens)
+        ok = all_right(logits.detach(), packed, sum(sizes)).split(sizes) if score else None
+        for position, batch in enumerate(together):
+            behaviour[batch.term.direction.name] = by_part[position]
+            if ok is not None:
+                right[batch.term.direction.name] = ok[position]
+    total = _weigh(list(behaviour.values()), list(cl.values()), config)
+    return Losses(total, behaviour, cl, right)
+
+
+def _weigh(behaviour: Sequence[Tensor], cl: Sequence[Tensor], config: FitConfig) -> Tensor:
+    if not behaviour:
+        return torch.stack(list(cl)).mean()
+    of_behaviour = torch.stack(list(behaviour)).mean()
+    if not cl:
+        return of_behaviour
+    of_cl = torch.stack(list(cl)).mean()
+    if config.weighting == "convex":
+        return (1 - config.epsilon) * of_behaviour + config.epsilon * of_cl
+    return of_behaviour + config.epsilon * of_cl
+
+
+def _pack(batches: Sequence[Batch], device: torch.device) -> Packed:
+    longest = max(batch.tokens.shape[1] for batch in batches)
+    tokens = np.concatenate([np.pad(b.tokens, ((0, 0), (0, longest - b.tokens.shape[1]))) for b in batches])
+    deterministic = np.concatenate([np.pad(b.deterministic, ((0, 0), (0, longest - b.deterministic.shape[1]))) for b in batches])
+    return Packed.from_sequences(tokens, np.concatenate([b.lengths for b in batches]), deterministic, device)

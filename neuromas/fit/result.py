@@ -1,0 +1,83 @@
+"""What a fit gives, in one directory: ``result.json``, ``alignment.safetensors``, ``history.csv``."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from neuromas.align.alignment import Alignment
+from neuromas.align.side import Side
+from neuromas.errors import Corrupt, NotFound
+from neuromas.causal.model import CausalModel
+from neuromas.files import sha256_file, write_atomically
+from neuromas.schema import FitReport, Validation
+
+RESULT, ALIGNMENT, HISTORY = "result.json", "alignment.safetensors", "history.csv"
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """An alignment and the report of how it came about.
+
+    Attributes
+    ----------
+    alignment : Alignment
+        The best checkpoint's, on the CPU.
+    report : FitReport
+        Configuration, inputs, history, misses, provenance.
+    sides : tuple of Side
+        What was fitted, for an evaluation in the same program; empty after `load`.
+    model : CausalModel or None
+        The causal model, likewise.
+    """
+
+    alignment: Alignment
+    report: FitReport
+    sides: tuple[Side, ...] = field(default=(), repr=False)
+    model: CausalModel | None = field(default=None, repr=False)
+
+    def save(self, folder: str | Path) -> None:
+        """Write the files; ``result.json`` last, so that a folder that has it is whole."""
+        folder = Path(folder)
+        self.alignment.save(folder / ALIGNMENT)
+        write_atomically(folder / HISTORY, history_table(self.report.history))
+        write_atomically(folder / RESULT, self.report.to_json())
+
+    @classmethod
+    def load(cls, folder: str | Path) -> FitResult:
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        NotFound
+            No result there.
+        InvalidDocument
+            ``result.json`` breaks its schema.
+        Corrupt
+            The alignment is not the one that the report names.
+        """
+        folder = Path(folder)
+        if not (folder / RESULT).is_file():
+            raise NotFound(f"no fit result in {folder}: expected {RESULT}", kind="unknown_result")
+        report = FitReport.parse((folder / RESULT).read_text(), str(folder / RESULT))
+        alignment = Alignment.load(folder / ALIGNMENT)
+        if sha256_file(folder / ALIGNMENT) != report.alignment_sha256:
+            raise Corrupt(f"{folder / ALIGNMENT} is not the file that {RESULT} names (SHA-256 differs)", kind="hash_mismatch")
+        return cls(alignment, report)
+
+
+def history_table(history: Sequence[Validation]) -> str:
+    """The validation history as CSV text: one row per look, one column per loss and direction."""
+    names = {
+        f"{kind} {direction}": None for seen in history for kind in ("behaviour", "cl", "iia") for direction in getattr(seen, kind)
+    }
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(["iteration", "train_loss", "loss", *names])
+    for seen in history:
+        row = {f"{kind} {name}": value for kind in ("behaviour", "cl", "iia") for name, value in getattr(seen, kind).items()}
+        writer.writerow([seen.iteration, seen.train_loss, seen.loss, *(row.get(name, "") for name in names)])
+    return text.getvalue()
