@@ -79,6 +79,7 @@ class TrainableMap(nn.Module):
     """
 
     offset: Tensor
+    blocks: Tensor | None
 
     def __init__(
         self,
@@ -139,7 +140,9 @@ class Alignment:
     def map_of(self, system: str) -> LinearMap:
         """The map of `system`; NotFound lists those there are."""
         if system not in self.maps:
-            raise NotFound(f"the alignment has no system {system!r}; it joins {', '.join(self.maps)}", kind="unknown_system")
+            raise NotFound(
+                f"the alignment has no system {system!r}; it joins {', '.join(self.maps)}", kind="unknown_system"
+            )
         return self.maps[system]
 
     def subspace(self, name: str) -> Subspace:
@@ -164,7 +167,8 @@ class Alignment:
     def to(self, device: str | torch.device) -> Alignment:
         """The same maps on another device."""
         maps = {
-            name: LinearMap(m.forward.to(device), m.back.to(device), m.offset.to(device)) for name, m in self.maps.items()
+            name: LinearMap(m.forward.to(device), m.back.to(device), m.offset.to(device))
+            for name, m in self.maps.items()
         }
         return Alignment(maps, self.subspaces, self.kind, self.replace)
 
@@ -203,12 +207,15 @@ class Alignment:
                 for name in json.loads(described["systems"])
             }
             subspaces = tuple(
-                Subspace(s["name"], tuple(s["variables"]), s["start"], s["rank"]) for s in json.loads(described["subspaces"])
+                Subspace(s["name"], tuple(s["variables"]), s["start"], s["rank"])
+                for s in json.loads(described["subspaces"])
             )
             kind: MapKind = "linear" if described["kind"] == "linear" else "orthogonal"
             return cls(maps, subspaces, kind, json.loads(described["replace"]))
         except (KeyError, ValueError, TypeError) as error:
-            raise Corrupt(f"{path} is a safetensors file, but no alignment: {error}", kind="not_an_alignment") from error
+            raise Corrupt(
+                f"{path} is a safetensors file, but no alignment: {error}", kind="not_an_alignment"
+            ) from error
 
 
 def component_mask(rank: int, subspace: Subspace) -> Tensor:
@@ -234,7 +241,9 @@ def random_maps(
     maps = []
     for position, width in enumerate(n_units):
         if rank > width:
-            raise InvalidInput(f"rank {rank} is larger than the width: a system has {width} units", kind="rank_too_large")
+            raise InvalidInput(
+                f"rank {rank} is larger than the width: a system has {width} units", kind="rank_too_large"
+            )
         maps.append(
             TrainableMap(
                 random_columns(width, rank, generator),

@@ -44,7 +44,8 @@ def axes(means: Tensor, rank: int, *, seed: int = 0, avoid: Tensor | None = None
     taken = means.new_zeros(n_units, 0) if avoid is None else avoid
     if rank + taken.shape[1] > n_units:
         raise InvalidInput(
-            f"rank {rank + taken.shape[1]} is larger than the width: the system has {n_units} units", kind="rank_too_large"
+            f"rank {rank + taken.shape[1]} is larger than the width: the system has {n_units} units",
+            kind="rank_too_large",
         )
     free = means - means @ taken @ taken.T
     _, singular, right = torch.linalg.svd(free, full_matrices=False)
@@ -108,7 +109,9 @@ def canonical(components: Sequence[Tensor], ridge: float = RIDGE) -> list[Tensor
     whitened, whiteners = [], []
     for z in components:
         covariance = z.T @ z / len(z)
-        covariance = covariance + ridge * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=z.dtype, device=z.device)
+        covariance = covariance + ridge * covariance.diagonal().mean() * torch.eye(
+            len(covariance), dtype=z.dtype, device=z.device
+        )
         values, vectors = torch.linalg.eigh(covariance)
         whitener = (vectors / values.clamp_min(1e-30).sqrt()).T
         whiteners.append(whitener)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from neuromas.errors import InvalidInput
@@ -89,7 +88,8 @@ def interchange(
     for role, latents, own in (("target", target, target_map), ("source", source, source_map)):
         if latents.shape[-1] != own.n_units:
             raise InvalidInput(
-                f"the {role}'s latents have {latents.shape[-1]} units, its map expects {own.n_units}", kind="unit_mismatch"
+                f"the {role}'s latents have {latents.shape[-1]} units, its map expects {own.n_units}",
+                kind="unit_mismatch",
             )
     if source_map.rank != target_map.rank:
         raise InvalidInput(f"source map has rank {source_map.rank}, target map {target_map.rank}", kind="rank_mismatch")

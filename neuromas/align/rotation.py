@@ -47,7 +47,7 @@ class MatrixExponential(nn.Module):
     """exp(A) U₀ with A = X U₀ᵀ − U₀ Xᵀ skew-symmetric (the paper's default parametrisation).
 
     A has rank 2k, so with P = [X, −U₀] and S = [U₀, X], exp(A) U₀ = U₀ + P φ(SᵀP) SᵀU₀ where φ(M) = Σ Mⁿ/(n+1)!; φ is a block of
-    the exponential of a 4k × 4k matrix. No d × d matrix exists.
+    the exponential of a 4k × 4k matrix. No d × d matrix exists, unless that is the smaller one.
     """
 
     initial: Tensor
@@ -58,6 +58,10 @@ class MatrixExponential(nn.Module):
         self.free = nn.Parameter(torch.zeros_like(initial))
 
     def forward(self) -> Tensor:
+        n_units, rank = self.initial.shape
+        if 4 * rank >= n_units:
+            half = self.free @ self.initial.T
+            return torch.linalg.matrix_exp(half - half.T) @ self.initial
         left = torch.cat([self.free, -self.initial], dim=1)  # (n_units, 2k)
         right = torch.cat([self.initial, self.free], dim=1)
         inner = right.T @ left  # (2k, 2k)
@@ -134,7 +138,9 @@ def make_rotation(name: str, initial: Tensor) -> nn.Module:
         raise NotFound(f"no rotation {name!r}; known rotations: {', '.join(ROTATIONS)}", kind="unknown_rotation")
     n_units, rank = initial.shape
     if rank > n_units:
-        raise InvalidInput(f"rank {rank} is larger than the width: the system has {n_units} units", kind="rank_too_large")
+        raise InvalidInput(
+            f"rank {rank} is larger than the width: the system has {n_units} units", kind="rank_too_large"
+        )
     error = (initial.T @ initial - torch.eye(rank, dtype=initial.dtype, device=initial.device)).abs().max().item()
     if not error < 1e-3:
         raise InvalidInput(f"columns are not orthonormal: UᵀU differs from I by {error:.2g}", kind="not_orthonormal")

@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neuromas.align.alignment import Subspace
 from neuromas.causal.counterfactual import Candidates, Pairs, draw_pairs
 from neuromas.causal.model import PAD, CausalModel, Sequences, get_task, variable_columns
 from neuromas.errors import InvalidInput, NotFound, ReadOnly
@@ -23,7 +24,6 @@ from neuromas.recordings.recording import Recording
 from neuromas.recordings.split import split_by_trial
 from neuromas.systems.capture import capture
 from neuromas.systems.system import Context, Packed, System
-from neuromas.align.alignment import Subspace
 
 PARTS = ("train", "validation", "test")
 """The three splits of every recording, by trial; they never mix."""
@@ -109,7 +109,9 @@ class Side:
             This side can only be read.
         """
         if self.system is None:
-            raise ReadOnly(f"system {self.name!r} can only be read: it was handed in as a recording, nothing here runs it")
+            raise ReadOnly(
+                f"system {self.name!r} can only be read: it was handed in as a recording, nothing here runs it"
+            )
         held = None if self.context is None else self.context.at(samples)
         return self.system.resume(latents, continuation, held)
 
@@ -175,7 +177,9 @@ def make_sides(
     names = [one.name for one in systems]
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
-        raise InvalidInput(f"two systems are called {', '.join(map(repr, twice))}; give one another name", kind="same_name")
+        raise InvalidInput(
+            f"two systems are called {', '.join(map(repr, twice))}; give one another name", kind="same_name"
+        )
     for what, keyed in (("mapping", mapping), ("units", units)):
         strange = [name for name in keyed or {} if name not in names]
         if strange:
@@ -183,7 +187,7 @@ def make_sides(
     live = [one for one in systems if isinstance(one, System)]
     if model is None and live:
         model = get_task(live[0].config.task)
-    recordings = []
+    recordings: list[Recording] = []
     for position, one in enumerate(systems):
         if isinstance(one, System):
             recording = capture(one.to(device), n_trials, seed=seed * 1000 + position, model=model)
@@ -203,7 +207,9 @@ def make_sides(
 def _shared_variables(recordings: Sequence[Recording], model: CausalModel | None) -> tuple[str, ...]:
     if model is not None:
         return model.variable_names
-    shared = [name for name in recordings[0].variable_names if all(name in other.variable_names for other in recordings)]
+    shared = [
+        name for name in recordings[0].variable_names if all(name in other.variable_names for other in recordings)
+    ]
     if not shared:
         told = "; ".join(f"{recording.name!r} has {', '.join(recording.variable_names)}" for recording in recordings)
         raise NotFound(f"the recordings share no variable: {told}. Map names with mapping=", kind="no_shared_variable")

@@ -67,7 +67,9 @@ def behaviour(intervened: Tensor, pairs: PairSet, target: Side) -> Behaviour:
         It cannot.
     """
     if pairs.continuation is None:
-        raise InvalidInput("pairs without a causal model have no counterfactual behaviour to compare with", kind="no_model")
+        raise InvalidInput(
+            "pairs without a causal model have no counterfactual behaviour to compare with", kind="no_model"
+        )
     rights, n_right, n_tokens = [], 0, 0
     for start in range(0, len(pairs), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(pairs)))
@@ -133,7 +135,9 @@ def evaluate(
             raise NotFound(f"the alignment joins {', '.join(by_name)}, not {name!r}", kind="unknown_system")
     needless = [name for name in oracles if by_name[name].system is not None]
     if needless:
-        raise InvalidInput(f"{', '.join(needless)} can be run; an oracle is for what can only be read", kind="needless_oracle")
+        raise InvalidInput(
+            f"{', '.join(needless)} can be run; an oracle is for what can only be read", kind="needless_oracle"
+        )
     runnable = {name: side.with_system(oracles[name]) if name in oracles else side for name, side in by_name.items()}
     device = next(iter(by_name.values())).latents.device
     alignment = alignment.to(device)
@@ -189,7 +193,9 @@ def _interchange(alignment: Alignment, target: Tensor, source: Tensor, pairs: Pa
 
 def _random_alignment(alignment: Alignment, sides: Mapping[str, Side], seed: int) -> Alignment:
     names = list(alignment.maps)
-    made = random_maps([sides[name].n_units for name in names], alignment.subspaces, "orthogonal", "gram-schmidt", seed + 1)
+    made = random_maps(
+        [sides[name].n_units for name in names], alignment.subspaces, "orthogonal", "gram-schmidt", seed + 1
+    )
     device = next(iter(sides.values())).latents.device
     with torch.no_grad():
         maps = {name: one().detach() for name, one in zip(names, made, strict=True)}
@@ -255,7 +261,9 @@ class _Ruler:
             mine = which.reshape(-1) == number
             rows.append(
                 ValueScore(
-                    values={spec.name: spec.label(code) for spec, code in zip(specs, combination.tolist(), strict=True)},
+                    values={
+                        spec.name: spec.label(code) for spec, code in zip(specs, combination.tolist(), strict=True)
+                    },
                     n_pairs=int(mine.sum()),
                     n_missed=int((~hit[mine]).sum()),
                     iia=None if ok is None else float(ok[mine].mean()),

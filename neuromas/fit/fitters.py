@@ -199,13 +199,19 @@ class Fitter:
         rank = sum(subspace.rank for subspace in subspaces)
         for name, width in widths.items():
             if rank > width:
-                raise InvalidInput(f"rank {rank} is larger than the width: {name!r} has {width} units", kind="rank_too_large")
+                raise InvalidInput(
+                    f"rank {rank} is larger than the width: {name!r} has {width} units", kind="rank_too_large"
+                )
         for subspace in subspaces:
             variable_columns(sides[0].variables, subspace.variables, "the comparison")
         return subspaces
 
     def _plan(
-        self, terms: Sequence[Term], subspaces: tuple[Subspace, ...], model: CausalModel | None, inputs: tuple[FitInput, ...]
+        self,
+        terms: Sequence[Term],
+        subspaces: tuple[Subspace, ...],
+        model: CausalModel | None,
+        inputs: tuple[FitInput, ...],
     ) -> Plan:
         config = self.config
         drawn: dict[str, list[PairSet]] = {"train": [], "validation": []}
@@ -222,7 +228,12 @@ class Fitter:
                 drawn[part].append(pairs)
         known = "".join([config.model_dump_json(), *(one.model_dump_json() for one in inputs)])
         return Plan(
-            config, tuple(terms), tuple(drawn["train"]), tuple(drawn["validation"]), subspaces, sha256_bytes(known.encode())
+            config,
+            tuple(terms),
+            tuple(drawn["train"]),
+            tuple(drawn["validation"]),
+            subspaces,
+            sha256_bytes(known.encode()),
         )
 
     def _start(self, sides: Sequence[Side], subspaces: tuple[Subspace, ...]) -> dict[str, TrainableMap]:
@@ -287,9 +298,7 @@ class CLMAS(Fitter):
 
     def terms(self, sides: Sequence[Side]) -> list[Term]:
         _expect(sides, len(sides) >= 2, "at least 2 systems", self.method)
-        _expect(
-            sides, any(side.system is not None for side in sides), "at least 1 system that can be run", self.method
-        )
+        _expect(sides, any(side.system is not None for side in sides), "at least 1 system that can be run", self.method)
         everywhere = self.config.cl_directions == "all"
         return [
             Term(Direction(source, target), target.system is not None, everywhere or target.system is None)

@@ -169,7 +169,9 @@ def step(plan: Plan, state: State, fixed: Sequence[tuple[Tensor, Tensor] | None]
     for number, (term, pairs) in enumerate(zip(plan.terms, plan.train, strict=True)):
         chosen = _batch_rows(len(pairs), plan.config.batch_size, plan.config.seed, number, state.iteration)
         generator = _generator(pairs, plan.config.seed, number, state.iteration) if term.cl else None
-        batches.append(make_batch(term, pairs, chosen, plan.subspaces, generator, None if fixed is None else fixed[number]))
+        batches.append(
+            make_batch(term, pairs, chosen, plan.subspaces, generator, None if fixed is None else fixed[number])
+        )
     found = losses(maps, batches, plan.config)
     state.optimiser.zero_grad(set_to_none=True)
     found.total.backward()
@@ -307,7 +309,9 @@ def save_checkpoint(path: Path, plan: Plan, state: State) -> None:
         ),
         "history": json.dumps([seen.model_dump() for seen in state.history]),
     }
-    write_atomically(path, save_safetensors({name: value.detach().cpu().clone() for name, value in tensors.items()}, described))
+    write_atomically(
+        path, save_safetensors({name: value.detach().cpu().clone() for name, value in tensors.items()}, described)
+    )
 
 
 def load_checkpoint(path: Path, plan: Plan, state: State) -> None:

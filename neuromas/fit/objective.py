@@ -110,7 +110,9 @@ def make_batch(
     rows = pairs.target[chosen]
     mask = None
     if len(subspaces) > 1:
-        table = torch.stack([component_mask(sum(s.rank for s in subspaces), s) for s in subspaces]).to(target.latents.device)
+        table = torch.stack([component_mask(sum(s.rank for s in subspaces), s) for s in subspaces]).to(
+            target.latents.device
+        )
         mask = table[torch.from_numpy(pairs.subspace[chosen]).to(table.device)]
     cl = hit = None
     if term.cl and fixed is not None:
@@ -157,7 +159,9 @@ def behavioural_loss(
     return total / number.clamp_min(1)
 
 
-def losses(maps: Mapping[str, LinearMap], batches: Sequence[Batch], config: FitConfig, *, score: bool = False) -> Losses:
+def losses(
+    maps: Mapping[str, LinearMap], batches: Sequence[Batch], config: FitConfig, *, score: bool = False
+) -> Losses:
     """Interchange all batches, run each target once, and weigh the losses.
 
     Parameters
@@ -179,7 +183,12 @@ def losses(maps: Mapping[str, LinearMap], batches: Sequence[Batch], config: FitC
     for number, batch in enumerate(batches):
         direction = batch.term.direction
         h = interchange(
-            batch.target, batch.source, maps[direction.target.name], maps[direction.source.name], batch.mask, replace=replace
+            batch.target,
+            batch.source,
+            maps[direction.target.name],
+            maps[direction.source.name],
+            batch.mask,
+            replace=replace,
         )
         intervened.append(h)
         if batch.term.behaviour:
@@ -196,7 +205,9 @@ def losses(maps: Mapping[str, LinearMap], batches: Sequence[Batch], config: FitC
         sizes = [len(batch.rows) for batch in together]
         part = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)).to(target.latents.device)
         logits = target.resume(
-            torch.cat([intervened[number] for number in numbers]), packed, np.concatenate([batch.rows for batch in together])
+            torch.cat([intervened[number] for number in numbers]),
+            packed,
+            np.concatenate([batch.rows for batch in together]),
         )
         by_part = behavioural_loss(logits, packed, part, len(sizes), config.loss_tokens)
         ok = all_right(logits.detach(), packed, sum(sizes)).split(sizes) if score else None
@@ -223,5 +234,7 @@ def _weigh(behaviour: Sequence[Tensor], cl: Sequence[Tensor], config: FitConfig)
 def _pack(batches: Sequence[Batch], device: torch.device) -> Packed:
     longest = max(batch.tokens.shape[1] for batch in batches)
     tokens = np.concatenate([np.pad(b.tokens, ((0, 0), (0, longest - b.tokens.shape[1]))) for b in batches])
-    deterministic = np.concatenate([np.pad(b.deterministic, ((0, 0), (0, longest - b.deterministic.shape[1]))) for b in batches])
+    deterministic = np.concatenate(
+        [np.pad(b.deterministic, ((0, 0), (0, longest - b.deterministic.shape[1]))) for b in batches]
+    )
     return Packed.from_sequences(tokens, np.concatenate([b.lengths for b in batches]), deterministic, device)

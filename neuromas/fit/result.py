@@ -10,8 +10,8 @@ from pathlib import Path
 
 from neuromas.align.alignment import Alignment
 from neuromas.align.side import Side
-from neuromas.errors import Corrupt, NotFound
 from neuromas.causal.model import CausalModel
+from neuromas.errors import Corrupt, NotFound
 from neuromas.files import sha256_file, write_atomically
 from neuromas.schema import FitReport, Validation
 
@@ -65,19 +65,28 @@ class FitResult:
         report = FitReport.parse((folder / RESULT).read_text(), str(folder / RESULT))
         alignment = Alignment.load(folder / ALIGNMENT)
         if sha256_file(folder / ALIGNMENT) != report.alignment_sha256:
-            raise Corrupt(f"{folder / ALIGNMENT} is not the file that {RESULT} names (SHA-256 differs)", kind="hash_mismatch")
+            raise Corrupt(
+                f"{folder / ALIGNMENT} is not the file that {RESULT} names (SHA-256 differs)", kind="hash_mismatch"
+            )
         return cls(alignment, report)
 
 
 def history_table(history: Sequence[Validation]) -> str:
     """The validation history as CSV text: one row per look, one column per loss and direction."""
     names = {
-        f"{kind} {direction}": None for seen in history for kind in ("behaviour", "cl", "iia") for direction in getattr(seen, kind)
+        f"{kind} {direction}": None
+        for seen in history
+        for kind in ("behaviour", "cl", "iia")
+        for direction in getattr(seen, kind)
     }
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(["iteration", "train_loss", "loss", *names])
     for seen in history:
-        row = {f"{kind} {name}": value for kind in ("behaviour", "cl", "iia") for name, value in getattr(seen, kind).items()}
+        row = {
+            f"{kind} {name}": value
+            for kind in ("behaviour", "cl", "iia")
+            for name, value in getattr(seen, kind).items()
+        }
         writer.writerow([seen.iteration, seen.train_loss, seen.loss, *(row.get(name, "") for name in names)])
     return text.getvalue()

@@ -6,6 +6,7 @@ and backward with respect to the latent only, because that is all a fit needs an
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -79,13 +80,13 @@ class GRU(System):
         return self
 
     def _prepare(self) -> None:
-        cell, width = self._network.cell, self.config.n_units
+        cell, width = dict(self._network.cell.named_parameters()), self.config.n_units
         # tokens are few, so what they add to the gates is a table: (n_tokens, 3 * n_units), gates in order reset, update, new
-        table = self._network.embedding.weight @ cell.weight_ih_l0.T + cell.bias_ih_l0
-        table[:, : 2 * width] += cell.bias_hh_l0[: 2 * width]  # the new gate's bias stays inside the reset product
+        table = self._network.embedding.weight @ cell["weight_ih_l0"].T + cell["bias_ih_l0"]
+        table[:, : 2 * width] += cell["bias_hh_l0"][: 2 * width]  # the new gate's bias stays inside the reset product
         self._table = table.contiguous()
-        self._recurrent = cell.weight_hh_l0.contiguous()
-        self._new_bias = cell.bias_hh_l0[2 * width :].contiguous()
+        self._recurrent = cell["weight_hh_l0"].contiguous()
+        self._new_bias = cell["bias_hh_l0"][2 * width :].contiguous()
 
     @torch.no_grad()
     def latents(self, tokens: Tensor) -> Tensor:
@@ -94,11 +95,16 @@ class GRU(System):
 
     def resume(self, latents: Tensor, continuation: Packed, context: Any = None) -> Tensor:
         states = _Unroll.apply(
-            latents[continuation.order], self._table, self._recurrent, self._new_bias, continuation.tokens, continuation.sizes
+            latents[continuation.order],
+            self._table,
+            self._recurrent,
+            self._new_bias,
+            continuation.tokens,
+            continuation.sizes,
         )
-        first, _, _, last = self._network.readout
-        hidden = functional.gelu(functional.linear(states, first.weight, first.bias))
-        return functional.linear(hidden, last.weight, last.bias)
+        first_weight, first_bias, last_weight, last_bias = self._network.readout.parameters()
+        hidden = functional.gelu(functional.linear(states, first_weight, first_bias))
+        return functional.linear(hidden, last_weight, last_bias)
 
 
 class _Unroll(torch.autograd.Function):
@@ -106,7 +112,13 @@ class _Unroll(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, first: Tensor, table: Tensor, recurrent: Tensor, new_bias: Tensor, tokens: Tensor, sizes: tuple[int, ...]
+        ctx: Any,
+        first: Tensor,
+        table: Tensor,
+        recurrent: Tensor,
+        new_bias: Tensor,
+        tokens: Tensor,
+        sizes: tuple[int, ...],
     ) -> Tensor:
         width = first.shape[1]
         states = first.new_empty(sum(sizes), width)
@@ -116,13 +128,15 @@ class _Unroll(torch.autograd.Function):
         keep = ctx.needs_input_grad[0]
         kept = []
         start = 0
-        for now, alive in zip(sizes, sizes[1:], strict=False):
+        for now, alive in pairwise(sizes):
             before = states[start : start + alive]
             inputs = tokens[start : start + alive]
             gates = torch.addmm(gate_table[inputs], before, gate_weight).sigmoid_()
             reset, update = gates[:, :width], gates[:, width:]
             pre_new = torch.addmm(new_bias, before, new_weight)
-            new = torch.addcmul(new_table[inputs], reset, pre_new).mul_(2).sigmoid_().mul_(2).sub_(1)  # tanh, 4 x faster here
+            new = (
+                torch.addcmul(new_table[inputs], reset, pre_new).mul_(2).sigmoid_().mul_(2).sub_(1)
+            )  # tanh, 4 x faster here
             start += now
             torch.lerp(new, before, update, out=states[start : start + alive])
             if keep:

@@ -45,7 +45,9 @@ class Packed:
     rows: Tensor
 
     @classmethod
-    def from_sequences(cls, tokens: np.ndarray, lengths: np.ndarray, deterministic: np.ndarray, device: Any = "cpu") -> Packed:
+    def from_sequences(
+        cls, tokens: np.ndarray, lengths: np.ndarray, deterministic: np.ndarray, device: Any = "cpu"
+    ) -> Packed:
         """Pack padded arrays of shape (n_pairs, n_steps), with `lengths` of shape (n_pairs,)."""
         order = np.argsort(-lengths, kind="stable")
         longest = int(lengths.max(initial=0))

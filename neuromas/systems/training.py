@@ -199,15 +199,15 @@ def _checkpoint(
     write_atomically(out / CHECKPOINT, save_safetensors(tensors, described))
 
 
-def _restore(
-    out: Path, config: SystemConfig, network: GRUNetwork, optimiser: torch.optim.Optimizer
-) -> tuple[int, int]:
+def _restore(out: Path, config: SystemConfig, network: GRUNetwork, optimiser: torch.optim.Optimizer) -> tuple[int, int]:
     path = out / CHECKPOINT
     if not path.exists():
         return 0, 0
     tensors, described = read_safetensors(path)
     if json.loads(described.get("identity", "null")) != json.loads(json.dumps(_identity(config))):
-        raise InvalidInput(f"{path} belongs to another training run; choose another folder or remove it", kind="occupied")
+        raise InvalidInput(
+            f"{path} belongs to another training run; choose another folder or remove it", kind="occupied"
+        )
     network.load_state_dict({key[8:]: value for key, value in tensors.items() if key.startswith("network.")})
     for key, parameter in network.named_parameters():
         optimiser.state[parameter] = {
