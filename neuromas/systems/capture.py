@@ -57,7 +57,7 @@ def capture(
     Examples
     --------
     >>> from neuromas.systems.training import load_system
-    >>> recording = capture(load_system("multi-object-gru-0"), 10, seed=0)
+    >>> recording = capture(load_system("multi-object/gru-0"), 10, seed=0)
     >>> recording.n_units
     128
     """

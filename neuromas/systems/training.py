@@ -85,7 +85,7 @@ def train(
     seed : int
         Of weights, batches, dropout.
     name : str, optional
-        The system's name; by default task, kind and seed.
+        The system's name; by default kind and seed, e.g. ``gru-0``.
     n_units : int
         Width of latent and embedding; the readout's hidden layer is four times as wide.
     target_accuracy : float
@@ -114,7 +114,7 @@ def train(
         raise NotFound(f"no system kind {kind!r}; known kinds: {', '.join(sorted(SYSTEMS))}", kind="unknown_system")
     out = Path(out)
     config = SystemConfig(
-        name=name or f"{model.name}-{kind}-{seed}",
+        name=name or f"{kind}-{seed}",
         task=model.name,
         vocabulary=model.vocabulary,
         n_units=n_units,
@@ -249,7 +249,7 @@ def load_system(path: str | Path, device: str = "cpu") -> System:
     Parameters
     ----------
     path : path-like
-        A folder written by `train`, or the name of a shipped system such as ``"multi-object-gru-0"``.
+        A folder written by `train`, or the name of a shipped system such as ``"multi-object/gru-0"``.
     device : str
 
     Returns
@@ -267,11 +267,11 @@ def load_system(path: str | Path, device: str = "cpu") -> System:
 
     Examples
     --------
-    >>> load_system("multi-object-gru-0").n_units
+    >>> load_system("multi-object/gru-0").n_units
     128
     """
     folder = Path(path)
-    if not folder.is_dir() and (SHIPPED / str(path) / CONFIG).is_file():
+    if not (folder / CONFIG).is_file() and (SHIPPED / str(path) / CONFIG).is_file():
         folder = SHIPPED / str(path)
     if not (folder / CONFIG).is_file():
         raise NotFound(
@@ -292,5 +292,5 @@ def load_system(path: str | Path, device: str = "cpu") -> System:
 
 
 def shipped_systems() -> list[str]:
-    """Names of the trained systems that travel with the package."""
-    return sorted(path.parent.name for path in SHIPPED.glob(f"*/{CONFIG}"))
+    """Names, TASK/SYSTEM, of the trained systems that travel with the package."""
+    return sorted(path.parent.relative_to(SHIPPED).as_posix() for path in SHIPPED.glob(f"*/*/{CONFIG}"))
