@@ -180,11 +180,12 @@ class Alignment:
                 tensors[f"{name}/{part}"] = getattr(one, part).detach().cpu().contiguous().clone()
         described = {
             "kind": self.kind,
-            "replace": json.dumps(self.replace),
-            "systems": json.dumps(list(self.maps)),
-            "subspaces": json.dumps([vars(subspace) for subspace in self.subspaces]),
+            "replace": self.replace,
+            "systems": list(self.maps),
+            "subspaces": [vars(subspace) for subspace in self.subspaces],
         }
-        return save_safetensors(tensors, described)
+        # one entry only: safetensors writes several in an order that changes from call to call, and so would the hash
+        return save_safetensors(tensors, {"alignment": json.dumps(described)})
 
     def sha256(self) -> str:
         """Hash of `to_bytes`."""
@@ -200,18 +201,18 @@ class Alignment:
         path = Path(path)
         if not path.is_file():
             raise NotFound(f"no alignment at {path}", kind="unknown_alignment")
-        tensors, described = read_safetensors(path)
+        tensors, metadata = read_safetensors(path)
         try:
+            described = json.loads(metadata["alignment"])
             maps = {
                 name: LinearMap(tensors[f"{name}/forward"], tensors[f"{name}/back"], tensors[f"{name}/offset"])
-                for name in json.loads(described["systems"])
+                for name in described["systems"]
             }
             subspaces = tuple(
-                Subspace(s["name"], tuple(s["variables"]), s["start"], s["rank"])
-                for s in json.loads(described["subspaces"])
+                Subspace(s["name"], tuple(s["variables"]), s["start"], s["rank"]) for s in described["subspaces"]
             )
             kind: MapKind = "linear" if described["kind"] == "linear" else "orthogonal"
-            return cls(maps, subspaces, kind, json.loads(described["replace"]))
+            return cls(maps, subspaces, kind, described["replace"])
         except (KeyError, ValueError, TypeError) as error:
             raise Corrupt(
                 f"{path} is a safetensors file, but no alignment: {error}", kind="not_an_alignment"

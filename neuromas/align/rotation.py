@@ -98,8 +98,10 @@ class Householder(nn.Module):
 
     def __init__(self, initial: Tensor) -> None:
         super().__init__()
-        packed, _ = torch.geqrf(initial)
-        self.register_buffer("sign", torch.where(packed.diagonal() < 0, -1.0, 1.0).to(packed.dtype))
+        packed, scale = torch.geqrf(initial)
+        sign = torch.where(packed.diagonal() < 0, -1.0, 1.0).to(packed.dtype)
+        # LAPACK leaves out (scale 0) a reflection that has nothing to do; here it takes place and flips the column
+        self.register_buffer("sign", torch.where(scale == 0, -sign, sign))
         self.free = nn.Parameter(packed.tril(-1))
 
     def forward(self) -> Tensor:
