@@ -22,6 +22,7 @@ from neuromas.causal.model import CausalModel
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.evaluate.divergence import cl_distance, nearest_values
 from neuromas.evaluate.inference import bootstrap_interval
+from neuromas.files import sha256_bytes
 from neuromas.schema import DirectionScore, Evaluation, Provenance, ValueScore
 from neuromas.systems.system import Packed, System, all_right
 from neuromas.systems.training import now, versions
@@ -125,8 +126,13 @@ def evaluate(
     Raises
     ------
     NotFound
-        An oracle or direction for a side that does not exist.
+        An oracle or direction for a side that does not exist, or a control that does not.
     """
+    strange = [control for control in controls if control not in CONTROLS]
+    if strange:
+        raise NotFound(
+            f"no control {', '.join(map(repr, strange))}; known controls: {', '.join(CONTROLS)}", kind="unknown_control"
+        )
     by_name = {side.name: side for side in sides if side.name in alignment.maps}
     oracles = dict(oracles or {})
     wanted = list(directions) if directions is not None else [(s, t) for t in by_name for s in by_name]
@@ -173,7 +179,7 @@ def evaluate(
 
 def _stream(source: str, target: str) -> int:
     """A number that depends on the names alone, so that methods are compared on the same pairs."""
-    return int.from_bytes(f"{source}->{target}".encode()[-16:], "little") % 2**31
+    return int(sha256_bytes(f"{source}->{target}".encode())[:8], 16)
 
 
 def _interchange(alignment: Alignment, target: Tensor, source: Tensor, pairs: PairSet) -> Tensor:
