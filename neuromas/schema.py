@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
@@ -490,3 +492,15 @@ def json_schemas() -> dict[str, str]:
 def _snake(name: str) -> str:
     return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
 
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write every JSON Schema: ``python -m neuromas.schema schemas/``."""
+    given = sys.argv[1:] if arguments is None else arguments
+    folder = Path(given[0] if given else "schemas")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in json_schemas().items():
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

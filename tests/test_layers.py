@@ -1,0 +1,110 @@
+"""A package imports only from packages above it; inside one, modules import left to right."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import neuromas
+
+ROOT = Path(neuromas.__file__).parent
+
+PACKAGES = (
+    "foundation",
+    "recordings",
+    "index",
+    "causal",
+    "systems",
+    "align",
+    "measures",
+    "evaluate",
+    "fit",
+    "report",
+    "experiments",
+    "bench",
+    "service",
+    "cli",
+)
+"""From the bottom up. A package that does not exist yet keeps its place."""
+
+FOUNDATION = ("errors", "dims", "files", "schema")
+
+MODULES = {
+    "foundation": FOUNDATION,
+    "recordings": ("check", "encode", "relabel", "recording", "store", "export", "split", "convert"),
+    "index": ("query", "index"),
+    "causal": ("model", "counting", "arithmetic", "counterfactual"),
+    "systems": ("system", "recurrent", "transformer", "huggingface", "training", "capture"),
+    "align": ("rotation", "interchange", "closed_form", "alignment", "side"),
+    "evaluate": ("inference", "divergence", "accuracy"),
+    "fit": ("objective", "result", "loop", "fitters", "request"),
+}
+"""Order inside packages, importer to the right of the imported."""
+
+SOURCES = sorted(path for path in ROOT.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
+
+
+def place(module: str) -> tuple[str, str]:
+    """(package, module in it) of a dotted name below neuromas."""
+    parts = module.split(".")[1:]
+    if not parts:
+        return "facade", ""
+    if parts[0] in FOUNDATION:
+        return "foundation", parts[0]
+    return parts[0], parts[1] if len(parts) > 1 else ""
+
+
+def dotted(path: Path) -> str:
+    return ".".join(("neuromas", *path.relative_to(ROOT).with_suffix("").parts))
+
+
+def imports_of(path: Path) -> set[str]:
+    """Dotted names below neuromas that a file imports, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively"
+            base = node.module or ""
+            for alias in node.names:
+                below = ROOT.parent.joinpath(*base.split("."), alias.name)
+                is_module = below.with_suffix(".py").exists() or below.is_dir()
+                found.add(f"{base}.{alias.name}" if is_module else base)
+    return {name for name in found if name.split(".")[0] == "neuromas"}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=dotted)
+def test_imports_flow_down(path):
+    package, module = place(dotted(path))
+    assert package in PACKAGES, f"{package} has no place in the layers"
+    for imported in imports_of(path):
+        below, other = place(imported)
+        assert below != "facade", f"{path} imports from the lazy facade neuromas/__init__.py"
+        assert PACKAGES.index(below) <= PACKAGES.index(package), f"{package} imports {imported}, which lies above it"
+        order = MODULES.get(package, ())
+        if below == package and other and module in order and other in order:
+            assert order.index(other) < order.index(module), f"{package}: {module} imports {other}"
+
+
+@pytest.mark.parametrize("package", ["recordings", "index"])
+def test_who_holds_a_recording_holds_nothing_that_runs(package):
+    for path in (ROOT / package).rglob("*.py"):
+        reached = {place(name)[0] for name in imports_of(path)}
+        assert not reached & {"systems", "align", "fit", "evaluate"}, path
+
+
+def test_every_module_of_an_ordered_package_has_a_place():
+    for package, order in MODULES.items():
+        if package == "foundation":
+            continue
+        for path in (ROOT / package).glob("*.py"):
+            if path.name != "__init__.py":
+                assert path.stem in order, f"neuromas/{package}/{path.name} has no place in the order of its package"
+
+
+def test_top_level_modules_are_foundation_or_cli():
+    known = {*FOUNDATION, "cli", "__init__", "__main__"}
+    assert {path.stem for path in ROOT.glob("*.py")} <= known
