@@ -379,10 +379,8 @@ class Recording:
             raise InvalidInput(f"{path}: expected a .npz or .nc file or a .zarr folder", kind="unknown_format")
         document: dict[str, Any] = {} if path.suffix not in (".nc", ".zarr") else {"name": path.stem}
         try:
-            if path.suffix == ".nc":
-                dataset = xr.load_dataset(path, engine="h5netcdf")
-            else:
-                dataset = xr.open_zarr(path, chunks=None).load()
+            netcdf = path.suffix == ".nc"
+            dataset = xr.load_dataset(path, engine="h5netcdf") if netcdf else xr.open_zarr(path, chunks=None).load()
         except Exception as error:  # whatever a foreign file makes these libraries raise
             kind = "NetCDF file" if path.suffix == ".nc" else "zarr folder"
             raise InvalidInput(f"{path}: cannot be read as a {kind}: {error}", kind="unreadable_source") from error

@@ -38,11 +38,16 @@ def relabelled(
     values: NDArray[Any],
 ) -> tuple[VariableSpec, NDArray[Any]]:
     """The variable under its canonical name and values, and its samples' numbers recoded to match."""
+    if spec.type == "real":
+        if renames:
+            raise InvalidInput(f"mapping: {spec.name!r} is real; only its name can be mapped", kind="mapping")
+        return spec.model_copy(update={"name": name}), values
     present = np.unique(values)
     codes = list(spec.values) if spec.values is not None else [value.item() for value in present]
     meaning = {code: spec.label(code) if spec.meanings is not None else None for code in codes}
     number = {code: code for code in codes}  # code here → canonical number
     fixed: set[float] = set()  # codes here whose canonical number the mapping gives
+    mapped: set[float] = set()  # codes here that the mapping mentions
     for canonical, here in renames.items():
         for value in here if isinstance(here, (list, tuple, set)) else [here]:
             try:
@@ -55,22 +60,26 @@ def relabelled(
                     f"mapping: variable {spec.name!r} has no value {value!r}; it has {listing(existing)}",
                     kind="unknown_value",
                 )
+            mapped.add(code)
             if isinstance(canonical, str):
                 meaning[code] = canonical
             else:
                 number[code] = canonical
                 fixed.add(code)
     if all(text is None for text in meaning.values()):
-        table = np.array([number[code] for code in codes])
-        dtype = np.float64 if spec.type == "real" or table.dtype.kind == "f" else np.int64
-        kind = "real" if table.dtype.kind == "f" and not np.array_equal(table, np.rint(table)) else spec.type
-        allowed = None if spec.values is None else tuple(dict.fromkeys(table.tolist()))
         if not renames:
             return spec.model_copy(update={"name": name}), values
-        recoded = _lookup(codes, table, values).astype(dtype)
-        made = VariableSpec(name=name, type=kind, values=allowed, description=spec.description, units=spec.units)
-        return made, recoded if kind == "real" else small_integers(recoded)
+        table = np.array([number[code] for code in codes], dtype=np.float64)
+        if not np.array_equal(table, np.rint(table)):
+            raise InvalidInput(
+                f"mapping: {spec.name!r} is integer, so its values map to whole numbers or to meanings", kind="mapping"
+            )
+        allowed = None if spec.values is None else tuple(dict.fromkeys(int(value) for value in table))
+        _refuse_silent_merge(spec.name, {code: f"{number[code]:g}" for code in codes}, mapped)
+        made = VariableSpec(name=name, type="integer", values=allowed, description=spec.description, units=spec.units)
+        return made, small_integers(_lookup(codes, table, values).astype(np.int64))
     texts = {code: text if text is not None else f"{code:g}" for code, text in meaning.items()}
+    _refuse_silent_merge(spec.name, texts, mapped)
     known = {}
     if reference is not None and reference.meanings is not None and reference.values is not None:
         known = dict(zip(reference.meanings, (int(code) for code in reference.values), strict=True))
@@ -79,8 +88,6 @@ def relabelled(
     for code in sorted(codes, key=lambda code: code not in fixed):
         text = texts[code]
         if text in canonical_code:
-            if text not in renames:
-                raise InvalidInput(f"mapping: two values of {spec.name!r} would mean {text!r}", kind="mapping")
             continue
         wanted = known.get(text, int(number[code]))
         while text not in known and wanted in taken:
@@ -97,6 +104,16 @@ def relabelled(
         description=spec.description,
     )
     return made, small_codes(_lookup(codes, table, values), [code for code, _ in pairs])
+
+
+def _refuse_silent_merge(name: str, meanings: Mapping[float, str], mapped: set[float]) -> None:
+    """Values may become one only if the mapping says so of each of them."""
+    for code, text in meanings.items():
+        if code not in mapped and sum(other == text for other in meanings.values()) > 1:
+            raise InvalidInput(
+                f"mapping: two values of {name!r} would mean {text!r}; map both to it if they are to count as one",
+                kind="mapping",
+            )
 
 
 def _lookup(codes: Sequence[float], table: NDArray[Any], values: NDArray[Any]) -> NDArray[Any]:

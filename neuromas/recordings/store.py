@@ -432,7 +432,12 @@ class RecordingStore:
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
-        _sync(target.parent)
+        try:
+            _sync(target.parent)
+        except OSError as error:
+            raise StorageFailed(
+                f"{target} was replaced, but the disk did not confirm that this will last: {error}", kind="not_durable"
+            ) from error
 
     def _clean(self, set_name: str, keep: Iterable[str]) -> None:
         """Clear away what killed processes left: recordings half built or never named, whose lock is free."""
@@ -442,8 +447,14 @@ class RecordingStore:
         for folder in sorted((private / "building").glob("*/*")):
             if folder.is_dir() and not (folder.parent.name == set_name and folder.name in keep):
                 self._discard_if_free(folder.parent.name, folder.name, folder)
+        for draft in (private / "building").glob(f"*/.{SET_FILE}"):
+            with self._lock("sets", draft.parent.name) as free:
+                if free:
+                    draft.unlink(missing_ok=True)
         with contextlib.suppress(NotFound, Corrupt):
             held = dict(self._read_index(set_name).recordings) if self._has_set(set_name) else {}
+            if not all((self.path / set_name / name / MANIFEST_FILE).is_file() for name in held):
+                return  # set.json names what is not there, so what it does not name may be no leftover
             # A lock file is never deleted, so one says that this folder was neuromas's to make.
             for lock in sorted((private / "locks" / "recordings" / set_name).glob("*")):
                 folder = self.path / set_name / lock.name
@@ -643,7 +654,13 @@ def is_store(path: Path) -> bool:
 
 
 def _is_vacant(path: Path) -> bool:
-    return not path.exists() or (path.is_dir() and not any(path.iterdir()))
+    """Whether a store may be started here: nothing there, or nothing but a README, scripts and hidden files."""
+    if not path.exists():
+        return True
+    return path.is_dir() and all(
+        entry.is_file() and (entry.name.startswith((".", "README")) or entry.suffix == ".py")
+        for entry in path.iterdir()
+    )
 
 
 def shipped_store() -> RecordingStore:

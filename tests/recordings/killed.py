@@ -1,0 +1,129 @@
+"""Kill registrations with ``kill -9``, each at another moment, and look at what they leave behind.
+
+Run by test_store_killed.py in a process of its own: ``python killed.py STORE KILLS SEED``. Everything is imported once;
+each registration then runs in a fork, which is cheap, and which the kill takes with everything it holds.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from neuromas.recordings.recording import Recording
+from neuromas.recordings.store import RecordingStore
+
+TOUCHING = ("open", "os.", "shutil.", "fcntl.")
+"""Audit events that go with a change of the disk, or may."""
+
+
+def recording(name: str, seed: int) -> Recording:
+    """A recording in two shards, as small as that can be."""
+    rng = np.random.default_rng(seed)
+    activity = np.repeat(rng.normal(size=(3, 1500)).astype(np.float16), 200, axis=0)
+    return Recording.from_arrays(activity, {"count": rng.integers(0, 5, 600)}, name=name)
+
+
+def in_fork(work: Callable[[], None]) -> int:
+    """Exit status of `work`, done in a fork; negative if a signal ended it."""
+    child = os.fork()
+    if child == 0:
+        try:
+            work()
+        except BaseException as error:
+            print(f"{type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            os._exit(1)
+        os._exit(0)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def kill_after(events: int) -> None:
+    """Have this process killed at its n-th event that touches the disk."""
+    lock, left = threading.Lock(), [events]
+
+    def count(event: str, _: object) -> None:
+        if event.startswith(TOUCHING) and event != "os.kill":  # which is our own
+            with lock:
+                left[0] -= 1
+                if left[0] == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+
+    sys.addaudithook(count)
+
+
+def count_events(work: Callable[[], None], report: Path) -> int:
+    """How many events that touch the disk `work` makes."""
+    events: list[str] = []
+
+    def counted() -> None:
+        sys.addaudithook(lambda event, _: events.append(event) if event.startswith(TOUCHING) else None)
+        work()
+        count = len(events)
+        report.write_text(str(count))
+
+    assert in_fork(counted) == 0
+    return int(report.read_text())
+
+
+def main(path: Path, kills: int, seed: int) -> None:
+    """Print one JSON line per kill."""
+    chance = random.Random(seed)
+    store = RecordingStore(path)
+    old, first, second = recording("old", 0), recording("first", 1), recording("second", 2)
+    assert in_fork(lambda: store.register(old, set="held") and None) == 0
+
+    def register(set_name: str) -> None:
+        store.register([first, second], set=set_name)
+
+    points = []
+    for set_name in ("new", "held"):  # a set of its own, or joining one
+        events = count_events(lambda set_name=set_name: register(set_name), path.parent / "events.txt")
+        for name in ("first", "second"):
+            assert in_fork(lambda name=f"{set_name}/{name}": store.remove(name) and None) == 0
+        few = kills // 10  # about the commit, which is a moment near the end that chance alone would hardly hit
+        drawn = chance.sample(range(1, events - 10), kills // 2 - few) + chance.sample(range(events - 10, events), few)
+        points += [(set_name, point) for point in sorted(drawn)]
+    for set_name, point in points:
+
+        def killed(point: int = point, set_name: str = set_name) -> None:
+            kill_after(point)
+            register(set_name)
+
+        status = in_fork(killed)
+        held = {entry.name for entry in store.list()}
+        added = sorted(held - {"held/old"})
+        problems = [str(problem) for problem in store.verify()]
+        again = in_fork(lambda set_name=set_name: register(set_name))
+        private = path / ".neuromas"
+        left = [str(file) for folder in ("building", "discarded") for file in (private / folder).rglob("*") if file.is_file()]
+        named = {entry.name for entry in store.list()}
+        folders = {f"{folder.parent.name}/{folder.name}" for folder in path.glob("*/*") if folder.is_dir()}
+        folders = {name for name in folders if not name.startswith(".")}
+        report = {
+            "point": point,
+            "status": status,
+            "set": set_name,
+            "old": "held/old" in held,
+            "added": added,
+            "problems": problems,
+            "again": again,
+            "left": left,
+            "unnamed": sorted(folders - named),
+            "complete": named == {"held/old", f"{set_name}/first", f"{set_name}/second"},
+            "problems_after": [str(problem) for problem in store.verify()],
+        }
+        print(json.dumps(report), flush=True)
+        for name in (f"{set_name}/first", f"{set_name}/second"):
+            if name in named:
+                assert in_fork(lambda name=name: store.remove(name) and None) == 0
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3]))

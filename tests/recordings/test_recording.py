@@ -1,0 +1,417 @@
+"""The labelled container: what goes in comes out, and what is wrong is told at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neuromas.errors import InvalidDocument, InvalidInput, NotFound
+from neuromas.recordings import check
+from neuromas.recordings.recording import Recording
+from neuromas.schema import Sampling, VariableSpec
+
+
+def problems(*args, **kwargs) -> str:
+    with pytest.raises(InvalidDocument) as caught:
+        Recording.from_arrays(*args, **kwargs)
+    return "\n".join(caught.value.problems)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 4), st.integers(0, 2**32 - 1))
+def test_samples_are_trials_then_steps(n_trials, n_steps, n_units, seed):
+    rng = np.random.default_rng(seed)
+    activity = rng.normal(size=(n_trials, n_steps, n_units))
+    lengths = rng.integers(0, n_steps + 1, n_trials)
+    lengths[rng.integers(n_trials)] = n_steps
+    count = rng.integers(-3, 3, (n_trials, n_steps))
+    side = rng.choice(["left", "right"], n_trials)
+    recording = Recording.from_arrays(activity, {"count": count, "side": side}, name="r", lengths=lengths)
+    rows = [(trial, step) for trial in range(n_trials) for step in range(lengths[trial])]
+    assert list(zip(recording.trial, recording.step, strict=True)) == rows
+    np.testing.assert_array_equal(recording.latents(dtype=float), [activity[row] for row in rows])
+    np.testing.assert_array_equal(recording.values(["count"])[:, 0], [count[row] for row in rows])
+    meanings = [recording.spec("side").label(code) for code in recording.values(["side"])[:, 0]]
+    assert meanings == [side[trial] for trial, _ in rows]
+    mask = np.arange(n_steps) < lengths[:, None]
+    again = Recording.from_arrays(activity, {"count": count, "side": side}, name="r", present=mask)
+    xr.testing.assert_identical(again.dataset, recording.dataset)
+
+
+def test_equal_numbers_of_trials_and_steps_are_not_confused():
+    recording = Recording.from_arrays(np.zeros((3, 3, 1)), {"v": [5, 6, 7]}, name="r", step=[10, 11, 12])
+    assert recording.step.tolist() == [10, 11, 12] * 3
+    assert recording.values(["v"])[:, 0].tolist() == [5, 5, 5, 6, 6, 6, 7, 7, 7]
+
+
+def test_two_dimensional_activity_with_trials_counts_steps():
+    recording = Recording.from_arrays(np.zeros((5, 1)), {"v": range(5)}, name="r", trial=[7, 7, 9, 7, 9])
+    assert recording.step.tolist() == [0, 1, 0, 2, 1]
+
+
+def test_types_are_inferred_and_stored_small(planted):
+    recording = planted()
+    assert {spec.name: spec.type for spec in recording.manifest.variables} == {
+        "side": "categorical",
+        "count": "integer",
+        "load": "real",
+    }
+    side = recording.dataset["side"]
+    assert side.dtype == np.int8
+    assert side.attrs["flag_values"].tolist() == [0, 1]
+    assert side.attrs["flag_meanings"] == "lick_left lick_right"
+    assert recording.manifest.variable("side").meanings == ("lick left", "lick right")
+    assert recording.manifest.vocabulary == ("BOS", "D", "R")
+    assert recording.dataset["token"].dtype == np.int32
+    assert recording.dataset["depth"].attrs == {"units": "mm"}
+    assert recording.activity.attrs["units"] == "Hz"
+
+
+def test_booleans_are_categorical():
+    recording = Recording.from_arrays(np.zeros((2, 1)), {"rewarded": [True, False]}, name="r")
+    assert recording.spec("rewarded").meanings == ("false", "true")
+    assert recording.values(["rewarded"])[:, 0].tolist() == [1, 0]
+
+
+def test_declared_codes_are_used():
+    spec = VariableSpec(name="phase", type="categorical", values=(7, 300), meanings=("resp", "demo"))
+    recording = Recording.from_arrays(np.zeros((2, 1)), {"phase": ["demo", "resp"]}, name="r", variable_specs=[spec])
+    assert recording.values(["phase"])[:, 0].tolist() == [300, 7]
+    assert recording.dataset["phase"].dtype == np.int16
+
+
+def test_every_problem_is_told_at_once():
+    activity = np.zeros((4, 3), dtype=np.float32)
+    activity[1, 0], activity[2, 1], activity[3, 1] = np.inf, np.nan, np.nan
+    told = problems(
+        activity,
+        {"count": [0, 1, 9, 1], "speed": [0.1, np.nan, 0.2, 0.3], "short": [1, 2]},
+        name="bad",
+        units=["a", "b", "a"],
+        trial=[3, 3, 4, 4],
+        step=[0, 0, 1, 2],
+        variable_specs=[
+            VariableSpec(name="count", type="integer", values=(0, 1, 2)),
+            VariableSpec(name="absent", type="integer"),
+        ],
+    )
+    for expected in (
+        "unit 'a' is infinite in 1 of 4 samples, first at sample 1 (trial 3, step 0)",
+        "unit 'b' is NaN in 2 of 4 samples, first at sample 2 (trial 4, step 1)",
+        "duplicate names 'a'",
+        "more than one at trial 3 step 0",
+        "variable 'count': values '9' are not allowed (first at sample 2 (trial 4, step 1)); allowed are '0', '1', '2'",
+        "variable 'absent': in the manifest but not in the data",
+        "variable 'speed': not finite in 1 samples, first at sample 1",
+        "variable 'short': expected shape (4,), one per sample, got (2,)",
+    ):
+        assert expected in told
+
+
+def test_problems_of_the_manifest_are_told_together():
+    told = problems(np.zeros((1, 1)), {"v": [1]}, name="no spaces", access="write", sampling=3, nonsense=1)
+    for place in ("name", "access", "sampling", "nonsense"):
+        assert f"manifest: {place}" in told
+
+
+@pytest.mark.parametrize(
+    ("activity", "arguments", "expected"),
+    [
+        (np.zeros(3), {}, "got (3,)"),
+        (np.zeros((0, 3)), {}, "got (0, 3)"),
+        (np.array([["a"]]), {}, "got dtype <U1"),
+        (np.zeros((2, 3, 1)), {"lengths": [1, 4]}, "expected 0 to 3"),
+        (np.zeros((2, 3, 1)), {"lengths": [1, 2, 3]}, "expected 2 whole numbers"),
+        (np.zeros((2, 3, 1)), {"lengths": [0, 0]}, "every step is padding"),
+        (np.zeros((2, 3, 1)), {"present": np.ones((2, 2), bool)}, "present: expected booleans of shape (2, 3)"),
+        (np.zeros((2, 3, 1)), {"lengths": [1, 1], "present": np.ones((2, 3), bool)}, "got both"),
+        (np.zeros((2, 1)), {"lengths": [1, 1]}, "only beside activity"),
+        (np.zeros((2, 2)), {"units": ["a"]}, "units: expected 2 values"),
+        (np.zeros((2, 2)), {"unit_metadata": {"depth": [1]}}, "unit metadata 'depth': expected 2 values"),
+        (np.zeros((2, 2)), {"unit_metadata": {"trial": [1, 2]}}, "unit metadata 'trial': the name is reserved"),
+        (np.zeros((2, 2)), {"sample_metadata": {"a/b": [1, 2]}}, "expected a name of letters"),
+        (np.zeros((2, 2)), {"eligible": [1, 2]}, "eligible: expected booleans"),
+        (np.zeros((2, 2)), {"token": [0, 5], "vocabulary": ["x", "y"]}, "token: expected codes 0 to 1"),
+        (np.zeros((2, 2)), {"token": [0, 1]}, "no vocabulary"),
+        (np.zeros((2, 2)), {"token": ["x", "z"], "vocabulary": ["x", "y"]}, "token: 'z' not in the vocabulary"),
+        (np.zeros((2, 2)), {"trial": [0.5, 1.0]}, "trial: expected whole numbers"),
+    ],
+)
+def test_bad_input_is_refused(activity, arguments, expected):
+    values = np.zeros(len(activity) if activity.size else 0)
+    assert expected in problems(activity, {"v": values}, name="bad", **arguments)
+
+
+@pytest.mark.parametrize("name", ["trial", "unit", "activity", "with space", "9lives"])
+def test_variables_with_unusable_names_are_refused(name):
+    assert name in problems(np.zeros((2, 2)), {name: [1, 2]}, name="bad")
+
+
+def test_a_recording_needs_a_variable():
+    assert "variables" in problems(np.zeros((2, 2)), {}, name="bad")
+
+
+def test_an_unknown_meaning_is_refused():
+    spec = {"name": "phase", "type": "categorical", "values": [0, 1], "meanings": ["demo", "resp"]}
+    told = problems(np.zeros((2, 1)), {"phase": ["demo", "rest"]}, name="bad", variable_specs={"phase": spec})
+    assert "variable 'phase': values 'rest' are not allowed; allowed are 'demo', 'resp'" in told
+
+
+def test_missing_activity_must_be_declared(planted):
+    recording = planted()
+    first = recording.trial == 0
+    np.testing.assert_array_equal(recording.complete(), ~first)
+    assert recording.complete(["u0", "u2"]).all()
+    assert "declare missing=True" in problems(np.array([[np.nan]]), {"v": [1]}, name="bad")
+
+
+def test_latents_of_chosen_units_and_samples(planted, monkeypatch):
+    recording = planted()
+    monkeypatch.setattr(check, "BLOCK_BYTES", 64)  # several blocks
+    whole = recording.activity.values
+    np.testing.assert_array_equal(recording.latents(), whole)
+    np.testing.assert_array_equal(recording.latents(["u3", "u0"]), whole[:, [3, 0]])
+    order = np.random.default_rng(0).permutation(recording.n_samples)[:17]
+    np.testing.assert_array_equal(recording.latents(["u2"], order), whole[order][:, [2]])
+    mask = recording.eligible
+    np.testing.assert_array_equal(recording.latents(samples=mask), whole[mask])
+    with pytest.raises(InvalidInput, match="samples: expected a mask"):
+        recording.latents(samples=np.array([recording.n_samples]))
+
+
+def test_unknown_names_list_what_exists(planted):
+    recording = planted()
+    with pytest.raises(NotFound, match=r"no variable 'cuont'; it has side, count, load"):
+        recording.values(["cuont"])
+    with pytest.raises(NotFound, match=r"no unit 'u9'; its 5 units are 'u0', 'u1'"):
+        recording.select_units(["u9"])
+    with pytest.raises(InvalidInput, match="selected twice: 'u1'"):
+        recording.select_units(["u1", "u1"])
+    with pytest.raises(InvalidInput, match="no unit was selected"):
+        recording.select_units([])
+
+
+def test_selected_units_and_samples_are_recordings(planted):
+    recording = planted().select_units(["u4", "u1"])
+    assert recording.unit_names == ["u4", "u1"]
+    assert recording.dataset["depth"].values.tolist() == [0.4, 0.1]
+    Recording(recording.dataset, recording.manifest)  # valid as it stands
+    some = recording.select_samples(recording.eligible)
+    assert some.n_samples == recording.eligible.sum()
+    with pytest.raises(InvalidInput, match="no sample was selected"):
+        recording.select_samples(np.zeros(recording.n_samples, bool))
+
+
+def test_it_shows_what_it_is(planted):
+    recording = planted()
+    for text in (repr(recording), recording._repr_html_()):
+        assert "toy" in text
+        assert "lick left, lick right" in text
+        assert "5 units" in text
+
+
+# ------------------------------------------------------------------------------------------------------------ relabelling
+
+
+def mouse() -> Recording:
+    return Recording.from_arrays(
+        np.arange(4.0)[:, None],
+        {"epoch": ["sample", "delay", "response", "delay"], "n_licks": [0, 10, 20, 10]},
+        name="mouse",
+    )
+
+
+def test_relabelled_variables_and_values():
+    view = mouse().relabel(
+        {
+            "phase": {"name": "epoch", "values": {"demo": "sample", "resp": ["delay", "response"]}},
+            "count": {"name": "n_licks", "values": {0: 0, 1: 10, 2: 20}},
+        }
+    )
+    assert sorted(view.variable_names) == ["count", "phase"]
+    assert [view.spec("phase").label(code) for code in view.values(["phase"])[:, 0]] == ["demo", "resp", "resp", "resp"]
+    assert view.values(["count"])[:, 0].tolist() == [0, 1, 2, 1]
+    Recording(view.dataset, view.manifest)  # valid as it stands
+    np.testing.assert_array_equal(view.latents(), mouse().latents())
+
+
+def test_relabelled_codes_follow_another_system():
+    other = Recording.from_arrays(
+        np.zeros((2, 1)),
+        {"phase": ["demo", "resp"]},
+        name="network",
+        variable_specs=[VariableSpec(name="phase", type="categorical", values=(5, 6), meanings=("demo", "resp"))],
+    )
+    view = mouse().relabel({"phase": {"name": "epoch", "values": {"demo": "sample", "resp": "response"}}}, like=other)
+    assert [view.spec("phase").label(code) for code in view.values(["phase"])[:, 0]] == [
+        "demo",
+        "delay",
+        "resp",
+        "delay",
+    ]
+    assert view.values(["phase"])[:, 0].tolist()[::2] == [5, 6]
+    assert not {5, 6} & {view.values(["phase"])[1, 0]}
+
+
+def test_numbers_can_be_given_meanings():
+    view = mouse().relabel({"n_licks": {"values": {"none": 0, "some": [10, 20]}}})
+    assert view.spec("n_licks").type == "categorical"
+    assert [view.spec("n_licks").label(code) for code in view.values(["n_licks"])[:, 0]] == ["none", *["some"] * 3]
+
+
+def test_relabelling_with_nothing_changes_nothing():
+    recording = mouse()
+    xr.testing.assert_equal(recording.relabel({}).dataset, recording.dataset)
+
+
+def test_names_can_be_exchanged():
+    view = mouse().relabel({"epoch": "n_licks", "n_licks": "epoch"})
+    assert view.spec("n_licks").type == "categorical"
+    assert view.spec("epoch").type == "integer"
+
+
+@pytest.mark.parametrize(
+    ("mapping", "error", "expected"),
+    [
+        ({"count": "licks"}, NotFound, "no variable 'licks'; it has epoch, n_licks"),
+        ({"phase": {"name": "epoch", "values": {"demo": "cue"}}}, NotFound, "no value 'cue'; it has"),
+        ({"n_licks": "epoch"}, InvalidInput, "two coordinates called 'n_licks'"),
+        ({"a": "epoch", "b": "epoch"}, InvalidInput, "both 'a' and 'b'"),
+        ({"trial": "epoch"}, InvalidInput, "'trial'"),
+        ({"phase": {"name": "epoch", "values": {"delay": "sample"}}}, InvalidInput, "would mean 'delay'"),
+        ({"n_licks": {"values": {20: 10}}}, InvalidInput, "would mean '20'"),
+        ({"n_licks": {"values": {0.5: 10}}}, InvalidInput, "whole numbers"),
+        ({"phase": 3}, InvalidInput, "expected a variable's name"),
+        ({"phase": {"nmae": "epoch"}}, InvalidInput, "expected a variable's name"),
+    ],
+)
+def test_bad_mappings_are_refused(mapping, error, expected):
+    with pytest.raises(error, match=expected):
+        mouse().relabel(mapping)
+
+
+# ---------------------------------------------------------------------------------------------------------------- files
+
+
+def test_npz_keys(tmp_path):
+    path = tmp_path / "toy.npz"
+    rng = np.random.default_rng(0)
+    activity = rng.normal(size=(3, 2, 2))
+    np.savez(
+        path,
+        activity=activity,
+        side=np.array(["left", "right", "left"]),
+        count=rng.integers(0, 3, (3, 2)),
+        trial=np.array([4, 5, 6]),
+        step=np.array([1, 2]),
+        token=np.array([[0, 1], [0, 1], [0, 0]]),
+        vocabulary=np.array(["BOS", "D"]),
+        eligible=np.array([[True, False]] * 3),
+        lengths=np.array([2, 2, 1]),
+        unit=np.array(["a", "b"]),
+        unit_depth=np.array([0.1, 0.2]),
+        sample_session=np.array(["x", "x", "y"]),
+        manifest=json.dumps({"system": "mouse", "units": "Hz"}),
+    )
+    recording = Recording.from_npz(path, {"task": "toy"}, access="intervene")
+    manifest = recording.manifest
+    assert (manifest.name, manifest.system, manifest.units, manifest.task, manifest.access) == (
+        "toy", "mouse", "Hz", "toy", "intervene",
+    )  # fmt: skip
+    assert recording.variable_names == ["side", "count"]
+    assert recording.trial.tolist() == [4, 4, 5, 5, 6]
+    assert recording.step.tolist() == [1, 2, 1, 2, 1]
+    assert recording.unit_names == ["a", "b"]
+    assert recording.dataset["depth"].values.tolist() == [0.1, 0.2]
+    assert recording.dataset["session"].values.tolist() == ["x", "x", "x", "x", "y"]
+    assert recording.eligible.tolist() == [True, False, True, False, True]
+
+
+def test_a_manifest_file_declares_the_variables(tmp_path):
+    np.savez(tmp_path / "toy.npz", activity=np.zeros((2, 1)), phase=np.array([3, 4]), other=np.array([0.5, 0.6]))
+    spec = {"name": "phase", "type": "categorical", "values": [3, 4], "meanings": ["demo", "resp"]}
+    manifest = tmp_path / "manifest.json"
+    manifest.write_text(json.dumps({"variables": [spec], "sampling": {"step_s": 0.1}}))
+    recording = Recording.from_file(tmp_path / "toy.npz", manifest)
+    assert recording.variable_names == ["phase"]
+    assert recording.manifest.sampling == Sampling(step_s=0.1)
+    assert "other" in recording.dataset.coords  # kept, though no variable
+    manifest.write_text(json.dumps({"variables": [spec | {"name": "epoch"}], "colour": "red"}))
+    with pytest.raises(InvalidDocument) as caught:
+        Recording.from_file(tmp_path / "toy.npz", manifest)
+    assert "manifest: colour: no such field" in str(caught.value)
+    manifest.write_text("{")
+    with pytest.raises(InvalidDocument, match="not JSON"):
+        Recording.from_file(tmp_path / "toy.npz", manifest)
+    with pytest.raises(NotFound, match="no such manifest file"):
+        Recording.from_file(tmp_path / "toy.npz", tmp_path / "none.json")
+
+
+class Bomb:
+    def __reduce__(self):
+        return (Path.touch, (Path("exploded"),))
+
+
+def test_pickles_are_refused_unread(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    np.savez(tmp_path / "bomb.npz", activity=np.zeros((1, 1)), v=np.array([Bomb()], dtype=object))
+    with pytest.raises(InvalidInput, match="pickled Python objects, which are refused") as caught:
+        Recording.from_npz(tmp_path / "bomb.npz")
+    assert caught.value.kind == "pickle_refused"
+    assert not Path("exploded").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04 cut short"])
+@pytest.mark.parametrize("suffix", [".npz", ".nc"])
+def test_files_that_are_not_what_they_say(tmp_path, content, suffix):
+    (tmp_path / f"bad{suffix}").write_bytes(content)
+    with pytest.raises(InvalidInput, match="bad"):
+        Recording.from_file(tmp_path / f"bad{suffix}")
+
+
+def test_other_files_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("1,2")
+    with pytest.raises(InvalidInput, match=r"expected a \.npz or \.nc file"):
+        Recording.from_file(tmp_path / "a.csv")
+    (tmp_path / "a.zarr").mkdir()
+    with pytest.raises(InvalidInput, match="cannot be read as a zarr folder"):
+        Recording.from_file(tmp_path / "a.zarr")
+    with pytest.raises(NotFound, match="no such file"):
+        Recording.from_file(tmp_path / "none.npz")
+    np.savez(tmp_path / "empty.npz", count=[1])
+    with pytest.raises(InvalidInput, match="no array called 'activity'; arrays are: count"):
+        Recording.from_file(tmp_path / "empty.npz")
+
+
+@pytest.mark.parametrize("suffix", [".nc", ".zarr"])
+def test_datasets_round_trip_through_files(tmp_path, planted, suffix):
+    recording = planted()
+    path = tmp_path / f"saved{suffix}"
+    if suffix == ".nc":
+        recording.dataset.to_netcdf(path, engine="h5netcdf")
+    else:
+        with pytest.warns(UserWarning, match="Consolidated metadata"):
+            recording.dataset.to_zarr(path, zarr_format=3)
+    again = Recording.from_file(path)
+    assert again.manifest == recording.manifest
+    xr.testing.assert_identical(again.dataset, recording.dataset)
+
+
+def test_a_foreign_dataset():
+    flags = {"flag_values": np.array([2, 4], dtype=np.int8), "flag_meanings": "demo resp"}
+    dataset = xr.Dataset(
+        {"activity": (("unit", "sample"), np.arange(6).reshape(2, 3)), "count": ("sample", [1, 2, 3])},
+        coords={"phase": ("sample", np.array([2, 4, 2], dtype=np.int8), flags), "unit": ["a", "b"]},
+    )
+    recording = Recording.from_dataset(dataset, name="foreign")
+    assert recording.latents().tolist() == [[0, 3], [1, 4], [2, 5]]
+    assert recording.spec("phase").meanings == ("demo", "resp")
+    assert recording.values(["phase", "count"]).tolist() == [[2, 1], [4, 2], [2, 3]]
+    with pytest.raises(InvalidDocument, match="expected a variable 'activity' with dims"):
+        Recording.from_dataset(dataset.rename(activity="rates"), name="foreign")
