@@ -123,13 +123,17 @@ class VariableSpec(Document):
             if self.values is None or self.meanings is None:
                 raise ValueError(f"categorical variable {self.name!r} needs values (codes) and meanings")
             if len(self.values) != len(self.meanings):
-                raise ValueError(f"variable {self.name!r} has {len(self.values)} values but {len(self.meanings)} meanings")
+                raise ValueError(
+                    f"variable {self.name!r} has {len(self.values)} values but {len(self.meanings)} meanings"
+                )
             if len(set(self.meanings)) != len(self.meanings):
                 raise ValueError(f"variable {self.name!r} gives the same meaning to two values: {list(self.meanings)}")
         elif self.meanings is not None:
             raise ValueError(f"variable {self.name!r} is {self.type}; only categorical variables have meanings")
         if self.type != "real" and any(value != int(value) for value in self.values or ()):
-            raise ValueError(f"{self.type} variable {self.name!r} has a value that is no integer: {list(self.values or ())}")
+            raise ValueError(
+                f"{self.type} variable {self.name!r} has a value that is no integer: {list(self.values or ())}"
+            )
         return self
 
     def code(self, value: object) -> float:
@@ -325,9 +329,13 @@ class FitConfig(Document):
     def _check_method(self) -> Self:
         stitching = self.method in ("stitch", "latent-stitch")
         if self.subspaces is None and not stitching:
-            raise ValueError(f"method {self.method!r} needs subspaces with a rank; only stitching defaults to full width")
+            raise ValueError(
+                f"method {self.method!r} needs subspaces with a rank; only stitching defaults to full width"
+            )
         if stitching and self.subspaces is not None and len(self.subspaces) > 1:
-            raise ValueError(f"method {self.method!r} replaces the whole latent: expected one subspace, got {len(self.subspaces)}")
+            raise ValueError(
+                f"method {self.method!r} replaces the whole latent: expected one subspace, got {len(self.subspaces)}"
+            )
         if self.direction is not None and not stitching:
             raise ValueError(f"direction is for stitch and latent-stitch, not {self.method!r}")
         if self.solver == "closed-form" and self.method != "latent-stitch":
@@ -374,6 +382,8 @@ class FitRequest(Document):
     """SET/RECORDING names that may only be read."""
     units: dict[str, tuple[str, ...]] | None = None
     mapping: dict[str, dict[str, Any]] | None = None
+    store: str | None = None
+    """Path of the recording store; null: the one that is resolved where the fit is run."""
 
 
 class Validation(Document):
@@ -482,7 +492,15 @@ class Evaluation(Document):
 
 def json_schemas() -> dict[str, str]:
     """File name → JSON Schema text of every document that reaches a disk."""
-    documents: list[type[Document]] = [RecordingManifest, RecordingSetIndex, SystemConfig, FitConfig, FitRequest, FitReport, Evaluation]
+    documents: list[type[Document]] = [
+        RecordingManifest,
+        RecordingSetIndex,
+        SystemConfig,
+        FitConfig,
+        FitRequest,
+        FitReport,
+        Evaluation,
+    ]
     return {
         f"{_snake(document.__name__)}.schema.json": json.dumps(document.model_json_schema(), indent=2) + "\n"
         for document in documents

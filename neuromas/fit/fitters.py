@@ -133,21 +133,11 @@ class Fitter:
             The fitter would have to run what can only be read.
         """
         config = self.config
-        sides, model = make_sides(
-            systems,
-            variables=config.variables,
-            model=model,
-            mapping=mapping,
-            units=units,
-            n_trials=config.n_trials,
-            fractions={str(part): share for part, share in config.fractions.items()},
-            seed=config.seed,
-            device=device,
-        )
+        sides, model = self.sides(systems, model=model, mapping=mapping, units=units, device=device)
         terms = self.terms(sides)
         taking_part = [side for side in sides if any(side in (t.direction.source, t.direction.target) for t in terms)]
         subspaces = self._subspaces(taking_part)
-        inputs = tuple(_describe(side, one, mapping) for side, one in zip(sides, systems, strict=True))
+        inputs = describe_inputs(sides, systems, mapping)
         folder = None if out is None else Path(out)
         plan = self._plan(terms, subspaces, model, inputs)
         if folder is not None:
@@ -191,6 +181,31 @@ class Fitter:
             result.save(folder)
             (folder / CHECKPOINT).unlink(missing_ok=True)
         return result
+
+    def sides(
+        self,
+        systems: Sequence[System | Recording],
+        *,
+        model: CausalModel | None = None,
+        mapping: Mapping[str, Mapping[str, Any]] | None = None,
+        units: Mapping[str, Sequence[str]] | None = None,
+        device: str = "cpu",
+    ) -> tuple[list[Side], CausalModel | None]:
+        """What `systems` are to this fit, and the causal model: the same again whenever they are handed in again.
+
+        Parameters and errors are those of `fit`.
+        """
+        return make_sides(
+            systems,
+            variables=self.config.variables,
+            model=model,
+            mapping=mapping,
+            units=units,
+            n_trials=self.config.n_trials,
+            fractions={str(part): share for part, share in self.config.fractions.items()},
+            seed=self.config.seed,
+            device=device,
+        )
 
     def _subspaces(self, sides: Sequence[Side]) -> tuple[Subspace, ...]:
         widths = {side.name: side.n_units for side in sides}
@@ -353,6 +368,15 @@ def _run(direction: Direction, method: str) -> Term:
             f"{method} would have to run {direction.target.name!r}, which can only be read: it was handed in as a recording",
         )
     return Term(direction, behaviour=True, cl=False)
+
+
+def describe_inputs(
+    sides: Sequence[Side],
+    systems: Sequence[System | Recording],
+    mapping: Mapping[str, Mapping[str, Any]] | None = None,
+) -> tuple[FitInput, ...]:
+    """What entered a fit, as its report tells it; `sides` are those of `systems`."""
+    return tuple(_describe(side, one, mapping) for side, one in zip(sides, systems, strict=True))
 
 
 def _describe(side: Side, one: System | Recording, mapping: Mapping[str, Mapping[str, Any]] | None) -> FitInput:

@@ -1,0 +1,889 @@
+"""The command line: one verb per user action; no logic of its own.
+
+Results go to standard output, everything else (progress, warnings, errors) to standard error. An error that neuromas raises
+on purpose is one message and its own exit code; anything else keeps its traceback. What is slow to import is imported where
+it is used, so that ``neuromas --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Self
+
+import typer
+from typer.core import TyperGroup
+
+from neuromas.errors import Corrupt, InvalidInput, NeuromasError, NotFound
+from neuromas.schema import FitConfig
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from neuromas.fit.loop import Progress
+    from neuromas.fit.result import FitResult
+    from neuromas.index.index import CLIndex
+    from neuromas.recordings.recording import Recording
+    from neuromas.recordings.store import RecordingStore
+    from neuromas.schema import DirectionScore, Evaluation
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+_QUIET_EVERY_S = 10.0  # between progress lines where standard error is no terminal
+_SHOWN_SAMPLES, _SHOWN_UNITS, _SHOWN_VALUES = 10, 4, 12
+_WIDE = 100_000  # columns of what is not a terminal: nothing is cut or wrapped for a program
+
+
+class Verbs(TyperGroup):
+    """The commands, with one place where errors become messages and exit codes."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the verb; `typer.Exit` with the error's code if it raises a `NeuromasError`."""
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            try:
+                return super().invoke(ctx)
+            except NeuromasError as error:
+                if ctx.params.get("debug"):
+                    sys.stderr.write(traceback.format_exc())
+                _tell(f"error: {error.message}", "bold red")
+                raise typer.Exit(error.exit_code) from error
+            except KeyboardInterrupt:
+                _tell("Interrupted.")
+                raise typer.Exit(INTERRUPTED) from None
+
+
+app = typer.Typer(
+    cls=Verbs,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+_RECORDINGS, _SYSTEMS, _ALIGNMENT = "Recordings", "Systems", "Alignment"
+
+StorePath = Annotated[
+    Path | None,
+    typer.Option(
+        "--store",
+        metavar="PATH",
+        help="Recording store; else NEUROMAS_STORE, else ./recordings where that is one, else the shipped sets.",
+        show_default=False,
+    ),
+]
+Device = Annotated[str, typer.Option("--device", help="Where to compute: cpu, cuda, cuda:1, …")]
+Seed = Annotated[int, typer.Option("--seed", min=0, help="Equal seeds give equal results.")]
+
+
+def main() -> None:
+    """What the ``neuromas`` command runs."""
+    app()
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"neuromas {metadata.version('neuromas')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of every error.")] = False,
+) -> None:
+    """Causal alignment of neural systems: those you can run, and those you can only read."""
+
+
+# ------------------------------------------------------------------------------------------------------------ the main job
+
+
+@app.command(rich_help_panel=_ALIGNMENT)
+def demo(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for results and report.")] = Path("demo"),
+    seed: Seed = 0,
+) -> None:
+    """Align two trained networks, one of them only read, by every method; write iia.csv and report.html."""
+    from neuromas.experiments.demo import run_demo
+
+    try:
+        run_demo(out, seed=seed, console=_output())
+    except KeyboardInterrupt:
+        _stop(f"Interrupted. The same command goes on from what {out} holds.")
+
+
+# -------------------------------------------------------------------------------------------------------------- recordings
+
+
+@app.command(rich_help_panel=_RECORDINGS)
+def register(
+    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help=".npz or .nc files, .zarr folders.")],
+    set_name: Annotated[str, typer.Option("--set", metavar="NAME", help="Recording set to make or to add to.")],
+    name: Annotated[
+        str | None, typer.Option("--name", help="The recording's name (one SOURCE only).", show_default=False)
+    ] = None,
+    access: Annotated[
+        str | None,
+        typer.Option("--access", metavar="read|intervene", help="Whether the system can be run.", show_default=False),
+    ] = None,
+    manifest: Annotated[
+        Path | None,
+        typer.Option("--manifest", metavar="FILE", help="JSON fields that go before the source's.", show_default=False),
+    ] = None,
+    store: StorePath = None,
+) -> None:
+    """Publish recordings in a store, all of them at once or none."""
+    if name is not None and len(sources) > 1:
+        raise InvalidInput(f"--name is for one source; {len(sources)} were given", kind="several_sources")
+    from neuromas.recordings.recording import Recording
+    from neuromas.recordings.store import resolve_store
+
+    fields = {key: value for key, value in (("name", name), ("access", access)) if value is not None}
+    into = resolve_store(store)
+    _register(into, [Recording.from_file(source, manifest, **fields) for source in sources], set_name)
+
+
+@app.command("list", rich_help_panel=_RECORDINGS)
+def list_recordings(store: StorePath = None) -> None:
+    """List the recordings of a store."""
+    held = _existing_store(store)
+    entries = held.list()
+    if not entries:
+        _tell(f"{held.path} holds no recordings.")
+        return
+    table = _table("recording", "samples >", "units >", "access", "task", "variables")
+    for entry in entries:
+        if entry.problem:
+            _row(table, entry.name, "", "", "damaged", "", entry.problem)
+        else:
+            counts = f"{entry.n_samples:,}", f"{entry.n_units:,}"
+            _row(table, entry.name, *counts, entry.access, entry.task, ", ".join(entry.variables))
+    _show_table(table)
+    _tell(f"Store: {held.path}" + (" (read-only)" if held.read_only else ""), "dim")
+
+
+@app.command(rich_help_panel=_RECORDINGS)
+def show(
+    name: Annotated[str, typer.Argument(metavar="SET/RECORDING")],
+    as_json: Annotated[bool, typer.Option("--json", help="The whole manifest, as JSON.")] = False,
+    store: StorePath = None,
+) -> None:
+    """Show a recording: its manifest, its variables, and the values recorded."""
+    recording = _existing_store(store).get(name, load=False)
+    manifest = recording.manifest
+    if as_json:
+        sys.stdout.write(manifest.to_json())
+        return
+    trials = len(set(recording.trial.tolist()))
+    facts = {
+        "recording": recording.name,
+        "activity": f"{recording.n_samples:,} samples × {recording.n_units:,} units, {recording.activity.dtype}, "
+        f"{trials:,} trials" + (", units missing in some samples" if manifest.missing else ""),
+        "units": manifest.units,
+        "eligible": f"{int(recording.eligible.sum()):,} samples",
+        "access": manifest.access,
+        "system": manifest.system,
+        "layer": manifest.layer,
+        "task": manifest.task,
+        "step": manifest.sampling.step
+        + ("" if manifest.sampling.step_s is None else f" of {manifest.sampling.step_s:g} s"),
+        "aligned to": manifest.sampling.aligned_to or "",
+        "description": manifest.description,
+        "licence": manifest.licence,
+        "citation": manifest.citation,
+        "source": manifest.provenance.source,
+        "content": f"sha256 {manifest.content_sha256}",
+    }
+    table = _table("", "", header=False)
+    for key, value in facts.items():
+        if value:
+            _row(table, key, value)
+    _show_table(table)
+    variables = _table("variable", "type", "values recorded (samples)")
+    for spec in manifest.variables:
+        _row(variables, spec.name, spec.type, _values_recorded(recording, spec.name))
+    _show_table(variables)
+
+
+@app.command(rich_help_panel=_RECORDINGS)
+def verify(
+    name: Annotated[
+        str | None, typer.Argument(metavar="[SET[/RECORDING]]", help="All by default.", show_default=False)
+    ] = None,
+    store: StorePath = None,
+) -> None:
+    """Compare every stored file with what was written; name each that differs."""
+    held = _existing_store(store)
+    problems = held.verify(name)
+    for problem in problems:
+        _output().print(_text(str(problem)), soft_wrap=True)
+    if problems:
+        noun = "file is" if len(problems) == 1 else "files are"
+        raise Corrupt(f"{name or held.path}: {len(problems)} {noun} not as written", kind="verify_failed")
+    chosen = [entry.name for entry in held.list() if name in (None, entry.set, entry.name)]
+    _output().print(_text(f"{len(chosen)} recordings are as they were written: {', '.join(chosen) or 'none'}"))
+
+
+@app.command(rich_help_panel=_RECORDINGS)
+def remove(
+    name: Annotated[str, typer.Argument(metavar="SET[/RECORDING]")],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    store: StorePath = None,
+) -> None:
+    """Take a recording, or a whole set, out of a store."""
+    held = _existing_store(store)
+    chosen = [entry.name for entry in held.list() if name in (entry.set, entry.name)]
+    if chosen and not yes and not held.read_only:
+        _tell(f"This deletes {', '.join(chosen)} from {held.path}.")
+        if not typer.confirm("Go on?", err=True):
+            raise typer.Exit(1)
+    for removed in held.remove(name):
+        _output().print(_text(f"removed {removed}"))
+
+
+@app.command(rich_help_panel=_RECORDINGS)
+def query(
+    name: Annotated[str, typer.Argument(metavar="SET/RECORDING")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="VARIABLE=VALUE...", help="phase=demo, count=1,3, count=2..5, phase=any.", show_default=False
+        ),
+    ] = None,
+    n: Annotated[
+        int | None, typer.Option("-n", help="Draw so many at random; else all, in order.", show_default=False)
+    ] = None,
+    seed: Seed = 0,
+    units: Annotated[
+        str | None, typer.Option("--units", metavar="A,B,…", help="Units to take; else all.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write to .npz, .nc or .csv.", show_default=False)
+    ] = None,
+    store: StorePath = None,
+) -> None:
+    """Find recorded latents whose variables hold the values asked for."""
+    from neuromas.recordings.export import check_ending, export
+
+    if out is not None:
+        check_ending(out)
+    from neuromas.index.index import CLIndex
+    from neuromas.index.query import parse_query
+
+    asked = parse_query(words or [])
+    recording = _existing_store(store).get(name)
+    index = CLIndex(recording, list(asked) or recording.variable_names, units=_listed(units))
+    found = index.query(asked, n, seed)
+    _tell_left_out(index)
+    latents = recording.select_samples(found["sample"].values).select_units(index.units)
+    if out is None:
+        _show_table(_latents_table(latents, found["sample"].values.tolist()))
+        if latents.n_samples > _SHOWN_SAMPLES and n is None:
+            _tell(f"… and {latents.n_samples - _SHOWN_SAMPLES:,} more; --out FILE writes them all")
+    else:
+        export(latents, out, samples=found["sample"].values)
+        _output().print(_text(f"{out}: {latents.n_samples:,} latents of {latents.n_units:,} units"))
+
+
+# ----------------------------------------------------------------------------------------------------------------- systems
+
+
+@app.command(rich_help_panel=_SYSTEMS)
+def train(
+    task: Annotated[str, typer.Argument(help="A registered task: multi-object.")],
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for config and weights.")],
+    system: Annotated[str, typer.Option("--system", help="Kind of network.")] = "gru",
+    seed: Seed = 0,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The system's name; else KIND-SEED.", show_default=False)
+    ] = None,
+    n_units: Annotated[int, typer.Option("--n-units", min=1, help="Width of the latent.")] = 128,
+    target_accuracy: Annotated[
+        float, typer.Option("--target-accuracy", min=0, max=1, help="Stop at this share of held-out trials right.")
+    ] = 0.999,
+    min_iterations: Annotated[int, typer.Option("--min-iterations", min=0, help="Go on at least so long.")] = 2000,
+    max_iterations: Annotated[int, typer.Option("--max-iterations", min=1, help="Go on at most so long.")] = 20_000,
+    device: Device = "cpu",
+) -> None:
+    """Train a network on a task; interrupted, the same command goes on."""
+    from neuromas.systems.training import CHECKPOINT, CONFIG, WEIGHTS
+    from neuromas.systems.training import train as train_system
+
+    with _Bar(f"{system} {seed}", max_iterations) as bar:
+
+        def progress(iteration: int, loss: float, accuracy: float | None) -> None:
+            told = "" if accuracy is None else f", held-out accuracy {accuracy:.4f}"
+            bar.update(iteration, f"loss {loss:.4f}{told}", fresh=accuracy is not None)
+
+        try:
+            trained = train_system(
+                task,
+                out=out,
+                kind=system,
+                seed=seed,
+                name=name,
+                n_units=n_units,
+                target_accuracy=target_accuracy,
+                min_iterations=min_iterations,
+                max_iterations=max_iterations,
+                device=device,
+                progress=progress,
+            )
+        except KeyboardInterrupt:
+            bar.close()
+            _stop_at(out / CHECKPOINT)
+    accuracy = trained.config.trial_accuracy
+    told = f"{trained.name}: {trained.config.iterations:,} iterations, held-out trial accuracy {accuracy:.4f}"
+    _output().print(_text(f"{told}\nwrote {out / CONFIG}, {out / WEIGHTS}"), soft_wrap=True)
+    if accuracy is not None and accuracy < target_accuracy:
+        _tell(f"warning: the iteration limit came before accuracy {target_accuracy:g}", "yellow")
+
+
+@app.command(rich_help_panel=_SYSTEMS)
+def capture(
+    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="Folder, or name of a shipped system.")],
+    trials: Annotated[int, typer.Option("--trials", min=1, help="How many trials to draw and run.")] = 1000,
+    seed: Seed = 0,
+    name: Annotated[
+        str | None, typer.Option("--name", help="The recording's name; else the system's.", show_default=False)
+    ] = None,
+    access: Annotated[
+        Literal["intervene", "read"], typer.Option("--access", help="read: for a system that plays a brain.")
+    ] = "intervene",
+    dtype: Annotated[Literal["float32", "float16"], typer.Option("--dtype", help="Precision to store.")] = "float32",
+    set_name: Annotated[
+        str | None, typer.Option("--set", metavar="NAME", help="Recording set to put it into.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Or a .nc or .npz file.", show_default=False)
+    ] = None,
+    store: StorePath = None,
+    device: Device = "cpu",
+) -> None:
+    """Run a system on trials of its task and keep what was recorded."""
+    if (set_name is None) == (out is None):
+        raise InvalidInput("capture: expected either --set NAME or --out FILE", kind="nowhere_to_go")
+    from neuromas.recordings.export import check_ending, export
+    from neuromas.recordings.store import resolve_store
+
+    into = None if set_name is None else resolve_store(store)
+    if out is not None:
+        check_ending(out, (".nc", ".npz"))
+    from neuromas.systems.capture import capture as capture_system
+    from neuromas.systems.training import load_system
+
+    recording = capture_system(load_system(system, device), trials, seed=seed, name=name, access=access, dtype=dtype)
+    if into is not None and set_name is not None:
+        _register(into, [recording], set_name)
+    elif out is not None:
+        export(recording, out)
+        _output().print(_text(f"{out}: {recording.n_samples:,} samples × {recording.n_units:,} units"))
+
+
+# --------------------------------------------------------------------------------------------------------------- alignment
+
+_EXPLICIT = ("subspaces", "variables", "map", "rotation", "init", "solver", "direction", "epsilon", "batch_size")
+_EXPLICIT += ("learning_rate", "max_iterations", "seed", "method", "format_version")
+_OTHERS = ", ".join(key for key in FitConfig.model_fields if key not in _EXPLICIT)
+
+
+@app.command(rich_help_panel=_ALIGNMENT)
+def fit(
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for checkpoint and result.")],
+    method: Annotated[
+        str | None,
+        typer.Argument(metavar="[METHOD]", help="das, mas, clmas, stitch or latent-stitch.", show_default=False),
+    ] = None,
+    system: Annotated[
+        list[str] | None,
+        typer.Option("--system", metavar="DIR", help="Trained or shipped system that may be run. Repeatable."),
+    ] = None,
+    read: Annotated[
+        list[str] | None,
+        typer.Option("--read", metavar="SET/RECORDING", help="Recording that is only read. Repeatable."),
+    ] = None,
+    rank: Annotated[
+        str | None,
+        typer.Option(
+            "--rank",
+            metavar="N|VARIABLE=N,…",
+            help="Components of the subspace, or of each variable's. [16; stitching: the full width]",
+            show_default=False,
+        ),
+    ] = None,
+    variables: Annotated[
+        str | None, typer.Option("--variables", metavar="A,B,…", help="What is compared.", show_default=False)
+    ] = None,
+    map_: Annotated[
+        str | None, typer.Option("--map", metavar="orthogonal|linear", help="Kind of map.", show_default=False)
+    ] = None,
+    rotation: Annotated[
+        str | None,
+        typer.Option(
+            "--rotation",
+            metavar="NAME",
+            help="matrix-exponential, gram-schmidt, cayley or householder.",
+            show_default=False,
+        ),
+    ] = None,
+    init: Annotated[
+        str | None, typer.Option("--init", metavar="random|closed-form", help="Where to start.", show_default=False)
+    ] = None,
+    solver: Annotated[
+        str | None,
+        typer.Option("--solver", metavar="gradient|closed-form", help="latent-stitch only.", show_default=False),
+    ] = None,
+    direction: Annotated[
+        str | None,
+        typer.Option(
+            "--direction", metavar="SOURCE,TARGET", help="Stitching only: from whom to whom.", show_default=False
+        ),
+    ] = None,
+    epsilon: Annotated[
+        float | None,
+        typer.Option("--epsilon", help="Weight of the counterfactual-latent loss.", show_default=False),
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", metavar="N", help="Pairs per direction and iteration.", show_default=False),
+    ] = None,
+    learning_rate: Annotated[float | None, typer.Option("--learning-rate", help="Of Adam.", show_default=False)] = None,
+    max_iterations: Annotated[
+        int | None, typer.Option("--max-iterations", metavar="N", help="Go on at most so long.", show_default=False)
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", help="Equal seeds give equal results. [0]", show_default=False)
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="KEY=VALUE", help=f"Any other setting: {_OTHERS}. Repeatable."),
+    ] = None,
+    units: Annotated[
+        list[str] | None,
+        typer.Option("--units", metavar="NAME=A,B,…", help="Units to take of a recording. Repeatable."),
+    ] = None,
+    mapping: Annotated[
+        Path | None,
+        typer.Option(
+            "--mapping",
+            metavar="FILE",
+            help="JSON: recording → names and values that differ in it.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("--config", metavar="FILE", help="JSON: a fit request; options go before it.", show_default=False),
+    ] = None,
+    store: StorePath = None,
+    device: Device = "cpu",
+) -> None:
+    """Fit an alignment; interrupted, the same command goes on from its checkpoint."""
+    from neuromas.fit.loop import CHECKPOINT
+    from neuromas.fit.request import parse_request, run_request, settled
+    from neuromas.fit.result import RESULT
+
+    given = {
+        "method": method,
+        "subspaces": _rank(rank),
+        "variables": _listed(variables),
+        "map": map_,
+        "rotation": rotation,
+        "init": init,
+        "solver": solver,
+        "direction": _listed(direction),
+        "epsilon": epsilon,
+        "batch_size": batch_size,
+        "learning_rate": learning_rate,
+        "max_iterations": max_iterations,
+        "seed": seed,
+    }
+    document = {} if config is None else _read_json(config)
+    places = {
+        "systems": system or None,
+        "read": read or None,
+        "units": {key: value.split(",") for key, value in _pairs("--units", units or []).items()} or None,
+        "mapping": None if mapping is None else _read_json(mapping),
+        "store": None if store is None else str(store),
+    }
+    document |= {key: value for key, value in places.items() if value is not None}
+    document["config"] = _settings(document.get("config", {}), given, option or [])
+    request = settled(parse_request(document, "fit" if config is None else f"fit, {config} and options"))
+    if request.read:
+        _existing_store(request.store)
+    was_finished = (out / RESULT).is_file()
+    with _Bar(request.config.method, request.config.max_iterations) as bar:
+        try:
+            result = run_request(
+                request, out, device=device, progress=lambda now: bar.update(now.iteration, *_fit_progress(now))
+            )
+        except KeyboardInterrupt:
+            bar.close()
+            _stop_at(out / CHECKPOINT)
+    if was_finished:
+        _tell(f"{out} holds this fit, finished already.")
+    _print_fit(result)
+    _output().print(_text(f"wrote {_contents(out)}\nnext: neuromas evaluate {out}"), soft_wrap=True)
+
+
+@app.command(rich_help_panel=_ALIGNMENT)
+def evaluate(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What fit wrote.")],
+    oracle: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--oracle",
+            metavar="NAME=DIR",
+            help="Live copy of a system that was only read, for this evaluation alone. Repeatable.",
+        ),
+    ] = None,
+    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Held-out pairs per direction.")] = 1000,
+    part: Annotated[Literal["train", "validation", "test"], typer.Option("--part", help="Which trials.")] = "test",
+    seed: Seed = 0,
+    store: StorePath = None,
+    device: Device = "cpu",
+) -> None:
+    """Score a fit on held-out pairs, with its controls; write evaluation.json and iia.csv."""
+    from neuromas.evaluate.accuracy import evaluate as evaluate_alignment
+    from neuromas.evaluate.accuracy import scores_table
+    from neuromas.files import write_atomically
+    from neuromas.fit.request import reopen
+    from neuromas.systems.training import load_system
+
+    live = {name: load_system(path, device) for name, path in _pairs("--oracle", oracle or []).items()}
+    result = reopen(folder, store=store, device=device)
+    for side in result.sides:
+        if side.name in live and side.recording.manifest.system != live[side.name].name:
+            _tell(
+                f"warning: {side.name} was recorded from {side.recording.manifest.system!r}, the oracle is called "
+                f"{live[side.name].name!r}",
+                "yellow",
+            )
+    names = [side.name for side in result.sides if side.name in result.alignment.maps]
+    stitched = [(s, t) for t in names for s in names if s != t]  # into itself, nothing was stitched
+    evaluation = evaluate_alignment(
+        result.alignment,
+        result.sides,
+        result.model,
+        method=result.report.config.method,
+        oracles=live,
+        directions=stitched if result.alignment.replace else None,
+        n_pairs=pairs,
+        part=part,
+        seed=seed,
+    )
+    write_atomically(folder / "evaluation.json", evaluation.to_json())
+    write_atomically(folder / "iia.csv", scores_table(evaluation.scores))
+    _print_evaluation(evaluation)
+    _output().print(_text(f"wrote {folder / 'evaluation.json'}, {folder / 'iia.csv'}"), soft_wrap=True)
+
+
+# ------------------------------------------------------------------------------------------------------- words into values
+
+
+def _listed(text: str | None) -> list[str] | None:
+    return None if text is None else [part.strip() for part in text.split(",")]
+
+
+def _pairs(option: str, texts: Iterable[str]) -> dict[str, str]:
+    """``NAME=VALUE`` words as a mapping."""
+    pairs: dict[str, str] = {}
+    for text in texts:
+        name, _, value = text.partition("=")
+        if not name or not value:
+            raise InvalidInput(f"{option} {text!r}: expected NAME=VALUE", kind="invalid_option")
+        if name in pairs:
+            raise InvalidInput(f"{option}: {name!r} is given twice", kind="invalid_option")
+        pairs[name] = value
+    return pairs
+
+
+def _rank(text: str | None) -> dict[str, Any] | None:
+    """Ranks by subspace; what is no number is left for the schema to name."""
+    if text is None:
+        return None
+    named = _pairs("--rank", text.split(",")) if "=" in text else {"full": text}
+    return {name: _as_json(value) for name, value in named.items()}
+
+
+def _as_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
+
+
+def _settings(filed: Any, given: Mapping[str, Any], options: Sequence[str]) -> dict[str, Any]:
+    """A fit's settings: the file's, then ``--option``, then options of their own."""
+    if not isinstance(filed, Mapping):
+        raise InvalidInput(f"config: expected an object, got {filed!r}", kind="invalid_document")
+    explicit = {key: value for key, value in given.items() if value is not None}
+    others = {key.replace("-", "_"): _as_json(value) for key, value in _pairs("--option", options).items()}
+    twice = [key for key in others if key in explicit]
+    if twice:
+        raise InvalidInput(
+            f"given both by --option and by an option of its own: {', '.join(twice)}", kind="given_twice"
+        )
+    if "method" in explicit and filed.get("method", explicit["method"]) != explicit["method"]:
+        raise InvalidInput(
+            f"the configuration file is for {filed['method']!r}, the command says {explicit['method']!r}",
+            kind="given_twice",
+        )
+    return {**filed, **others, **explicit}
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise NotFound(f"no such file: {path}", kind="no_such_file") from None
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path}: cannot be read as JSON: {error}", kind="unreadable_source") from error
+    if not isinstance(document, dict):
+        raise InvalidInput(f"{path}: expected a JSON object, got {type(document).__name__}", kind="unreadable_source")
+    return document
+
+
+def _existing_store(path: Path | str | None) -> RecordingStore:
+    from neuromas.recordings.store import is_store, resolve_store
+
+    store = resolve_store(path)
+    if not is_store(store.path):
+        raise NotFound(f"no recording store at {store.path}; the first register makes one", kind="no_such_store")
+    return store
+
+
+def _register(store: RecordingStore, recordings: Sequence[Recording], set_name: str) -> None:
+    held = {entry.name for entry in store.list()}
+    for name, recording in zip(store.register(recordings, set=set_name), recordings, strict=True):
+        verb = "was there already, unchanged:" if name in held else "registered:"
+        told = f"{recording.n_samples:,} samples × {recording.n_units:,} units, access {recording.manifest.access}"
+        _output().print(_text(f"{name} {verb} {told}"), soft_wrap=True)
+
+
+# ----------------------------------------------------------------------------------------------------- values into words
+
+
+def _values_recorded(recording: Recording, name: str) -> str:
+    import numpy as np
+
+    spec = recording.spec(name)
+    values, counts = np.unique(recording.dataset[name].values, return_counts=True)
+    if spec.type == "real" or (spec.type == "integer" and len(values) > _SHOWN_VALUES):
+        unit = "" if spec.units == "1" else f" {spec.units}"
+        return f"{values.min():g} to {values.max():g}{unit}, {len(values):,} different"
+    told = [f"{spec.label(float(value))} ({count:,})" for value, count in zip(values, counts, strict=True)]
+    more = [] if len(told) <= _SHOWN_VALUES else [f"and {len(told) - _SHOWN_VALUES:,} more"]
+    return ", ".join([*told[:_SHOWN_VALUES], *more])
+
+
+def _tell_left_out(index: CLIndex) -> None:
+    why = {
+        "not eligible": index.n_ineligible,
+        "incomplete in the units asked for": index.n_incomplete,
+    }
+    told = ", ".join(f"{count:,} {reason}" for reason, count in why.items() if count)
+    if told:
+        _tell(f"Looked among {index.n_samples:,} samples; left out: {told}.", "dim")
+
+
+def _latents_table(latents: Recording, samples: Sequence[int]) -> Table:
+    from neuromas.recordings.export import readable
+
+    names = ["trial", "step", *latents.variable_names]
+    names += [name for name in ("token",) if name in latents.dataset.coords]
+    units = latents.unit_names[:_SHOWN_UNITS]
+    shown = min(_SHOWN_SAMPLES, latents.n_samples) if latents.n_samples > 100 else latents.n_samples
+    columns = [readable(latents, name)[:shown] for name in names]
+    activity = latents.latents(units)[:shown]
+    table = _table("sample >", *(f"{name} >" for name in names), *(f"{unit} >" for unit in units))
+    for row in range(shown):
+        coordinates = (f"{column[row]:g}" if column.dtype.kind in "iuf" else column[row] for column in columns)
+        _row(table, str(samples[row]), *coordinates, *(f"{value:.3g}" for value in activity[row]))
+    return table
+
+
+def _fit_progress(now: Progress) -> tuple[str, bool]:
+    told = f"loss {now.loss:.4f}"
+    if now.validation is not None and now.validation.iia:
+        told += f", IIA {min(now.validation.iia.values()):.3f}"
+    minutes, seconds = divmod(round(now.seconds_left), 60)
+    looked = now.validation is not None and now.validation.iteration == now.iteration
+    return f"{told}, {minutes}:{seconds:02d} left", looked
+
+
+def _print_fit(result: FitResult) -> None:
+    report = result.report
+    best = next((seen for seen in report.history if seen.iteration == report.best_iteration), report.history[-1])
+    _output().print(
+        _text(
+            f"{report.config.method}: {report.status}, {report.iterations:,} iterations in {report.seconds:.1f} s; "
+            f"best at {report.best_iteration:,}, validation loss {best.loss:.4f}"
+        ),
+        soft_wrap=True,
+    )
+    inputs = _table("input", "access", "units >", "samples used >", "incomplete >")
+    for one in report.inputs:
+        _row(inputs, one.name, one.access, f"{one.n_units:,}", f"{one.n_samples:,}", f"{one.n_incomplete:,}")
+    _show_table(inputs)
+    scores = _table("direction", "behaviour loss >", "CL loss >", "validation IIA >", "missed pairs >")
+    missed = {one.direction: one for one in report.misses if one.part == "validation"}
+    for name in dict.fromkeys([*missed, *best.behaviour, *best.cl]):
+        share = f"{missed[name].n_missed:,} of {missed[name].n_pairs:,}" if name in missed else ""
+        _row(scores, name, *(_number(d.get(name)) for d in (best.behaviour, best.cl, best.iia)), share)
+    _show_table(scores)
+
+
+def _print_evaluation(evaluation: Evaluation) -> None:
+    by_direction: dict[tuple[str, str], list[DirectionScore]] = {}
+    for score in evaluation.scores:
+        by_direction.setdefault((score.source, score.target), []).append(score)
+    for (source, target), scores in by_direction.items():
+        first = scores[0]
+        how = "its live copy, an oracle, was run here" if first.oracle else "only read, never run"
+        how = "run" if first.access == "yes" else how
+        _output().print(_text(f"{source} → {target} ({how}; {first.n_pairs:,} {evaluation.part} pairs)", "bold"))
+        table = _table("method", "IIA >", "95 % >", "tokens >", "CL loss >", "retrieval >", "coverage >")
+        for score in scores:
+            interval = "" if score.low is None or score.high is None else f"{score.low:.3f}–{score.high:.3f}"
+            numbers = (score.token_accuracy, score.cl_loss, score.retrieval, score.coverage)
+            _row(table, score.method, _number(score.iia), interval, *map(_number, numbers))
+        _show_table(table)
+    if evaluation.oracles:
+        _tell(
+            f"{', '.join(evaluation.oracles)}: read only in the fit; a live copy (oracle) was run by this evaluation alone."
+        )
+    elif any(score.iia is None for score in evaluation.scores):
+        _tell("Where the target can only be read there is no IIA: --oracle NAME=DIR runs a live copy, if there is one.")
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"
+
+
+def _contents(folder: Path) -> str:
+    return ", ".join(str(path) for path in sorted(folder.iterdir()) if not path.name.startswith("."))
+
+
+# ------------------------------------------------------------------------------------------------------------ the terminal
+
+
+def _output(stderr: bool = False) -> Console:
+    from rich.console import Console
+
+    console = Console(stderr=stderr, highlight=False)
+    return console if console.is_terminal else Console(stderr=stderr, highlight=False, width=_WIDE)
+
+
+def _text(message: object, style: str = "") -> Any:
+    from rich.text import Text
+
+    return Text(str(message), style)  # never markup: messages may hold brackets
+
+
+def _tell(message: str, style: str = "") -> None:
+    _output(stderr=True).print(_text(message, style), soft_wrap=True)
+
+
+def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    _tell(f"warning: {message}", "yellow")
+
+
+def _stop(message: str) -> NoReturn:
+    _tell(message, "yellow")
+    raise typer.Exit(INTERRUPTED)
+
+
+def _stop_at(checkpoint: Path) -> NoReturn:
+    if checkpoint.is_file():
+        _stop(f"Interrupted. {checkpoint} is kept; the same command goes on from there.")
+    _stop("Interrupted before the first checkpoint; the same command starts anew.")
+
+
+def _table(*columns: str, header: bool = True) -> Table:
+    """A table that folds long words rather than cut them; a column whose name ends in ``>`` stands to the right."""
+    from rich import box
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE_HEAD, show_header=header, pad_edge=False, header_style="bold")
+    for column in columns:
+        right = column.endswith(" >")
+        table.add_column(_text(column.removesuffix(" >")), justify="right" if right else "left", overflow="fold")
+    return table
+
+
+def _show_table(table: Table) -> None:
+    console = _output()
+    if console.is_terminal:
+        console.print(table)
+        return
+    with console.capture() as rendered:
+        console.print(table)
+    lines = (line.strip() for line in rendered.get().splitlines())
+    sys.stdout.write("\n".join(line for line in lines if line) + "\n\n")
+
+
+def _row(table: Table, *cells: object) -> None:
+    table.add_row(*(_text(cell) for cell in cells))
+
+
+class _Bar:
+    """A progress bar on standard error; where that is no terminal, a line now and then.
+
+    Parameters
+    ----------
+    title : str
+    total : int
+        Iterations at most.
+    """
+
+    def __init__(self, title: str, total: int) -> None:
+        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+        self._title, self._total = title, total
+        self._said = time.monotonic()
+        console = _output(stderr=True)
+        self._bar = None
+        if console.is_terminal:
+            columns = (
+                TextColumn("{task.description}"),
+                BarColumn(16),
+                MofNCompleteColumn(),
+                TextColumn("{task.fields[told]}"),
+            )
+            self._bar = Progress(*columns, console=console)
+            self._task = self._bar.add_task(title, total=total, told="preparing")
+
+    def __enter__(self) -> Self:
+        if self._bar is not None:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leave the bar as it stands."""
+        if self._bar is not None:
+            self._bar.stop()
+
+    def update(self, iteration: int, told: str, fresh: bool = True) -> None:
+        """Show where it stands; `fresh` marks a good moment for a line."""
+        if self._bar is not None:
+            self._bar.update(self._task, completed=iteration, told=told)
+        elif fresh and time.monotonic() - self._said > _QUIET_EVERY_S:
+            self._said = time.monotonic()
+            _tell(f"{self._title} {iteration:,}/{self._total:,}: {told}")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,208 @@
+"""A fit as a document: what to fit, of which systems and recordings, and where to find them again.
+
+The command line, and any other program that fits on somebody's behalf, writes ``request.json`` beside the result; from the
+two, an evaluation has everything that the fit had.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from neuromas.errors import Corrupt, InvalidDocument, InvalidInput, NotFound
+from neuromas.files import write_atomically
+from neuromas.fit.fitters import FITTERS, Fitter, describe_inputs
+from neuromas.fit.loop import Progress
+from neuromas.fit.result import RESULT, FitResult
+from neuromas.recordings.recording import Recording
+from neuromas.recordings.store import resolve_store
+from neuromas.schema import FitInput, FitRequest
+from neuromas.systems.system import System
+from neuromas.systems.training import CONFIG, load_system
+
+REQUEST = "request.json"
+
+
+def parse_request(document: Mapping[str, Any], where: str) -> FitRequest:
+    """The request that `document` spells, with the method's own defaults for what its configuration leaves out.
+
+    Parameters
+    ----------
+    document : mapping
+        Fields of `neuromas.schema.FitRequest`; its ``config`` needs at least ``method``.
+    where : str
+        File or command that it comes from, for messages.
+
+    Raises
+    ------
+    InvalidDocument
+        Lists every problem.
+
+    Examples
+    --------
+    >>> parse_request({"config": {"method": "stitch"}, "systems": ["a", "b"]}, "example").config.subspaces is None
+    True
+    """
+    config = document.get("config")
+    if isinstance(config, Mapping) and str(config.get("method")) in FITTERS:
+        own = FITTERS[config["method"]]().config.model_dump(mode="json", exclude_unset=True)
+        document = {**document, "config": {**own, **config}}
+    return FitRequest.parse(document, where)
+
+
+def settled(request: FitRequest) -> FitRequest:
+    """The request with full paths for systems' folders and for the store, so that it can be read from anywhere.
+
+    Raises
+    ------
+    NotFound, InvalidInput
+        There is no such store.
+    """
+    systems = (str(Path(one).absolute()) if (Path(one) / CONFIG).is_file() else one for one in request.systems)
+    store = str(resolve_store(request.store).path.absolute()) if request.read else None
+    return request.model_copy(update={"systems": tuple(systems), "store": store})
+
+
+def open_inputs(request: FitRequest, device: str = "cpu") -> list[System | Recording]:
+    """Systems, then recordings, in the order in which the request names them.
+
+    Raises
+    ------
+    InvalidInput
+        The request names none.
+    NotFound
+        A system, store or recording does not exist.
+    Corrupt
+        Weights or recordings are damaged.
+    """
+    if not request.systems and not request.read:
+        raise InvalidInput("a fit needs at least one system, or a recording to read", kind="no_systems")
+    systems: list[System | Recording] = [load_system(path, device) for path in request.systems]
+    if request.read:
+        store = resolve_store(request.store)
+        systems += [store.get(name) for name in request.read]
+    return systems
+
+
+def run_request(
+    request: FitRequest,
+    out: str | Path,
+    *,
+    device: str = "cpu",
+    progress: Callable[[Progress], None] | None = None,
+) -> FitResult:
+    """Fit what `request` asks for into the folder `out`, with the request beside the result.
+
+    Interrupted, it goes on from its checkpoint in `out` when called again with the same request.
+
+    Parameters
+    ----------
+    request : FitRequest
+    out : path-like
+    device : str
+    progress : callable, optional
+        As for `Fitter.fit`.
+
+    Raises
+    ------
+    InvalidInput
+        `out` holds another request's fit.
+    NeuromasError
+        What `open_inputs` and `Fitter.fit` raise. A fit that could not begin leaves no request behind.
+    """
+    out = Path(out)
+    systems = open_inputs(request, device)
+    written = False
+
+    def begun() -> (
+        None
+    ):  # not before the fitter has found that `out` holds no other fit, whose request this would replace
+        nonlocal written
+        if not written:
+            write_atomically(out / REQUEST, request.to_json())
+            written = True
+
+    def report(now: Progress) -> None:
+        begun()
+        if progress is not None:
+            progress(now)
+
+    fitter = Fitter.from_config(request.config)
+    result = fitter.fit(systems, mapping=request.mapping, units=request.units, device=device, out=out, progress=report)
+    begun()
+    return result
+
+
+def reopen(folder: str | Path, *, store: str | Path | None = None, device: str = "cpu") -> FitResult:
+    """A fit's result with its sides made anew, exactly as they were fitted.
+
+    Parameters
+    ----------
+    folder : path-like
+        Written by `run_request`.
+    store : path-like, optional
+        Where the recordings are now, if they have moved.
+    device : str
+
+    Returns
+    -------
+    FitResult
+        With ``sides`` and ``model``.
+
+    Raises
+    ------
+    NotFound
+        No result or request there, or a system or recording has gone.
+    Corrupt
+        Weights or a recording are not those that were fitted; says which, and how they differ.
+    """
+    folder = Path(folder)
+    result = FitResult.load(folder)
+    request = read_request(folder)
+    if request.config != result.report.config:
+        raise Corrupt(f"{folder / REQUEST} and {RESULT} are of different fits", kind="mixed_result")
+    if store is not None:
+        request = request.model_copy(update={"store": str(store)})
+    systems = open_inputs(request, device)
+    sides, model = Fitter.from_config(request.config).sides(
+        systems, mapping=request.mapping, units=request.units, device=device
+    )
+    inputs = describe_inputs(sides, systems, request.mapping)
+    differences = _differences(result.report.inputs, inputs)
+    if differences:
+        raise Corrupt(f"{folder}: the inputs are not those that were fitted: {'; '.join(differences)}", kind="changed")
+    return FitResult(result.alignment, result.report, tuple(sides), model)
+
+
+def read_request(folder: str | Path) -> FitRequest:
+    """The request that a fit's folder holds.
+
+    Raises
+    ------
+    NotFound
+        It holds none: the fit was made in a program that kept its systems to itself.
+    InvalidDocument
+        It breaks its schema.
+    """
+    path = Path(folder) / REQUEST
+    if not path.is_file():
+        raise NotFound(
+            f"{folder} has no {REQUEST}, which says where systems and recordings are; it was not fitted by a command",
+            kind="no_request",
+        )
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise InvalidDocument(str(path), [f"not text: {error}"]) from error
+    return FitRequest.parse(text, str(path))
+
+
+def _differences(fitted: Sequence[FitInput], now: Sequence[FitInput]) -> list[str]:
+    if [one.name for one in fitted] != [one.name for one in now]:
+        return [f"they were {', '.join(one.name for one in fitted)}, and are {', '.join(one.name for one in now)}"]
+    told = []
+    for before, after in zip(fitted, now, strict=True):
+        was, is_ = before.model_dump(mode="json"), after.model_dump(mode="json")
+        told += [f"{before.name!r}: {key} was {was[key]}, is {is_[key]}" for key in was if was[key] != is_[key]]
+    return told
