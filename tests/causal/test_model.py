@@ -1,0 +1,94 @@
+"""The causal-model interface: what every registered task, and one that a user declares, must hold to."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neuromas.causal.model import PAD, TASKS, get_task, variable_columns
+from neuromas.errors import InvalidInput, NotFound
+
+
+@pytest.fixture(params=[*TASKS, "declared"])
+def task(request, toys):
+    return toys.Toy() if request.param == "declared" else get_task(request.param)
+
+
+def test_declared_values_and_tokens(task):
+    trials = task.sample(300, 0)
+    assert (trials.tokens[:, 0] == task.begin).all()
+    last = trials.tokens[np.arange(len(trials)), trials.lengths - 1]
+    assert (last == task.end).all()
+    used = trials.tokens[trials.tokens != PAD]
+    assert used.min() >= 0
+    assert used.max() < len(task.vocabulary)
+    live = np.arange(trials.tokens.shape[1]) < trials.lengths[:, None]
+    assert ((trials.tokens == PAD) == ~live).all()
+    for column, spec in enumerate(task.variables):
+        assert set(np.unique(trials.values[live][:, column]).tolist()) <= set(spec.values)
+
+
+def test_values_after_each_token_follow_from_the_transition(task):
+    trials = task.sample(40, 1)
+    n_variables = len(task.variables)
+    for row in range(len(trials)):
+        for step in range(1, trials.lengths[row]):
+            # a state is more than its variables; the ones that drive behaviour are enough to go on from
+            state = task.intervene(trials.values[row, step - 1][None], np.random.default_rng(0))
+            after = task.transition(state, trials.tokens[row, step][None])[0, :n_variables]
+            np.testing.assert_array_equal(after, trials.values[row, step])
+
+
+def test_what_holds_at_eligible_steps_is_possible(task):
+    trials = task.sample(300, 2)
+    assert task.possible(trials.values[trials.eligible]).all()
+
+
+def test_deterministic_tokens_follow_from_values(task):
+    """Twice from the same values: as long as the past is the same, deterministic tokens are."""
+    trials = task.sample(200, 3)
+    values = trials.values[trials.eligible]
+    first = task.counterfactual(values, np.random.default_rng(0))
+    second = task.counterfactual(values, np.random.default_rng(1))
+    assert first.lengths.min() >= 1
+    fixed = first.deterministic[:, 0]
+    np.testing.assert_array_equal(fixed, second.deterministic[:, 0])
+    np.testing.assert_array_equal(first.tokens[fixed, 0], second.tokens[fixed, 0])
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.sampled_from(sorted(TASKS)), st.integers(1, 20), st.integers(0, 1000))
+def test_trials_in_a_batch_do_not_disturb_each_other(name, n_trials, seed):
+    """The continuation of a response phase has no chance in it: alone and in a batch it is the same."""
+    task = get_task(name)
+    trials = task.sample(n_trials, seed)
+    steps = trials.lengths - 2  # the last eligible step
+    values = trials.values[np.arange(n_trials), steps]
+    together = task.counterfactual(values, np.random.default_rng(0))
+    for row in range(n_trials):
+        alone = task.counterfactual(values[row : row + 1], np.random.default_rng(5))
+        if alone.deterministic[0, : alone.lengths[0]].all():
+            length = alone.lengths[0]
+            np.testing.assert_array_equal(alone.tokens[0, :length], together.tokens[row, :length])
+            assert (together.tokens[row, length:] == PAD).all()
+
+
+def test_no_trials():
+    with pytest.raises(InvalidInput, match="at least 1 trial"):
+        get_task("multi-object").sample(0, 0)
+
+
+def test_unknown_task_lists_the_known():
+    with pytest.raises(NotFound, match="multi-object") as caught:
+        get_task("multi-objects")
+    assert caught.value.kind == "unknown_task"
+
+
+def test_columns_of_variables():
+    names = ("phase", "count", "load")
+    assert variable_columns(names, ["full"], "it") == [0, 1, 2]
+    assert variable_columns(names, ["load", "phase"], "it") == [2, 0]
+    with pytest.raises(NotFound, match="'side'.*phase, count, load"):
+        variable_columns(names, ["side"], "it")
