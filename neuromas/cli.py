@@ -217,7 +217,7 @@ def show(
 @app.command(rich_help_panel=_RECORDINGS)
 def verify(
     name: Annotated[
-        str | None, typer.Argument(metavar="[SET[/RECORDING]]", help="All by default.", show_default=False)
+        str | None, typer.Argument(metavar="SET[/RECORDING]", help="All by default.", show_default=False)
     ] = None,
     store: StorePath = None,
 ) -> None:
@@ -286,9 +286,10 @@ def query(
     _tell_left_out(index)
     latents = recording.select_samples(found["sample"].values).select_units(index.units)
     if out is None:
-        _show_table(_latents_table(latents, found["sample"].values.tolist()))
-        if latents.n_samples > _SHOWN_SAMPLES and n is None:
-            _tell(f"… and {latents.n_samples - _SHOWN_SAMPLES:,} more; --out FILE writes them all")
+        shown = min(latents.n_samples, n or _SHOWN_SAMPLES)
+        _show_table(_latents_table(latents, found["sample"].values.tolist()[:shown]))
+        if shown < latents.n_samples:
+            _tell(f"… and {latents.n_samples - shown:,} more; --out FILE writes them all")
     else:
         export(latents, out, samples=found["sample"].values)
         _output().print(_text(f"{out}: {latents.n_samples:,} latents of {latents.n_units:,} units"))
@@ -391,8 +392,10 @@ def capture(
 
 # --------------------------------------------------------------------------------------------------------------- alignment
 
-_EXPLICIT = ("subspaces", "variables", "map", "rotation", "init", "solver", "direction", "epsilon", "batch_size")
-_EXPLICIT += ("learning_rate", "max_iterations", "seed", "method", "format_version")
+_EXPLICIT = (
+    *("method", "subspaces", "variables", "map", "rotation", "init", "solver", "direction", "epsilon", "batch_size"),
+    *("learning_rate", "max_iterations", "seed", "format_version"),
+)
 _OTHERS = ", ".join(key for key in FitConfig.model_fields if key not in _EXPLICIT)
 
 
@@ -401,7 +404,7 @@ def fit(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for checkpoint and result.")],
     method: Annotated[
         str | None,
-        typer.Argument(metavar="[METHOD]", help="das, mas, clmas, stitch or latent-stitch.", show_default=False),
+        typer.Argument(metavar="METHOD", help="das, mas, clmas, stitch or latent-stitch.", show_default=False),
     ] = None,
     system: Annotated[
         list[str] | None,
@@ -561,6 +564,8 @@ def evaluate(
 
     live = {name: load_system(path, device) for name, path in _pairs("--oracle", oracle or []).items()}
     result = reopen(folder, store=store, device=device)
+    called = {side.recording.name: side.name for side in result.sides}
+    live = {called.get(name, name): one for name, one in live.items()}
     for side in result.sides:
         if side.name in live and side.recording.manifest.system != live[side.name].name:
             _tell(
@@ -702,13 +707,14 @@ def _latents_table(latents: Recording, samples: Sequence[int]) -> Table:
     names = ["trial", "step", *latents.variable_names]
     names += [name for name in ("token",) if name in latents.dataset.coords]
     units = latents.unit_names[:_SHOWN_UNITS]
-    shown = min(_SHOWN_SAMPLES, latents.n_samples) if latents.n_samples > 100 else latents.n_samples
-    columns = [readable(latents, name)[:shown] for name in names]
-    activity = latents.latents(units)[:shown]
-    table = _table("sample >", *(f"{name} >" for name in names), *(f"{unit} >" for unit in units))
-    for row in range(shown):
-        coordinates = (f"{column[row]:g}" if column.dtype.kind in "iuf" else column[row] for column in columns)
-        _row(table, str(samples[row]), *coordinates, *(f"{value:.3g}" for value in activity[row]))
+    columns = [readable(latents, name) for name in names]
+    numeric = [column.dtype.kind in "iuf" for column in columns]
+    activity = latents.latents(units)
+    heads = (f"{name} >" if number else name for name, number in zip(names, numeric, strict=True))
+    table = _table("sample >", *heads, *(f"{unit} >" for unit in units))
+    for row, sample in enumerate(samples):
+        told = (f"{column[row]:g}" if number else column[row] for column, number in zip(columns, numeric, strict=True))
+        _row(table, sample, *told, *(f"{value:.3g}" for value in activity[row]))
     return table
 
 
@@ -767,7 +773,7 @@ def _print_evaluation(evaluation: Evaluation) -> None:
 
 
 def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+    return "–" if value is None else f"{round(value, 3) + 0.0:.3f}"  # no minus zero
 
 
 def _contents(folder: Path) -> str:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+from neuromas.align.side import side_names
 from neuromas.errors import Corrupt, InvalidDocument, InvalidInput, NotFound
 from neuromas.files import write_atomically
 from neuromas.fit.fitters import FITTERS, Fitter, describe_inputs
@@ -22,6 +23,7 @@ from neuromas.systems.system import System
 from neuromas.systems.training import CONFIG, load_system
 
 REQUEST = "request.json"
+T = TypeVar("T")
 
 
 def parse_request(document: Mapping[str, Any], where: str) -> FitRequest:
@@ -165,10 +167,11 @@ def reopen(folder: str | Path, *, store: str | Path | None = None, device: str =
     if store is not None:
         request = request.model_copy(update={"store": str(store)})
     systems = open_inputs(request, device)
+    mapping = _by_side(request.mapping, systems)
     sides, model = Fitter.from_config(request.config).sides(
-        systems, mapping=request.mapping, units=request.units, device=device
+        systems, mapping=mapping, units=_by_side(request.units, systems), device=device
     )
-    inputs = describe_inputs(sides, systems, request.mapping)
+    inputs = describe_inputs(sides, systems, mapping)
     differences = _differences(result.report.inputs, inputs)
     if differences:
         raise Corrupt(f"{folder}: the inputs are not those that were fitted: {'; '.join(differences)}", kind="changed")
@@ -196,6 +199,14 @@ def read_request(folder: str | Path) -> FitRequest:
     except UnicodeDecodeError as error:
         raise InvalidDocument(str(path), [f"not text: {error}"]) from error
     return FitRequest.parse(text, str(path))
+
+
+def _by_side(keyed: Mapping[str, T] | None, systems: Sequence[System | Recording]) -> dict[str, T] | None:
+    """The entries by the names that sides go by; recordings may be called SET/RECORDING as well."""
+    if keyed is None:
+        return None
+    known = dict(zip((one.name for one in systems), side_names(systems), strict=True))
+    return {known.get(name, name): entry for name, entry in keyed.items()}
 
 
 def _differences(fitted: Sequence[FitInput], now: Sequence[FitInput]) -> list[str]:
