@@ -1,0 +1,154 @@
+"""The GRU written out by hand against torch.nn.GRU and autograd."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from neuromas.causal.model import PAD
+from neuromas.schema import SystemConfig
+from neuromas.systems.recurrent import GRU, GRUNetwork
+from neuromas.systems.system import Packed
+
+
+def make(n_units: int = 5, seed: int = 0, double: bool = True) -> tuple[GRU, GRUNetwork]:
+    config = SystemConfig(name="tiny", task="multi-object", vocabulary=tuple("BDTRE"), n_units=n_units, n_hidden=7)
+    torch.manual_seed(seed)
+    network = GRUNetwork(config)
+    with torch.no_grad():  # larger weights than the default: saturated gates are where slips would show
+        for parameter in network.parameters():
+            parameter.mul_(2)
+    system = GRU(config, network.state_dict())
+    if double:
+        system._network.double()
+        system._prepare()
+        network.double()
+    return system, network.eval()
+
+
+def ragged(rng: np.random.Generator, n: int = 6, longest: int = 7):
+    lengths = rng.integers(1, longest + 1, n)
+    tokens = rng.integers(0, 5, (n, lengths.max()))
+    tokens[np.arange(tokens.shape[1]) >= lengths[:, None]] = PAD
+    return tokens, lengths
+
+
+def literally(network: GRUNetwork, latents: torch.Tensor, tokens: np.ndarray, lengths: np.ndarray):
+    """Logits of each sequence by itself, through torch.nn.GRU: list of (length, n_tokens)."""
+    found = []
+    for latent, row, length in zip(latents, tokens, lengths, strict=True):
+        inputs = torch.from_numpy(row[: length - 1].copy())
+        states = latent[None]
+        if len(inputs):
+            after, _ = network.cell(network.embedding(inputs)[None], latent[None, None])
+            states = torch.cat([states, after[0]])
+        found.append(network.readout(states))
+    return found
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10_000))
+def test_resumed_logits_and_gradients_are_those_of_torch(seed):
+    rng = np.random.default_rng(seed)
+    system, network = make(seed=seed % 7)
+    tokens, lengths = ragged(rng)
+    packed = Packed.from_sequences(tokens, lengths, np.zeros(tokens.shape, bool))
+    start = torch.from_numpy(rng.normal(size=(6, 5)))
+    ours, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
+    logits = system.resume(ours, packed)
+    expected = literally(network, theirs, tokens, lengths)
+    position = [0] * 6
+    weights = torch.from_numpy(rng.normal(size=tuple(logits.shape)))
+    total = torch.zeros((), dtype=torch.float64)
+    for live, row in enumerate(packed.rows.tolist()):
+        wanted = expected[row][position[row]]
+        torch.testing.assert_close(logits[live], wanted, rtol=1e-10, atol=1e-10)
+        total = total + (weights[live] * wanted).sum()
+        position[row] += 1
+    assert position == lengths.tolist()  # live steps only, each once
+    (logits * weights).sum().backward()
+    total.backward()
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-10)
+
+
+@pytest.mark.parametrize("lengths", [[1], [1, 1, 1], [4, 1, 4], [5, 3, 2, 1]])
+def test_gradcheck(lengths):
+    system, _ = make()
+    rng = np.random.default_rng(0)
+    tokens = rng.integers(0, 5, (len(lengths), max(lengths)))
+    packed = Packed.from_sequences(tokens, np.array(lengths), np.zeros(tokens.shape, bool))
+    latents = torch.from_numpy(rng.normal(size=(len(lengths), 5))).requires_grad_()
+    assert torch.autograd.gradcheck(lambda h: system.resume(h, packed), (latents,))
+
+
+def test_recorded_latents_are_torchs_and_padding_does_not_matter():
+    system, network = make(double=False)
+    rng = np.random.default_rng(1)
+    tokens, lengths = ragged(rng, n=8)
+    latents = system.latents(torch.from_numpy(tokens))
+    for row, length in enumerate(lengths):
+        with torch.no_grad():
+            expected, _ = network.cell(network.embedding(torch.from_numpy(tokens[row, :length]))[None])
+        torch.testing.assert_close(latents[row, :length], expected[0])
+
+
+def test_resuming_from_a_recorded_latent_is_as_if_nothing_had_happened():
+    """Float32, the real width: the continuation of the recorded latent equals the network's own logits."""
+    system, network = make(n_units=64, double=False)
+    rng = np.random.default_rng(2)
+    tokens = torch.from_numpy(rng.integers(0, 5, (4, 12)))
+    with torch.no_grad():
+        whole = network(tokens)  # (4, 12, 5): logits for the token after each
+    for cut in range(11):
+        rest = tokens[:, cut + 1 :].numpy()
+        packed = Packed.from_sequences(rest, np.full(4, rest.shape[1]), np.zeros(rest.shape, bool))
+        logits = system.resume(system.latents(tokens)[:, cut], packed)
+        expected = torch.cat([whole[:, step] for step in range(cut, 11)])[: len(logits)]
+        got = torch.empty_like(expected)
+        n = 0
+        for step in range(11 - cut):
+            got[4 * step + packed.rows[n : n + 4]] = logits[n : n + 4]
+            n += 4
+        torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_only_the_latent_gets_a_gradient():
+    system, _ = make(double=False)
+    tokens = np.array([[1, 2, 3]])
+    packed = Packed.from_sequences(tokens, np.array([3]), np.zeros((1, 3), bool))
+    latents = torch.randn(1, 5, requires_grad=True)
+    system.resume(latents, packed).sum().backward()
+    assert latents.grad is not None
+    assert all(value.grad is None and not value.requires_grad for value in system._network.parameters())
+
+
+def test_resume_leaves_its_input_alone():
+    system, _ = make(double=False)
+    tokens = np.array([[1, 2, 3], [2, 3, PAD]])
+    packed = Packed.from_sequences(tokens, np.array([3, 2]), np.zeros((2, 3), bool))
+    latents = torch.randn(2, 5)
+    before = latents.clone()
+    with torch.no_grad():
+        one, again = system.resume(latents, packed), system.resume(latents, packed)
+    torch.testing.assert_close(latents, before, rtol=0, atol=0)
+    torch.testing.assert_close(one, again, rtol=0, atol=0)
+
+
+def test_dropout_is_off():
+    system, _ = make(double=False)
+    assert not system._network.training
+
+
+@pytest.mark.gpu
+def test_the_gpu_gives_the_same():
+    system, _ = make(n_units=64, double=False)
+    rng = np.random.default_rng(0)
+    tokens, lengths = ragged(rng)
+    fixed = np.zeros(tokens.shape, bool)
+    latents = torch.from_numpy(rng.normal(size=(6, 64)).astype(np.float32))
+    here = system.resume(latents, Packed.from_sequences(tokens, lengths, fixed))
+    there = system.to("cuda").resume(latents.cuda(), Packed.from_sequences(tokens, lengths, fixed, "cuda"))
+    torch.testing.assert_close(there.cpu(), here, rtol=1e-3, atol=1e-4)

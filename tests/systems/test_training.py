@@ -1,0 +1,236 @@
+"""Training that can be interrupted, and weights files that are not what they should be."""
+
+from __future__ import annotations
+
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from neuromas.causal.model import get_task
+from neuromas.errors import Corrupt, InvalidDocument, InvalidInput, NotFound
+from neuromas.files import sha256_file
+from neuromas.systems import training
+from neuromas.systems.training import CHECKPOINT, CONFIG, WEIGHTS, load_system, shipped_systems, train
+
+TINY = {
+    "n_units": 6,
+    "min_iterations": 0,
+    "max_iterations": 12,
+    "validate_every": 4,
+    "n_held_out": 20,
+}
+
+
+def weights_of(system) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in system.weights.items()}
+
+
+def assert_equal(one, other):
+    assert one.keys() == other.keys()
+    for name in one:
+        assert torch.equal(one[name], other[name]), name
+
+
+class Stop(Exception):
+    pass
+
+
+def stop_at(iteration):
+    def progress(now, loss, accuracy):
+        if now == iteration:
+            raise Stop
+
+    return progress
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("whole")
+    return folder, train("multi-object", out=folder, seed=3, **TINY)
+
+
+@pytest.mark.parametrize("stops", [[2], [4], [7], [12], [3, 5, 9]])
+def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(whole, tmp_path, stops):
+    for stop in stops:
+        with pytest.raises(Stop):
+            train("multi-object", out=tmp_path, seed=3, progress=stop_at(stop), **TINY)
+    system = train("multi-object", out=tmp_path, seed=3, **TINY)
+    assert_equal(weights_of(system), weights_of(whole[1]))
+    assert system.config.iterations == whole[1].config.iterations == 12
+    assert system.config.trial_accuracy == whole[1].config.trial_accuracy
+    assert not (tmp_path / CHECKPOINT).exists()
+
+
+def test_a_finished_training_is_loaded_not_repeated(whole, monkeypatch):
+    monkeypatch.setattr(training, "_update", lambda *_: pytest.fail("trained again"))
+    again = train("multi-object", out=whole[0], seed=3, **TINY)
+    assert_equal(weights_of(again), weights_of(whole[1]))
+
+
+def test_the_folder_of_another_network_is_refused(whole):
+    before = (whole[0] / WEIGHTS).read_bytes()
+    with pytest.raises(InvalidInput) as caught:
+        train("multi-object", out=whole[0], seed=4, **TINY)
+    assert caught.value.kind == "occupied"
+    assert (whole[0] / WEIGHTS).read_bytes() == before
+
+
+def test_the_checkpoint_of_another_network_is_refused(tmp_path):
+    with pytest.raises(Stop):
+        train("multi-object", out=tmp_path, seed=3, progress=stop_at(8), **TINY)
+    with pytest.raises(InvalidInput) as caught:
+        train("multi-object", out=tmp_path, seed=4, **TINY)
+    assert caught.value.kind == "occupied"
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path):
+    with pytest.raises(Stop):
+        train("multi-object", out=tmp_path, seed=3, progress=stop_at(8), **TINY)
+    checkpoint = tmp_path / CHECKPOINT
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-100])
+    with pytest.raises(Corrupt, match=CHECKPOINT):
+        train("multi-object", out=tmp_path, seed=3, **TINY)
+
+
+def test_seeds_decide_the_weights(whole, tmp_path):
+    other = train("multi-object", out=tmp_path, seed=4, **TINY)
+    assert not torch.equal(weights_of(other)["embedding.weight"], weights_of(whole[1])["embedding.weight"])
+
+
+def test_the_loss_falls(tmp_path):
+    seen = []
+    options = {**TINY, "max_iterations": 60}
+    train("multi-object", out=tmp_path, seed=0, progress=lambda i, loss, a: seen.append(loss), **options)
+    assert np.mean(seen[-5:]) < np.mean(seen[:5])
+
+
+def test_training_stops_when_the_task_is_solved(tmp_path):
+    """Two validations in a row at the wanted accuracy, here none at all."""
+    options = {**TINY, "target_accuracy": 0.0}
+    system = train("multi-object", out=tmp_path, seed=0, **options)
+    assert system.config.iterations == 8
+
+
+def test_a_declared_task_can_be_trained_on(toys, tmp_path):
+    system = train(toys.Toy(), out=tmp_path, **TINY)
+    assert system.config.vocabulary == toys.Toy.vocabulary
+
+
+def test_unknown_task_and_kind(tmp_path):
+    with pytest.raises(NotFound, match="multi-object"):
+        train("no-such-task", out=tmp_path)
+    with pytest.raises(NotFound, match="gru"):
+        train("multi-object", kind="lstm9", out=tmp_path)
+
+
+def test_warm_up_and_decay():
+    rates = [training.learning_rate(i) for i in (0, 49, 99, 100, 399, 10**14)]
+    np.testing.assert_allclose(rates[:3], [1e-5, 5e-4, 1e-3])
+    np.testing.assert_allclose(rates[3:5], [1e-3 * (100 / 101) ** 0.5, 5e-4])
+    assert rates[5] == 1e-7
+
+
+class TestFiles:
+    @pytest.fixture
+    def folder(self, whole, tmp_path):
+        for name in (CONFIG, WEIGHTS):
+            (tmp_path / name).write_bytes((whole[0] / name).read_bytes())
+        return tmp_path
+
+    @staticmethod
+    def rehash(folder, **changes):
+        document = json.loads((folder / CONFIG).read_text())
+        document["weights_sha256"] = sha256_file(folder / WEIGHTS)
+        (folder / CONFIG).write_text(json.dumps({**document, **changes}))
+
+    def test_whole_is_loaded(self, folder, whole):
+        assert_equal(weights_of(load_system(folder)), weights_of(whole[1]))
+
+    @pytest.mark.parametrize(
+        "damage",
+        [
+            lambda data: b"",
+            lambda data: b"not safetensors at all",
+            lambda data: data[:-1],
+            lambda data: data[: len(data) // 2],
+            lambda data: data[:7],
+            lambda data: b"\xff" * 8 + data[8:],
+            lambda data: pickle.dumps({"weight": [1.0]}),
+        ],
+    )
+    def test_no_safetensors_file(self, folder, damage):
+        weights = folder / WEIGHTS
+        weights.write_bytes(damage(weights.read_bytes()))
+        self.rehash(folder)
+        with pytest.raises(Corrupt, match=WEIGHTS) as caught:
+            load_system(folder)
+        assert caught.value.kind == "not_safetensors"
+
+    def test_a_pickle_is_not_opened(self, folder, tmp_path):
+        class Trap:
+            def __reduce__(self):
+                return (tmp_path.joinpath("sprung").touch, ())
+
+        (folder / WEIGHTS).write_bytes(pickle.dumps(Trap()))
+        with pytest.raises(Corrupt):
+            load_system(folder)
+        assert not (tmp_path / "sprung").exists()
+
+    def test_other_weights_than_the_config_names(self, folder):
+        weights = folder / WEIGHTS
+        data = bytearray(weights.read_bytes())
+        data[-1] ^= 1
+        weights.write_bytes(bytes(data))
+        with pytest.raises(Corrupt, match="SHA-256") as caught:
+            load_system(folder)
+        assert caught.value.kind == "hash_mismatch"
+
+    def test_no_weights(self, folder):
+        (folder / WEIGHTS).unlink()
+        with pytest.raises(Corrupt, match=WEIGHTS) as caught:
+            load_system(folder)
+        assert caught.value.kind == "missing_weights"
+
+    @pytest.mark.parametrize("change", ["shape", "missing", "extra"])
+    def test_weights_that_do_not_fit_the_config(self, folder, change):
+        tensors = load_file(folder / WEIGHTS)
+        if change == "shape":
+            tensors["embedding.weight"] = torch.zeros(3, 3)
+        elif change == "missing":
+            del tensors["embedding.weight"]
+        else:
+            tensors["another"] = torch.zeros(1)
+        save_file(tensors, folder / WEIGHTS)
+        self.rehash(folder)
+        with pytest.raises(Corrupt, match=r"embedding\.weight|another") as caught:
+            load_system(folder)
+        assert caught.value.kind == "wrong_shapes"
+
+    def test_a_config_with_several_problems_names_all(self, folder):
+        self.rehash(folder, n_units=-1, dropout=3, flavour="x")
+        with pytest.raises(InvalidDocument) as caught:
+            load_system(folder)
+        told = "\n".join(caught.value.problems)
+        assert all(name in told for name in ("n_units", "dropout", "flavour"))
+
+    def test_no_system(self, tmp_path):
+        with pytest.raises(NotFound, match="multi-object/gru-0"):
+            load_system(tmp_path / "nowhere")
+
+
+def test_shipped_systems_solve_their_task():
+    assert {"multi-object/gru-0", "multi-object/gru-1"} <= set(shipped_systems())
+    for name in shipped_systems():
+        system = load_system(name)
+        assert system.config.trial_accuracy >= 0.999
+        assert system.trial_accuracy(get_task(system.config.task).sample(500, 12345)) >= 0.996
+
+
+def test_shipped_systems_were_trained_independently():
+    one, other = load_system("multi-object/gru-0"), load_system("multi-object/gru-1")
+    assert one.config.seed != other.config.seed
+    assert not torch.allclose(one.weights["embedding.weight"], other.weights["embedding.weight"], atol=0.1)
