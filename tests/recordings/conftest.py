@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +41,17 @@ def make(name: str = "toy", seed: int = 0, n_trials: int = 20, n_steps: int = 6,
         citation="Nobody (2020)",
         licence="CC0-1.0",
     )
+
+
+@pytest.fixture
+def tmp_path(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder in memory where that can be, since a store waits for the disk whenever it publishes."""
+    memory = Path("/dev/shm")
+    if not os.access(memory, os.W_OK):
+        yield tmp_path_factory.mktemp("store")
+        return
+    with tempfile.TemporaryDirectory(dir=memory, prefix="neuromas-") as path:
+        yield Path(path)
 
 
 @pytest.fixture
