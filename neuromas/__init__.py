@@ -1,0 +1,63 @@
+"""neuromas: do two neural systems represent a thing the same way?
+
+Causal alignment of systems that can be run and of systems that can only be read. The names below are loaded when they are
+first used, so that ``import neuromas`` is quick.
+"""
+
+from importlib import import_module, metadata
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from neuromas.align.alignment import Alignment as Alignment
+    from neuromas.causal.counting import MultiObject as MultiObject
+    from neuromas.causal.model import CausalModel as CausalModel
+    from neuromas.causal.model import get_task as get_task
+    from neuromas.fit.fitters import CLMAS as CLMAS
+    from neuromas.fit.fitters import DAS as DAS
+    from neuromas.fit.fitters import MAS as MAS
+    from neuromas.fit.fitters import LatentStitch as LatentStitch
+    from neuromas.fit.fitters import Stitch as Stitch
+    from neuromas.fit.result import FitResult as FitResult
+    from neuromas.index.index import CLIndex as CLIndex
+    from neuromas.index.query import ANY as ANY
+    from neuromas.index.query import between as between
+    from neuromas.recordings.recording import Recording as Recording
+    from neuromas.recordings.split import split_by_trial as split_by_trial
+    from neuromas.recordings.store import RecordingStore as RecordingStore
+    from neuromas.recordings.store import resolve_store as resolve_store
+    from neuromas.recordings.store import shipped_store as shipped_store
+    from neuromas.systems.capture import capture as capture
+    from neuromas.systems.system import System as System
+    from neuromas.systems.training import load_system as load_system
+    from neuromas.systems.training import train as train
+
+_PUBLIC = {
+    "align.alignment": ("Alignment",),
+    "causal.counting": ("MultiObject",),
+    "causal.model": ("CausalModel", "get_task"),
+    "fit.fitters": ("CLMAS", "DAS", "MAS", "LatentStitch", "Stitch"),
+    "fit.result": ("FitResult",),
+    "index.index": ("CLIndex",),
+    "index.query": ("ANY", "between"),
+    "recordings.recording": ("Recording",),
+    "recordings.split": ("split_by_trial",),
+    "recordings.store": ("RecordingStore", "resolve_store", "shipped_store"),
+    "systems.capture": ("capture",),
+    "systems.system": ("System",),
+    "systems.training": ("load_system", "train"),
+}
+_MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}
+
+__all__ = [*sorted(_MODULE_OF), "__version__"]  # pyright: ignore
+
+
+def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return metadata.version("neuromas")
+    if name not in _MODULE_OF:
+        raise AttributeError(f"module 'neuromas' has no attribute {name!r}")
+    return getattr(import_module(f"neuromas.{_MODULE_OF[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *__all__])

@@ -1,8 +1,10 @@
-"""Make the shipped recording of mouse thalamus from its NWB file.
+"""Make the shipped recordings: two GRUs from their weights, mouse thalamus from its NWB file.
 
 Run from a checkout, with neuromas's ``nwb`` extra installed::
 
     python recordings/build.py --nwb sub-anm00239123_ses-20170627T093549_ecephys+ogen.nwb --out recordings
+
+Without ``--nwb`` the GRUs alone are recorded.
 
 Running it again on the same file changes nothing, since equal content is not registered twice.
 """
@@ -21,6 +23,11 @@ from numpy.typing import NDArray
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store import RecordingStore
 from neuromas.schema import Provenance, Sampling, VariableSpec
+from neuromas.systems.capture import capture
+from neuromas.systems.training import load_system
+
+NETWORK_SET = "multi-object"
+N_TRIALS = 800
 
 SET = "guo2017"
 NAME = "mouse-thalamus"
@@ -123,15 +130,35 @@ def _categorical(name: str, meanings: tuple[str, ...], description: str) -> Vari
     return VariableSpec(name=name, type="categorical", values=codes, meanings=meanings, description=description)
 
 
+def record_networks() -> list[Recording]:
+    """The two shipped GRUs on 800 trials each, `gru-1` marked as one that can only be read."""
+    recordings = []
+    for number, access in enumerate(("intervene", "read")):
+        recording = capture(
+            load_system(f"{NETWORK_SET}/gru-{number}"), N_TRIALS, seed=100 + number, access=access, dtype="float16"
+        )
+        manifest = recording.manifest.model_copy(
+            update={
+                "licence": "MIT",
+                "citation": "neuromas",
+                "description": "Hidden states of a GRU that was trained on the multi-object task until it solved every"
+                f" held-out trial, on {N_TRIALS} fresh trials; float16.",
+            }
+        )
+        recordings.append(Recording(recording.dataset, manifest))
+    return recordings
+
+
 def main() -> None:
-    """Build the recording and register it."""
+    """Build the recordings and register them."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--nwb", type=Path, required=True, help="the NWB file")
+    parser.add_argument("--nwb", type=Path, help="the NWB file; without it the mouse is left out")
     parser.add_argument("--out", type=Path, required=True, help="the store to register it in")
     arguments = parser.parse_args()
-    recording = build(arguments.nwb)
-    print(recording)
-    print("registered", *RecordingStore(arguments.out).register(recording, set=SET))
+    store = RecordingStore(arguments.out)
+    print("registered", *store.register(record_networks(), set=NETWORK_SET))
+    if arguments.nwb is not None:
+        print("registered", *store.register(build(arguments.nwb), set=SET))
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def make_sides(
     NotFound
         A variable or unit that a side does not have.
     """
-    names = [one.name for one in systems]
+    names = side_names(systems)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
         raise InvalidInput(
@@ -194,14 +194,23 @@ def make_sides(
         else:
             recording = one
         like = model.variables if model is not None else recordings[0] if recordings else None
-        recordings.append(recording.relabel((mapping or {}).get(one.name), like=like))
+        recordings.append(recording.relabel((mapping or {}).get(names[position]), like=like))
     chosen = tuple(variables) if variables is not None else _shared_variables(recordings, model)
     sides = []
-    for one, recording in zip(systems, recordings, strict=True):
+    for name, one, recording in zip(names, systems, recordings, strict=True):
         system = one if isinstance(one, System) else None
-        wanted = None if units is None else units.get(one.name)
-        sides.append(_side(recording, system, chosen, wanted, fractions, seed, device))
+        wanted = None if units is None else units.get(name)
+        sides.append(_side(name, recording, system, chosen, wanted, fractions, seed, device))
     return sides, model
+
+
+def side_names(systems: Sequence[System | Recording]) -> list[str]:
+    """How each system is called in a comparison: by its own name, or SET/RECORDING where two recordings share theirs."""
+    short = [one.manifest.name if isinstance(one, Recording) else one.name for one in systems]
+    return [
+        one.name if isinstance(one, Recording) and short.count(name) > 1 else name
+        for one, name in zip(systems, short, strict=True)
+    ]
 
 
 def _shared_variables(recordings: Sequence[Recording], model: CausalModel | None) -> tuple[str, ...]:
@@ -217,6 +226,7 @@ def _shared_variables(recordings: Sequence[Recording], model: CausalModel | None
 
 
 def _side(
+    name: str,
     recording: Recording,
     system: System | None,
     variables: tuple[str, ...],
@@ -225,7 +235,7 @@ def _side(
     seed: int,
     device: str | torch.device,
 ) -> Side:
-    missing = [name for name in variables if name not in recording.variable_names]
+    missing = [variable for variable in variables if variable not in recording.variable_names]
     if missing:
         raise NotFound(
             f"recording {recording.name!r} has no variable {', '.join(map(repr, missing))};"
@@ -245,7 +255,7 @@ def _side(
         candidates[part] = Candidates.from_samples(samples, recording.trial[samples], values[samples])
         indexes[part] = CLIndex(recording, list(variables), split=splits[part], units=units, device=device)
     return Side(
-        name=recording.name,
+        name=name,
         recording=recording,
         variables=variables,
         units=tuple(recording.unit_names if units is None else units),

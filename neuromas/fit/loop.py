@@ -73,6 +73,13 @@ class Progress:
         """Until the iteration limit, at the rate so far; early stopping may come first."""
         return self.seconds / max(self.iteration, 1) * (self.max_iterations - self.iteration)
 
+    def __str__(self) -> str:
+        told = f"loss {self.loss:.4f}"
+        if self.validation is not None and self.validation.iia:
+            told += f", IIA {min(self.validation.iia.values()):.3f}"
+        minutes, seconds = divmod(round(self.seconds_left), 60)
+        return f"{told}, {minutes}:{seconds:02d} left"
+
 
 @dataclass
 class State:
@@ -290,8 +297,8 @@ def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
 
 def save_checkpoint(path: Path, plan: Plan, state: State) -> None:
     """Write the whole state as safetensors, whole or not at all."""
-    tensors = {f"now/{name}": value.contiguous() for name, value in state.maps.state_dict().items()}
-    tensors |= {f"best/{name}": value.contiguous() for name, value in state.best.items()}
+    tensors = {f"now/{name}": value for name, value in state.maps.state_dict().items()}
+    tensors |= {f"best/{name}": value for name, value in state.best.items()}
     for name, parameter in state.maps.named_parameters():
         for moment, value in state.optimiser.state.get(parameter, {}).items():
             tensors[f"adam/{moment}/{name}"] = value
@@ -310,7 +317,10 @@ def save_checkpoint(path: Path, plan: Plan, state: State) -> None:
         "history": json.dumps([seen.model_dump() for seen in state.history]),
     }
     write_atomically(
-        path, save_safetensors({name: value.detach().cpu().clone() for name, value in tensors.items()}, described)
+        path,
+        save_safetensors(
+            {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, described
+        ),
     )
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from neuromas.align.alignment import Alignment
 from neuromas.align.side import Side
 from neuromas.causal.model import CausalModel
-from neuromas.errors import Corrupt, NotFound
+from neuromas.errors import Corrupt, InvalidInput, NotFound
+from neuromas.evaluate.accuracy import evaluate
 from neuromas.files import sha256_file, write_atomically
-from neuromas.schema import FitReport, Validation
+from neuromas.schema import Evaluation, FitReport, Validation
+from neuromas.systems.system import System
 
 RESULT, ALIGNMENT, HISTORY = "result.json", "alignment.safetensors", "history.csv"
 
@@ -38,6 +41,30 @@ class FitResult:
     report: FitReport
     sides: tuple[Side, ...] = field(default=(), repr=False)
     model: CausalModel | None = field(default=None, repr=False)
+
+    def evaluate(self, *, oracles: Mapping[str, System] | None = None, **options: Any) -> Evaluation:
+        """Score the alignment on held-out pairs; see `neuromas.evaluate.accuracy.evaluate`.
+
+        Parameters
+        ----------
+        oracles : mapping of name to System, optional
+            Live copies of systems that the fit only read.
+        **options
+            ``directions``, ``controls``, ``n_pairs``, ``part``, ``seed``.
+
+        Raises
+        ------
+        InvalidInput
+            The result was loaded from a folder, without the systems; `neuromas evaluate` finds them again.
+        """
+        if not self.sides:
+            raise InvalidInput(
+                "this result was loaded without its systems; evaluate it with `neuromas evaluate DIR`, or rebuild the sides",
+                kind="no_sides",
+            )
+        return evaluate(
+            self.alignment, self.sides, self.model, method=self.report.config.method, oracles=oracles, **options
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write the files; ``result.json`` last, so that a folder that has it is whole."""

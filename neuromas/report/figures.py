@@ -1,0 +1,172 @@
+"""Figures from scores, histories and components."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from numpy.typing import NDArray
+from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
+
+from neuromas.schema import DirectionScore, FitReport
+
+COLOURS = {
+    "none": "#9a9a9a",
+    "random": "#c4c4c4",
+    "cl-ceiling": "#4d4d4d",
+    "stitch": "#d1772c",
+    "latent-stitch": "#c9a227",
+    "das": "#7a5aa8",
+    "mas": "#2f6fb0",
+    "clmas": "#1d8f6f",
+    "clmas-linear": "#6bbf59",
+}
+_OTHER = "#444444"
+
+
+def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, NDArray[Any]]:
+    """A figure of `width` × `height` inches and its axes, shape (rows, columns); drawn without any display."""
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
+    axes = figure.subplots(rows, columns, squeeze=False)
+    for one in axes.flat:
+        one.spines[["top", "right"]].set_visible(False)
+    return figure, axes
+
+
+def png(figure: Figure) -> bytes:
+    """The figure as a PNG, without a date in it, so that equal figures are equal files."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def iia_bars(scores: Sequence[DirectionScore], directions: Sequence[tuple[str, str, str]]) -> Figure:
+    """IIA of each method in each direction with bootstrap intervals (the arrangement of the paper's Figure 3a).
+
+    Parameters
+    ----------
+    scores : sequence of DirectionScore
+        Drawn in their order.
+    directions : sequence of (title, source, target)
+        One panel each.
+    """
+    methods = list(dict.fromkeys(score.method for score in scores))
+    figure, axes = new_figure(5.2 * len(directions), 3.8, columns=len(directions))
+    for panel, (title, source, target) in zip(axes[0], directions, strict=True):
+        found = {score.method: score for score in scores if (score.source, score.target) == (source, target)}
+        shown = [method for method in methods if method in found and found[method].iia is not None]
+        for place, method in enumerate(shown):
+            score = found[method]
+            assert score.iia is not None
+            low, high = score.low or score.iia, score.high or score.iia
+            panel.bar(place, score.iia, color=COLOURS.get(method, _OTHER), width=0.75)
+            panel.errorbar(
+                place, score.iia, [[score.iia - low], [high - score.iia]], color="black", capsize=3, linewidth=1
+            )
+            panel.text(place, min(score.iia + 0.045, 1.04), f"{score.iia:.2f}", ha="center", fontsize=8)
+        panel.set_xticks(range(len(shown)), shown, rotation=40, ha="right", fontsize=9)
+        panel.set_ylim(0, 1.1)
+        panel.set_yticks(np.linspace(0, 1, 6))
+        panel.set_title(title, fontsize=10, loc="left")
+        panel.set_ylabel("IIA on held-out pairs")
+    return figure
+
+
+def training_curves(reports: Mapping[str, FitReport]) -> Figure:
+    """Validation loss, and validation IIA where the target runs, against iterations."""
+    figure, axes = new_figure(10.4, 3.6, columns=2)
+    for method, report in reports.items():
+        at = [seen.iteration for seen in report.history]
+        if len(at) < 2:
+            continue
+        colour = COLOURS.get(method, _OTHER)
+        axes[0, 0].plot(at, [seen.loss for seen in report.history], color=colour, label=method)
+        scored = [(seen.iteration, min(seen.iia.values())) for seen in report.history if seen.iia]
+        if scored:
+            axes[0, 1].plot(*zip(*scored, strict=True), color=colour, label=method)
+            axes[0, 1].plot(report.best_iteration, dict(scored)[report.best_iteration], "o", color=colour, markersize=5)
+    axes[0, 0].set_yscale("log")
+    axes[0, 0].set_ylabel("validation loss (each fit's own objective)")
+    axes[0, 1].set_ylabel("worst validation IIA, targets that run")
+    axes[0, 1].set_ylim(0, 1.03)
+    for panel in axes.flat:
+        panel.set_xlabel("iteration")
+        panel.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def overlaid_components(
+    clouds: Mapping[str, NDArray[np.floating]],
+    values: Mapping[str, NDArray[np.floating]],
+    groups: Mapping[str, NDArray[np.str_]],
+    value_name: str,
+) -> Figure:
+    """Aligned components of several systems in the plane that best separates values, one panel per group.
+
+    The plane is that of two linear discriminants (shrunk covariance) of the pooled systems' components.
+
+    Parameters
+    ----------
+    clouds : mapping of system to array, shape (n_samples, rank)
+        Components in the shared coordinates.
+    values : mapping of system to array, shape (n_samples,)
+        Colours.
+    groups : mapping of system to array of str, shape (n_samples,)
+        Which panel.
+    value_name : str
+    """
+    names = sorted({name for group in groups.values() for name in group})
+    figure, axes = new_figure(5.2 * len(names), 4.4, columns=len(names))
+    top = max(value.max() for value in values.values())
+    colours = matplotlib.colormaps["viridis"]
+    for panel, name in zip(axes[0], names, strict=True):
+        mine = {system: groups[system] == name for system in clouds}
+        plane = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto", n_components=2).fit(
+            np.concatenate([clouds[system][rows] for system, rows in mine.items()]),
+            np.concatenate([values[system][rows] for system, rows in mine.items()]).astype(int),
+        )
+        for (system, rows), marker in zip(mine.items(), ("o", "x", "^", "s"), strict=False):
+            panel.scatter(
+                *plane.transform(clouds[system][rows])[:, :2].T,
+                c=colours(values[system][rows] / max(top, 1)),
+                marker=marker,
+                s=18,
+                alpha=0.8,
+                linewidths=0.9,
+            )
+            panel.scatter([], [], c="black", marker=marker, s=18, label=system)
+        panel.set_title(f"{name} phase", fontsize=10, loc="left")
+        panel.set_xlabel("first discriminant of the shared components")
+        panel.legend(frameon=False, fontsize=8)
+    axes[0, 0].set_ylabel("second")
+    mappable = matplotlib.cm.ScalarMappable(matplotlib.colors.Normalize(0, top), colours)
+    figure.colorbar(mappable, ax=axes[0, -1], label=value_name)
+    return figure
+
+
+def value_histogram(score: DirectionScore, group: str, value: str) -> Figure:
+    """How often each expected value was asked for by the held-out pairs of one direction, and how many of them failed.
+
+    Parameters
+    ----------
+    score : DirectionScore
+    group, value : str
+        Variables: one panel per value of `group`, `value` along the axis.
+    """
+    groups = list(dict.fromkeys(one.values[group] for one in score.by_value))
+    figure, axes = new_figure(5.2 * len(groups), 2.8, columns=len(groups))
+    for panel, name in zip(axes[0], groups, strict=True):
+        mine = [one for one in score.by_value if one.values[group] == name]
+        at = [float(one.values[value]) for one in mine]
+        panel.bar(at, [one.n_pairs for one in mine], color="#b8cfe4", label="pairs")
+        wrong = [one.n_pairs * (1 - (1.0 if one.iia is None else one.iia)) for one in mine]
+        panel.bar(at, wrong, color="#b5482f", label="wrong")
+        panel.set_title(f"{name} phase", fontsize=10, loc="left")
+        panel.set_xlabel(f"expected {value}")
+        panel.set_ylabel("held-out pairs")
+        panel.legend(frameon=False, fontsize=8)
+    return figure
