@@ -20,6 +20,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run tests that take longer than half a minute")
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(1)  # the suite's matrices are small: threads only wait for each other
+
+
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     no_gpu = pytest.mark.skip(reason="needs a GPU: torch.cuda.is_available() is False here")
     too_slow = pytest.mark.skip(reason="takes longer than half a minute: run with --slow")

@@ -90,5 +90,5 @@ def test_columns_of_variables():
     names = ("phase", "count", "load")
     assert variable_columns(names, ["full"], "it") == [0, 1, 2]
     assert variable_columns(names, ["load", "phase"], "it") == [2, 0]
-    with pytest.raises(NotFound, match="'side'.*phase, count, load"):
+    with pytest.raises(NotFound, match=r"'side'.*phase, count, load"):
         variable_columns(names, ["side"], "it")

@@ -1,0 +1,181 @@
+"""Every parametrisation against dense formulas and torch's own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn.utils.parametrizations import orthogonal
+
+from neuromas.align.rotation import ROTATIONS, make_rotation, orthonormalise, random_columns
+from neuromas.errors import InvalidInput, NotFound
+
+SHAPES = [(1, 1), (2, 1), (5, 5), (6, 2), (12, 3), (16, 2), (9, 8)]
+
+
+def columns(n_units: int, rank: int, seed: int = 0) -> torch.Tensor:
+    q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(n_units, rank)))
+    return torch.from_numpy(q)
+
+
+@pytest.mark.parametrize("name", ROTATIONS)
+@pytest.mark.parametrize(("n_units", "rank"), SHAPES)
+def test_starts_where_it_is_told_to(name, n_units, rank):
+    for seed in range(5):
+        initial = columns(n_units, rank, seed)
+        torch.testing.assert_close(make_rotation(name, initial)(), initial, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ROTATIONS)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_starts_at_columns_of_the_identity(name, sign):
+    """Where a Householder factorisation finds nothing to reflect."""
+    for n_units, rank in SHAPES:
+        initial = sign * torch.eye(n_units, rank)
+        torch.testing.assert_close(make_rotation(name, initial)(), initial, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ROTATIONS)
+@settings(max_examples=25, deadline=None)
+@given(shape=st.sampled_from(SHAPES), seed=st.integers(0, 1000), n_steps=st.integers(1, 8), rate=st.floats(0.001, 1.0))
+def test_stays_orthonormal_whatever_the_optimiser_does(name, shape, seed, n_steps, rate):
+    rotation = make_rotation(name, columns(*shape, seed).float())
+    optimiser = torch.optim.Adam(rotation.parameters(), lr=rate)
+    goal = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    for _ in range(n_steps):
+        optimiser.zero_grad()
+        (rotation() * goal).sum().backward()
+        optimiser.step()
+    found = rotation().detach()
+    torch.testing.assert_close(found.T @ found, torch.eye(shape[1]), rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("name", ROTATIONS)
+@pytest.mark.parametrize("shape", [(5, 2), (12, 2), (6, 6)])
+def test_gradients(name, shape):
+    rotation = make_rotation(name, columns(*shape))
+    with torch.no_grad():
+        for parameter in rotation.parameters():
+            parameter += 0.1 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)).double()
+    (parameter,) = rotation.parameters()
+
+    def of(free):
+        return torch.func.functional_call(rotation, {"free": free}, ())
+
+    assert torch.autograd.gradcheck(of, (parameter.detach().clone().requires_grad_(),))
+
+
+@pytest.mark.parametrize("name", ROTATIONS)
+def test_finds_a_planted_subspace(name):
+    """Columns in 8 dimensions, sought by gradient from a random start."""
+    goal = columns(8, 2, 1).float()
+    rotation = make_rotation(name, columns(8, 2, 2).float())
+    optimiser = torch.optim.Adam(rotation.parameters(), lr=0.05)
+    for _ in range(400):
+        found = rotation()
+        loss = (found @ found.T - goal @ goal.T).square().sum()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+    assert loss.item() < 1e-4
+
+
+def moved(name: str, shape: tuple[int, int], seed: int):
+    """A rotation with random parameters; and the dense skew-symmetric matrix that they stand for."""
+    rotation = make_rotation(name, columns(*shape, seed))
+    with torch.no_grad():
+        rotation.free += 0.3 * torch.randn(shape, generator=torch.Generator().manual_seed(seed)).double()
+    half = rotation.free.detach() @ rotation.initial.T
+    return rotation, half - half.T
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(SHAPES), st.integers(0, 1000))
+def test_matrix_exponential_is_the_dense_one(shape, seed):
+    rotation, skew = moved("matrix-exponential", shape, seed)
+    torch.testing.assert_close(rotation().detach(), torch.linalg.matrix_exp(skew) @ rotation.initial)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sampled_from(SHAPES), st.integers(0, 1000))
+def test_cayley_is_the_dense_one(shape, seed):
+    rotation, skew = moved("cayley", shape, seed)
+    eye = torch.eye(shape[0], dtype=skew.dtype)
+    dense = torch.linalg.solve(eye - skew / 2, (eye + skew / 2) @ rotation.initial)
+    torch.testing.assert_close(rotation().detach(), dense)
+
+
+@pytest.mark.parametrize(
+    ("name", "theirs"), [("matrix-exponential", "matrix_exp"), ("cayley", "cayley"), ("householder", "householder")]
+)
+def test_square_rotations_are_those_of_torch(name, theirs):
+    n_units = 5
+    linear = torch.nn.Linear(n_units, n_units, bias=False, dtype=torch.float64)
+    torch.nn.init.eye_(linear.weight)
+    orthogonal(linear, orthogonal_map=theirs, use_trivialization=theirs != "householder")
+    free = torch.randn(n_units, n_units, generator=torch.Generator().manual_seed(0)).double().tril(-1)
+    original = linear.parametrizations.weight.original
+    rotation = make_rotation(name, torch.eye(n_units, dtype=torch.float64))
+    with torch.no_grad():
+        original.copy_(free + torch.diag(rotation.sign) if theirs == "householder" else free)
+        rotation.free.copy_(free)
+    torch.testing.assert_close(rotation().detach(), linear.weight.detach())
+
+
+def literal_gram_schmidt(free: np.ndarray) -> np.ndarray:
+    """Eqs. 10-12, one column at a time."""
+    done: list[np.ndarray] = []
+    for column in free.T:
+        rest = column.copy()
+        for other in done:
+            rest -= (other @ column) * other
+        done.append(rest / np.linalg.norm(rest))
+    return np.column_stack(done)
+
+
+@given(st.sampled_from(SHAPES), st.integers(0, 1000))
+def test_gram_schmidt_is_the_literal_one(shape, seed):
+    free = np.random.default_rng(seed).normal(size=shape)
+    found = orthonormalise(torch.from_numpy(free)).numpy()
+    np.testing.assert_allclose(found, literal_gram_schmidt(free), atol=1e-8)
+
+
+def test_gram_schmidt_moves_smoothly():
+    """A small change of the free columns is a small change of the rotation: no sign flips."""
+    free = torch.from_numpy(np.random.default_rng(0).normal(size=(8, 4)))
+    before = orthonormalise(free)
+    for step in range(200):
+        free = free + 0.02 * torch.from_numpy(np.random.default_rng(step).normal(size=(8, 4)))
+        after = orthonormalise(free)
+        assert (after * before).sum(dim=0).min() > 0.5
+        before = after
+
+
+def test_random_columns_favour_no_direction():
+    """Over the Stiefel manifold the mean is zero and the mean projection is I·k/d."""
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.stack([random_columns(4, 2, generator) for _ in range(4000)])
+    torch.testing.assert_close(drawn.mean(dim=0), torch.zeros(4, 2), rtol=0, atol=0.04)
+    projection = (drawn @ drawn.transpose(1, 2)).mean(dim=0)
+    torch.testing.assert_close(projection, torch.eye(4) / 2, rtol=0, atol=0.03)
+
+
+def test_unknown_rotation_lists_the_known():
+    with pytest.raises(NotFound) as caught:
+        make_rotation("givens", torch.eye(2))
+    assert all(name in str(caught.value) for name in ROTATIONS)
+
+
+def test_more_columns_than_units():
+    with pytest.raises(InvalidInput, match="2 units") as caught:
+        make_rotation("cayley", torch.ones(2, 3))
+    assert caught.value.kind == "rank_too_large"
+
+
+@pytest.mark.parametrize("bad", [2 * torch.eye(3), torch.ones(3, 2), torch.full((3, 2), float("nan"))])
+def test_columns_that_are_not_orthonormal(bad):
+    with pytest.raises(InvalidInput) as caught:
+        make_rotation("cayley", bad)
+    assert caught.value.kind == "not_orthonormal"
