@@ -174,6 +174,8 @@ def make_sides(
     NotFound
         A variable or unit that a side does not have.
     """
+    if not systems:
+        raise InvalidInput("expected at least 1 system or recording, got none", kind="wrong_systems")
     names = side_names(systems)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -196,6 +198,13 @@ def make_sides(
         like = model.variables if model is not None else recordings[0] if recordings else None
         recordings.append(recording.relabel((mapping or {}).get(names[position]), like=like))
     chosen = tuple(variables) if variables is not None else _shared_variables(recordings, model)
+    if live and model is not None and chosen != model.variable_names and set(chosen) <= set(model.variable_names):
+        raise InvalidInput(
+            f"variables are {', '.join(chosen)}, but {live[0].name!r} can be run and needs all that drive task"
+            f" {model.name!r}, in its order: {', '.join(model.variable_names)}. To interchange only some of them, give"
+            ' subspaces, e.g. {"' + chosen[0] + '": 4}',
+            kind="variables_of_task",
+        )
     sides = []
     for name, one, recording in zip(names, systems, recordings, strict=True):
         system = one if isinstance(one, System) else None

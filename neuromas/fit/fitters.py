@@ -241,7 +241,11 @@ class Fitter:
                         kind="no_counterfactual_latents",
                     )
                 drawn[part].append(pairs)
+        sides = {side.name: side for term in terms for side in (term.direction.source, term.direction.target)}
         known = "".join([config.model_dump_json(), *(one.model_dump_json() for one in inputs)])
+        for one in inputs:
+            if one.weights_sha256 is None and one.content_sha256 is None and one.name in sides:
+                known += _content(sides[one.name])  # never saved, so nothing else tells it from one of the same name
         return Plan(
             config,
             tuple(terms),
@@ -368,6 +372,12 @@ def _run(direction: Direction, method: str) -> Term:
             f"{method} would have to run {direction.target.name!r}, which can only be read: it was handed in as a recording",
         )
     return Term(direction, behaviour=True, cl=False)
+
+
+def _content(side: Side) -> str:
+    """Hash of a side's latents and values."""
+    latents = np.ascontiguousarray(side.latents.cpu().numpy())
+    return sha256_bytes(latents.tobytes() + side.recording.values(list(side.variables)).tobytes())
 
 
 def describe_inputs(

@@ -264,13 +264,13 @@ def _fixed_draws(plan: Plan) -> list[tuple[Tensor, Tensor] | None]:
 
 
 def _key(name: str) -> str:
-    return name.replace(".", "\x1f")  # a module's name may not hold a dot
+    return "of " + name.replace(".", "\x1f")  # a module's name may not hold a dot, nor be that of a method
 
 
 def _named(modules: nn.ModuleDict) -> Iterator[tuple[str, TrainableMap]]:
     for key, module in modules.items():
         assert isinstance(module, TrainableMap)
-        yield key.replace("\x1f", "."), module
+        yield key.removeprefix("of ").replace("\x1f", "."), module
 
 
 @contextmanager
