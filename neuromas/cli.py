@@ -160,13 +160,13 @@ def list_recordings(store: StorePath = None) -> None:
     if not entries:
         _tell(f"{held.path} holds no recordings.")
         return
-    table = _table("recording", "samples >", "units >", "access", "task", "variables")
+    table = _table("recording", "samples >", "units >", "access", "variables")
     for entry in entries:
         if entry.problem:
-            _row(table, entry.name, "", "", "damaged", "", entry.problem)
+            _row(table, entry.name, "", "", "damaged", entry.problem)
         else:
             counts = f"{entry.n_samples:,}", f"{entry.n_units:,}"
-            _row(table, entry.name, *counts, entry.access, entry.task, ", ".join(entry.variables))
+            _row(table, entry.name, *counts, entry.access, ", ".join(entry.variables))
     _show_table(table)
     _tell(f"Store: {held.path}" + (" (read-only)" if held.read_only else ""), "dim")
 
@@ -287,7 +287,9 @@ def query(
     latents = recording.select_samples(found["sample"].values).select_units(index.units)
     if out is None:
         shown = min(latents.n_samples, n or _SHOWN_SAMPLES)
-        _show_table(_latents_table(latents, found["sample"].values.tolist()[:shown]))
+        samples = found["sample"].values.tolist()[:shown]
+        tables = [_latents_table(latents, samples, latents.unit_names[:count]) for count in range(1, _SHOWN_UNITS + 1)]
+        _show_table(next((table for table in reversed(tables) if _fits(table)), tables[0]))
         if shown < latents.n_samples:
             _tell(f"… and {latents.n_samples - shown:,} more; --out FILE writes them all")
     else:
@@ -701,12 +703,11 @@ def _tell_left_out(index: CLIndex) -> None:
         _tell(f"Looked among {index.n_samples:,} samples; left out: {told}.", "dim")
 
 
-def _latents_table(latents: Recording, samples: Sequence[int]) -> Table:
+def _latents_table(latents: Recording, samples: Sequence[int], units: Sequence[str]) -> Table:
     from neuromas.recordings.export import readable
 
     names = ["trial", "step", *latents.variable_names]
     names += [name for name in ("token",) if name in latents.dataset.coords]
-    units = latents.unit_names[:_SHOWN_UNITS]
     columns = [readable(latents, name) for name in names]
     numeric = [column.dtype.kind in "iuf" for column in columns]
     activity = latents.latents(units)
@@ -820,10 +821,15 @@ def _table(*columns: str, header: bool = True) -> Table:
     from rich import box
     from rich.table import Table
 
-    table = Table(box=box.SIMPLE_HEAD, show_header=header, pad_edge=False, header_style="bold")
-    for column in columns:
+    table = Table(box=box.SIMPLE_HEAD, show_header=header, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
+    for number, column in enumerate(columns):
         right = column.endswith(" >")
-        table.add_column(_text(column.removesuffix(" >")), justify="right" if right else "left", overflow="fold")
+        table.add_column(
+            _text(column.removesuffix(" >")),
+            justify="right" if right else "left",
+            overflow="fold",
+            no_wrap=number == 0,  # names stay whole
+        )
     return table
 
 
@@ -836,6 +842,14 @@ def _show_table(table: Table) -> None:
         console.print(table)
     lines = (line.strip() for line in rendered.get().splitlines())
     sys.stdout.write("\n".join(line for line in lines if line) + "\n\n")
+
+
+def _fits(table: Table) -> bool:
+    """Whether the terminal is wide enough for the table as it is."""
+    from rich.measure import Measurement
+
+    console = _output()
+    return Measurement.get(console, console.options.update_width(_WIDE), table).maximum <= console.width
 
 
 def _row(table: Table, *cells: object) -> None:

@@ -131,7 +131,14 @@ def run_request(
             progress(now)
 
     fitter = Fitter.from_config(request.config)
-    result = fitter.fit(systems, mapping=request.mapping, units=request.units, device=device, out=out, progress=report)
+    result = fitter.fit(
+        systems,
+        mapping=_by_side(request.mapping, systems),
+        units=_by_side(request.units, systems),
+        device=device,
+        out=out,
+        progress=report,
+    )
     begun()
     return result
 
