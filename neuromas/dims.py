@@ -18,5 +18,8 @@ TOKEN = "token"
 ELIGIBLE = "eligible"
 """Whether index and pairs may use a sample; absent means every sample may be used."""
 
-RESERVED = (TRIAL, STEP, TOKEN, ELIGIBLE, SAMPLE, UNIT, COMPONENT, ACTIVITY)
+N_SAMPLES = "n_samples"
+"""Column of tables that says how many samples a row stands for."""
+
+RESERVED = (TRIAL, STEP, TOKEN, ELIGIBLE, SAMPLE, UNIT, COMPONENT, ACTIVITY, N_SAMPLES)
 """Names that a causal variable cannot take."""

@@ -23,9 +23,6 @@ from neuromas.index.query import ANY, Any_, Predicate, describe, matches
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.split import Split
 
-N_SAMPLES = "n_samples"
-"""Column of `CLIndex.values` that says how often a combination was recorded."""
-
 
 class FewMatchesWarning(UserWarning):
     """Fewer samples hold the values asked for than were asked for."""
@@ -245,7 +242,7 @@ class CLIndex:
                 columns[spec.name] = [spec.label(number) for number in numbers]
             else:
                 columns[spec.name] = numbers if spec.type == "real" else numbers.astype(np.int64)
-        return pd.DataFrame(columns | {N_SAMPLES: self._counts})
+        return pd.DataFrame(columns | {dims.N_SAMPLES: self._counts})
 
     # ------------------------------------------------------------------------------------------------- one at a time
 
@@ -416,7 +413,7 @@ class CLIndex:
         share = torch.rand(count.shape, generator=generator, device=self.device, dtype=torch.float64)
         offset = torch.minimum((share * count).to(torch.int64), (count - 1).clamp_(min=0))
         row = self._order[self._group_starts[combination.clamp(min=0)] + offset]
-        latents = torch.where(hit[:, None], self._latents[row], torch.nan)
+        latents = self._latents[row].masked_fill_(~hit[:, None], torch.nan)  # a copy, so in place is safe
         return Draw(latents, hit, torch.where(hit, self._rows[row], -1))
 
     def coverage(self, values: Tensor) -> float:

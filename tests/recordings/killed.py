@@ -76,7 +76,7 @@ def main(path: Path, kills: int, seed: int) -> None:
     """Print one JSON line per kill."""
     chance = random.Random(seed)
     store = RecordingStore(path)
-    old, first, second = recording("old", 0), recording("first", 1), recording("second", 2)
+    old, first, second, third = (recording(name, seed) for seed, name in enumerate(("old", "first", "second", "third")))
     assert in_fork(lambda: store.register(old, set="held") and None) == 0
 
     def register(set_name: str) -> None:
@@ -102,17 +102,20 @@ def main(path: Path, kills: int, seed: int) -> None:
         held = {entry.name for entry in store.list()}
         added = sorted(held - {"held/old"})
         problems = [str(problem) for problem in store.verify()]
-        again = in_fork(lambda set_name=set_name: register(set_name))
+        # Whatever is registered next clears away the rest of what was killed; registering that again then succeeds.
+        other = in_fork(lambda set_name=set_name: store.register(third, set=set_name) and None)
         private = path / ".neuromas"
-        left = [
+        leftover = [
             str(file)
             for folder in ("building", "discarded")
             for file in (private / folder).rglob("*")
             if file.is_file()
         ]
         named = {entry.name for entry in store.list()}
-        folders = {f"{folder.parent.name}/{folder.name}" for folder in path.glob("*/*") if folder.is_dir()}
-        folders = {name for name in folders if not name.startswith(".")}
+        folders = {f"{folder.parent.name}/{folder.name}" for folder in path.glob("[!.]*/*") if folder.is_dir()}
+        again = in_fork(lambda set_name=set_name: register(set_name))
+        new = {f"{set_name}/{name}" for name in ("first", "second", "third")}
+        complete = {entry.name for entry in store.list()} == {"held/old", *new}
         report = {
             "point": point,
             "status": status,
@@ -120,16 +123,16 @@ def main(path: Path, kills: int, seed: int) -> None:
             "old": "held/old" in held,
             "added": added,
             "problems": problems,
+            "other": other,
             "again": again,
-            "left": left,
+            "leftover": leftover,
             "unnamed": sorted(folders - named),
-            "complete": named == {"held/old", f"{set_name}/first", f"{set_name}/second"},
+            "complete": complete,
             "problems_after": [str(problem) for problem in store.verify()],
         }
         print(json.dumps(report), flush=True)
-        for name in (f"{set_name}/first", f"{set_name}/second"):
-            if name in named:
-                assert in_fork(lambda name=name: store.remove(name) and None) == 0
+        for name in sorted(new):
+            assert in_fork(lambda name=name: store.remove(name) and None) == 0
 
 
 if __name__ == "__main__":

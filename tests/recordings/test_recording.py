@@ -148,7 +148,7 @@ def test_bad_input_is_refused(activity, arguments, expected):
     assert expected in problems(activity, {"v": values}, name="bad", **arguments)
 
 
-@pytest.mark.parametrize("name", ["trial", "unit", "activity", "with space", "9lives"])
+@pytest.mark.parametrize("name", ["trial", "unit", "activity", "n_samples", "with space", "9lives"])
 def test_variables_with_unusable_names_are_refused(name):
     assert name in problems(np.zeros((2, 2)), {name: [1, 2]}, name="bad")
 

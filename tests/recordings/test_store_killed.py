@@ -23,9 +23,10 @@ def test_killed_at_any_moment(tmp_path):
         assert report["old"], report
         assert report["added"] in ([], [f"{report['set']}/first", f"{report['set']}/second"]), report
         assert report["problems"] == [], report
+        assert report["other"] == 0, report
         assert report["again"] == 0, report
         assert report["complete"], report
-        assert report["left"] == [], report
+        assert report["leftover"] == [], report
         assert report["unnamed"] == [], report
         assert report["problems_after"] == [], report
     assert {bool(report["added"]) for report in reports} == {False, True}, "the kills hit one side of the commit only"
