@@ -39,6 +39,7 @@ INTERRUPTED = 130
 
 _QUIET_EVERY_S = 10.0  # between progress lines where standard error is no terminal
 _SHOWN_SAMPLES, _SHOWN_UNITS, _SHOWN_VALUES = 10, 4, 12
+_WHOLE_NAME = 40  # columns; longer names fold on a terminal
 _WIDE = 100_000  # columns of what is not a terminal: nothing is cut or wrapped for a program
 
 
@@ -822,14 +823,9 @@ def _table(*columns: str, header: bool = True) -> Table:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, show_header=header, padding=(0, 1, 0, 0), pad_edge=False, header_style="bold")
-    for number, column in enumerate(columns):
+    for column in columns:
         right = column.endswith(" >")
-        table.add_column(
-            _text(column.removesuffix(" >")),
-            justify="right" if right else "left",
-            overflow="fold",
-            no_wrap=number == 0,  # names stay whole
-        )
+        table.add_column(_text(column.removesuffix(" >")), justify="right" if right else "left", overflow="fold")
     return table
 
 
@@ -853,6 +849,8 @@ def _fits(table: Table) -> bool:
 
 
 def _row(table: Table, *cells: object) -> None:
+    name = table.columns[0]
+    name.min_width = max(name.min_width or 0, min(len(str(cells[0])), _WHOLE_NAME))
     table.add_row(*(_text(cell) for cell in cells))
 
 
