@@ -254,7 +254,9 @@ class TestPlanted:
         assert [(s.name, s.start, s.rank) for s in result.alignment.subspaces] == [("phase", 0, 2), ("count", 2, 4)]
         assert sum(miss.resampled for miss in result.report.misses) > 0  # phase and count do not combine freely
         for one in result.alignment.maps.values():
-            torch.testing.assert_close(one.forward @ one.back, torch.eye(6), rtol=0, atol=5e-3)  # whitened: gains of 1e3
+            torch.testing.assert_close(
+                one.forward @ one.back, torch.eye(6), rtol=0, atol=5e-3
+            )  # whitened: gains of 1e3
 
 
 class TestMissesAndGaps:
