@@ -10,13 +10,12 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn, Self
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
-_QUIET_EVERY_S = 10.0  # between progress lines where standard error is no terminal
 _SHOWN_SAMPLES, _SHOWN_UNITS, _SHOWN_VALUES = 10, 4, 12
 _WHOLE_NAME = 40  # columns; longer names fold on a terminal
 _WIDE = 100_000  # columns of what is not a terminal: nothing is cut or wrapped for a program
@@ -322,16 +320,17 @@ def train(
     device: Device = "cpu",
 ) -> None:
     """Train a network on a task; interrupted, the same command goes on."""
+    from neuromas.progress import Bar
     from neuromas.systems.training import CHECKPOINT, CONFIG, WEIGHTS
     from neuromas.systems.training import train as train_system
 
-    with _Bar(f"{system} {seed}", max_iterations) as bar:
+    try:
+        with Bar(f"{system} {seed}", max_iterations) as bar:
 
-        def progress(iteration: int, loss: float, accuracy: float | None) -> None:
-            told = "" if accuracy is None else f", held-out accuracy {accuracy:.4f}"
-            bar.update(iteration, f"loss {loss:.4f}{told}", fresh=accuracy is not None)
+            def progress(iteration: int, loss: float, accuracy: float | None) -> None:
+                told = "" if accuracy is None else f", held-out accuracy {accuracy:.4f}"
+                bar.update(iteration, f"loss {loss:.4f}{told}")
 
-        try:
             trained = train_system(
                 task,
                 out=out,
@@ -345,9 +344,8 @@ def train(
                 device=device,
                 progress=progress,
             )
-        except KeyboardInterrupt:
-            bar.close()
-            _stop_at(out / CHECKPOINT)
+    except KeyboardInterrupt:
+        _stop_at(out / CHECKPOINT)
     accuracy = trained.config.trial_accuracy
     told = f"{trained.name}: {trained.config.iterations:,} iterations, held-out trial accuracy {accuracy:.4f}"
     _output().print(_text(f"{told}\nwrote {out / CONFIG}, {out / WEIGHTS}"), soft_wrap=True)
@@ -500,6 +498,7 @@ def fit(
     from neuromas.fit.loop import CHECKPOINT
     from neuromas.fit.request import parse_request, run_request, settled
     from neuromas.fit.result import RESULT
+    from neuromas.progress import Bar
 
     given = {
         "method": method,
@@ -530,14 +529,13 @@ def fit(
     if request.read:
         _existing_store(request.store)
     was_finished = (out / RESULT).is_file()
-    with _Bar(request.config.method, request.config.max_iterations) as bar:
-        try:
+    try:
+        with Bar(request.config.method, request.config.max_iterations) as bar:
             result = run_request(
-                request, out, device=device, progress=lambda now: bar.update(now.iteration, *_fit_progress(now))
+                request, out, device=device, progress=lambda now: bar.update(now.iteration, _fit_progress(now))
             )
-        except KeyboardInterrupt:
-            bar.close()
-            _stop_at(out / CHECKPOINT)
+    except KeyboardInterrupt:
+        _stop_at(out / CHECKPOINT)
     if was_finished:
         _tell(f"{out} holds this fit, finished already.")
     _print_fit(result)
@@ -723,13 +721,12 @@ def _latents_table(latents: Recording, samples: Sequence[int], units: Sequence[s
     return table
 
 
-def _fit_progress(now: Progress) -> tuple[str, bool]:
+def _fit_progress(now: Progress) -> str:
     told = f"loss {now.loss:.4f}"
     if now.validation is not None and now.validation.iia:
         told += f", IIA {min(now.validation.iia.values()):.3f}"
     minutes, seconds = divmod(round(now.seconds_left), 60)
-    looked = now.validation is not None and now.validation.iteration == now.iteration
-    return f"{told}, {minutes}:{seconds:02d} left", looked
+    return f"{told}, {minutes}:{seconds:02d} left"
 
 
 def _print_fit(result: FitResult) -> None:
@@ -855,55 +852,6 @@ def _row(table: Table, *cells: object) -> None:
     name = table.columns[0]
     name.min_width = max(name.min_width or 0, min(len(str(cells[0])), _WHOLE_NAME))
     table.add_row(*(_text(cell) for cell in cells))
-
-
-class _Bar:
-    """A progress bar on standard error; where that is no terminal, a line now and then.
-
-    Parameters
-    ----------
-    title : str
-    total : int
-        Iterations at most.
-    """
-
-    def __init__(self, title: str, total: int) -> None:
-        from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
-
-        self._title, self._total = title, total
-        self._said = time.monotonic()
-        console = _output(stderr=True)
-        self._bar = None
-        if console.is_terminal:
-            columns = (
-                TextColumn("{task.description}"),
-                BarColumn(16),
-                MofNCompleteColumn(),
-                TextColumn("{task.fields[told]}"),
-            )
-            self._bar = Progress(*columns, console=console)
-            self._task = self._bar.add_task(title, total=total, told="preparing")
-
-    def __enter__(self) -> Self:
-        if self._bar is not None:
-            self._bar.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Leave the bar as it stands."""
-        if self._bar is not None:
-            self._bar.stop()
-
-    def update(self, iteration: int, told: str, fresh: bool = True) -> None:
-        """Show where it stands; `fresh` marks a good moment for a line."""
-        if self._bar is not None:
-            self._bar.update(self._task, completed=iteration, told=told)
-        elif fresh and time.monotonic() - self._said > _QUIET_EVERY_S:
-            self._said = time.monotonic()
-            _tell(f"{self._title} {iteration:,}/{self._total:,}: {told}")
 
 
 if __name__ == "__main__":
