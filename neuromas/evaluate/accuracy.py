@@ -134,6 +134,12 @@ def evaluate(
             f"no control {', '.join(map(repr, strange))}; known controls: {', '.join(CONTROLS)}", kind="unknown_control"
         )
     by_name = {side.name: side for side in sides if side.name in alignment.maps}
+    if not by_name:
+        raise NotFound(
+            f"the alignment joins {', '.join(alignment.maps)}; none of them is among the sides"
+            f" ({', '.join(side.name for side in sides) or 'none'})",
+            kind="unknown_system",
+        )
     oracles = dict(oracles or {})
     wanted = list(directions) if directions is not None else [(s, t) for t in by_name for s in by_name]
     for name in (*oracles, *(name for pair in wanted for name in pair)):
@@ -198,7 +204,7 @@ def _interchange(alignment: Alignment, target: Tensor, source: Tensor, pairs: Pa
 
 
 def _random_alignment(alignment: Alignment, sides: Mapping[str, Side], seed: int) -> Alignment:
-    names = list(alignment.maps)
+    names = [name for name in alignment.maps if name in sides]
     made = random_maps(
         [sides[name].n_units for name in names], alignment.subspaces, "orthogonal", "gram-schmidt", seed + 1
     )
