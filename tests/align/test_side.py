@@ -42,7 +42,7 @@ def test_access_is_what_was_handed_in_not_what_the_manifest_says(toys):
 def test_parts_share_no_trial(sides):
     for side in sides:
         trials = [set(side.recording.trial[side.candidates[part].samples]) for part in PARTS]
-        assert not (trials[0] & trials[1] or trials[0] & trials[2] or trials[1] & trials[2])
+        assert sum(map(len, trials)) == len(set.union(*trials))
         for part, mine in zip(PARTS, trials, strict=True):
             assert set(side.recording.trial[side.indexes[part].samples.numpy()]) == mine
 
@@ -163,7 +163,7 @@ class TestBadInput:
         assert caught.value.kind == "no_shared_variable"
 
     def test_an_unknown_unit(self, toys, brain):
-        with pytest.raises(NotFound, match="'?u99'?"):
+        with pytest.raises(NotFound, match="u99"):
             make_sides([toys.make("net"), brain], model=toys.model, n_trials=50, units={"brain": ["u1", "u99"]})
 
     def test_an_unknown_value_in_a_mapping(self, toys, brain):
@@ -177,7 +177,7 @@ class TestBadInput:
         assert caught.value.kind == "too_few_trials"
 
     def test_an_oracle_of_another_width(self, toys, sides):
-        with pytest.raises(InvalidInput, match="12 units.*14") as caught:  # noqa: RUF043
+        with pytest.raises(InvalidInput, match=r"12 units.*14") as caught:
             sides[1].with_system(toys.make("net"))
         assert caught.value.kind == "unit_mismatch"
 

@@ -104,7 +104,7 @@ class TestTable:
         assert caught.value.kind == "wrong_systems"
 
     def test_a_direction_of_nobody(self, sides):
-        with pytest.raises(InvalidInput, match="'nobody'.*net, other"):  # noqa: RUF043
+        with pytest.raises(InvalidInput, match=r"'nobody'.*net, other"):
             self.of(sides, Stitch(direction=("nobody", "net")), "net", "other")
 
 
@@ -335,7 +335,7 @@ class TestBadInput:
             cast.fit("clmas", rank={"phase": 7, "count": 7})
 
     def test_an_unknown_variable(self, cast):
-        with pytest.raises(NotFound, match="'side'.*phase, count"):  # noqa: RUF043
+        with pytest.raises(NotFound, match=r"'side'.*phase, count"):
             cast.fit("clmas", rank={"side": 2})
         with pytest.raises(NotFound, match="'side'"):
             cast.fit("clmas", variables=("side",))
