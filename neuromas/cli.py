@@ -111,7 +111,9 @@ def _options(
 
 @app.command(rich_help_panel=_ALIGNMENT)
 def demo(
-    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for results and report.")] = Path("demo"),
+    out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for results and report.")] = Path(
+        "neuromas-demo"
+    ),
     seed: Seed = 0,
 ) -> None:
     """Align two trained networks, one of them only read, by every method; write iia.csv and report.html."""
@@ -121,6 +123,31 @@ def demo(
         run_demo(out, seed=seed, console=_output())
     except KeyboardInterrupt:
         _stop(f"Interrupted. The same command goes on from what {out} holds.")
+
+
+@app.command(rich_help_panel=_ALIGNMENT)
+def bench(
+    what: Annotated[Literal["fit", "pairs"], typer.Argument(help="What to measure.")],
+    threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the fit.")] = 1,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pairs per direction and iteration.")] = 128,
+    out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the rows as JSON.")] = None,
+) -> None:
+    """Measure this machine: the cost of a fit iteration against its floor, or of drawing pairs."""
+    from dataclasses import asdict
+
+    from neuromas.bench.fit import bench_fit, bench_pairs
+    from neuromas.files import write_atomically
+
+    rows = bench_fit(n_threads=threads, batch_size=batch_size) if what == "fit" else bench_pairs()
+    table = _table("what", "value >", "unit", "ratio >", "against", "target >", "met")
+    for row in rows:
+        target = "" if row.target is None else f"≤ {row.target:g}"
+        met = "" if row.met is None else "yes" if row.met else "no"
+        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        _row(table, row.name, f"{row.value:.4g}", row.unit, ratio, row.against, target, met)
+    _show_table(table)
+    if out is not None:
+        write_atomically(out, json.dumps([asdict(row) for row in rows], indent=2) + "\n")
 
 
 # -------------------------------------------------------------------------------------------------------------- recordings

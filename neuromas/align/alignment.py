@@ -211,6 +211,11 @@ class Alignment:
             subspaces = tuple(
                 Subspace(s["name"], tuple(s["variables"]), s["start"], s["rank"]) for s in described["subspaces"]
             )
+            rank = sum(subspace.rank for subspace in subspaces)
+            for name, one in maps.items():
+                shapes = tuple(one.forward.shape), tuple(one.back.shape), tuple(one.offset.shape)
+                if shapes != ((rank, one.n_units), (one.n_units, rank), (one.n_units,)):
+                    raise ValueError(f"map of {name!r} has shapes {shapes}, its subspaces have rank {rank}")
             kind: MapKind = "linear" if described["kind"] == "linear" else "orthogonal"
             return cls(maps, subspaces, kind, described["replace"])
         except (KeyError, ValueError, TypeError) as error:

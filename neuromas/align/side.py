@@ -176,6 +176,13 @@ def make_sides(
     """
     if not systems:
         raise InvalidInput("expected at least 1 system or recording, got none", kind="wrong_systems")
+    for one in systems:
+        if not isinstance(one, (System, Recording)):
+            raise InvalidInput(f"expected a System or a Recording, got {one!r}", kind="wrong_systems")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises for an unknown and for an absent device
+        raise InvalidInput(f"device {str(device)!r} cannot be used here: {error}", kind="no_device") from error
     names = side_names(systems)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:
@@ -278,6 +285,12 @@ def _side(
 
 def _context(system: System, recording: Recording) -> HeldContext | None:
     if "token" not in recording.dataset.coords:
+        if type(system).context is not System.context:
+            raise InvalidInput(
+                f"system {system.name!r} cannot be resumed from its latent alone, and recording {recording.name!r} has no"
+                " tokens to say what came before",
+                kind="no_tokens",
+            )
         return None
     trials, rows = np.unique(recording.trial, return_inverse=True)
     tokens = np.full((len(trials), int(recording.step.max()) + 1), PAD, dtype=np.int64)

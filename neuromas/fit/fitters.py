@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -48,6 +49,26 @@ from neuromas.systems.system import System
 from neuromas.systems.training import now, versions
 
 _PART_SEEDS = {"train": 1, "validation": 2, "test": 3}
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A fit before its first iteration.
+
+    Attributes
+    ----------
+    plan : Plan
+    sides, taking_part : tuple of Side
+        All that were handed in, and those that some direction touches.
+    model : CausalModel or None
+    inputs : tuple of FitInput
+    """
+
+    plan: Plan
+    sides: tuple[Side, ...]
+    taking_part: tuple[Side, ...]
+    model: CausalModel | None
+    inputs: tuple[FitInput, ...]
 
 
 class Fitter:
@@ -132,33 +153,26 @@ class Fitter:
         ReadOnly
             The fitter would have to run what can only be read.
         """
-        config = self.config
-        sides, model = self.sides(systems, model=model, mapping=mapping, units=units, device=device)
-        terms = self.terms(sides)
-        taking_part = [side for side in sides if any(side in (t.direction.source, t.direction.target) for t in terms)]
-        subspaces = self._subspaces(taking_part)
-        inputs = describe_inputs(sides, systems, mapping)
-        folder = None if out is None else Path(out)
-        plan = self._plan(terms, subspaces, model, inputs)
+        config, folder = self.config, None if out is None else Path(out)
+        ready = self.prepare(systems, model=model, mapping=mapping, units=units, device=device)
+        plan, sides = ready.plan, ready.sides
         if folder is not None:
             finished = _finished(folder, plan)
             if finished is not None:
-                return FitResult(finished.alignment, finished.report, tuple(sides), model)
+                return FitResult(finished.alignment, finished.report, sides, ready.model)
         started = time.monotonic()
         if config.solver == "closed-form":
             maps, history = _solve(plan)
             iterations, best, status, seconds = 0, 0, "closed_form", time.monotonic() - started
         else:
-            trainable = self._start(taking_part, subspaces)
-            maps, state, ended = run(
-                plan, {name: one.to(device) for name, one in trainable.items()}, folder=folder, report=progress
-            )
+            start = {name: one.to(device) for name, one in self.start(ready).items()}
+            maps, state, ended = run(plan, start, folder=folder, report=progress)
             history, iterations, best, status = state.history, state.iteration, state.best_iteration, ended
             seconds = state.seconds
-        alignment = Alignment(maps, subspaces, config.map, self.method in ("stitch", "latent-stitch")).to("cpu")
+        alignment = Alignment(maps, plan.subspaces, config.map, self.method in ("stitch", "latent-stitch")).to("cpu")
         report = FitReport(
             config=config,
-            inputs=inputs,
+            inputs=ready.inputs,
             variables=sides[0].variables,
             status=status,  # type: ignore[arg-type]
             iterations=iterations,
@@ -176,11 +190,29 @@ class Fitter:
                 notes=f"device {device}, {torch.get_num_threads()} threads",
             ),
         )
-        result = FitResult(alignment, report, tuple(sides), model)
+        result = FitResult(alignment, report, sides, ready.model)
         if folder is not None:
             result.save(folder)
             (folder / CHECKPOINT).unlink(missing_ok=True)
         return result
+
+    def prepare(
+        self,
+        systems: Sequence[System | Recording],
+        *,
+        model: CausalModel | None = None,
+        mapping: Mapping[str, Mapping[str, Any]] | None = None,
+        units: Mapping[str, Sequence[str]] | None = None,
+        device: str = "cpu",
+    ) -> Prepared:
+        """Everything up to the first iteration: sides, pairs, the plan. Parameters and errors are those of `fit`."""
+        sides, model = self.sides(systems, model=model, mapping=mapping, units=units, device=device)
+        terms = self.terms(sides)
+        taking_part = [side for side in sides if any(side in (t.direction.source, t.direction.target) for t in terms)]
+        subspaces = self._subspaces(taking_part)
+        inputs = describe_inputs(sides, systems, mapping)
+        plan = self._plan(terms, subspaces, model, inputs)
+        return Prepared(plan, tuple(sides), tuple(taking_part), model, inputs)
 
     def sides(
         self,
@@ -255,10 +287,11 @@ class Fitter:
             sha256_bytes(known.encode()),
         )
 
-    def _start(self, sides: Sequence[Side], subspaces: tuple[Subspace, ...]) -> dict[str, TrainableMap]:
-        config = self.config
+    def start(self, ready: Prepared) -> dict[str, TrainableMap]:
+        """The maps that iterations begin with, random or in closed form, by side; on the CPU."""
+        config, sides, subspaces = self.config, ready.taking_part, ready.plan.subspaces
         if config.init == "random":
-            offsets = [side.indexes["train"].means().latents.mean(dim=0) for side in sides]
+            offsets = [side.indexes["train"].means().latents.mean(dim=0).cpu() for side in sides]
             made = random_maps(
                 [side.n_units for side in sides],
                 subspaces,
