@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from safetensors.torch import save_file
 
 from neuromas.align.alignment import Alignment, TrainableMap, component_mask, lay_out, random_maps
+from neuromas.align.interchange import LinearMap
 from neuromas.align.rotation import ROTATIONS, random_columns
 from neuromas.errors import Corrupt, InvalidInput, NotFound
 
@@ -137,6 +138,19 @@ def test_damaged_files(tmp_path, damage):
     path.write_bytes(damage(made().to_bytes()))
     with pytest.raises(Corrupt, match=r"a\.safetensors"):
         Alignment.load(path)
+
+
+@pytest.mark.parametrize("part", ["forward", "back", "offset"])
+def test_a_map_of_another_shape(tmp_path, part):
+    alignment = made()
+    one = alignment.maps["s1"]
+    parts = {name: getattr(one, name) for name in ("forward", "back", "offset")}
+    parts[part] = parts[part][1:]
+    alignment.maps["s1"] = LinearMap(**parts)
+    alignment.save(tmp_path / "a.safetensors")
+    with pytest.raises(Corrupt, match="'s1'") as caught:
+        Alignment.load(tmp_path / "a.safetensors")
+    assert caught.value.kind == "not_an_alignment"
 
 
 @pytest.mark.parametrize(

@@ -184,3 +184,27 @@ class TestBadInput:
     def test_nothing_at_all(self):
         with pytest.raises(InvalidInput):
             make_sides([])
+
+    def test_what_is_neither_system_nor_recording(self):
+        with pytest.raises(InvalidInput, match="multi-object/gru-0"):
+            make_sides(["multi-object/gru-0"])
+
+    @pytest.mark.parametrize("device", ["banana", "meta:x", "cuda:99"])
+    def test_a_device_that_is_not_there(self, toys, device):
+        with pytest.raises(InvalidInput, match=device) as caught:
+            make_sides([toys.make("net")], model=toys.model, device=device)
+        assert caught.value.kind == "no_device"
+
+    def test_an_oracle_that_needs_tokens_that_were_not_recorded(self, toys):
+        oracle = toys.make("mind", 14, kind=toys.Remembering)
+        seen = capture(oracle, 40, model=toys.model)
+        values = seen.values(["phase", "count"]).astype(int)
+        bare = Recording.from_arrays(
+            seen.latents(), {"phase": values[:, 0], "count": values[:, 1]}, name="mind", trial=seen.trial
+        )
+        (side,), _ = make_sides([bare])
+        with pytest.raises(InvalidInput) as caught:
+            side.with_system(oracle)
+        assert caught.value.kind == "no_tokens"
+        (whole,), _ = make_sides([seen])
+        assert whole.with_system(oracle).context is not None
