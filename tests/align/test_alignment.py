@@ -64,6 +64,7 @@ def test_a_map_and_its_way_back_stay_inverse_while_training(rotation, kind, seed
         optimiser.step()
     now = one()
     torch.testing.assert_close(now.forward @ now.back, torch.eye(5), rtol=0, atol=1e-4)
+    assert (one.mixing is not None) == (kind == "linear")
     if kind == "linear":  # the blocks of A do not mix
         mixing = now.forward @ one.rotation()
         torch.testing.assert_close(mixing[:2, 2:], torch.zeros(2, 3), rtol=0, atol=1e-5)

@@ -165,6 +165,12 @@ class TestChoice:
         report = cast.fit("clmas", learning_rate=1e-12, max_iterations=500, validate_every=2, patience=3).report
         assert (report.status, report.iterations) == ("converged", 6)
 
+    def test_patience_survives_an_interruption(self, cast, tmp_path):
+        options = {"learning_rate": 1e-12, "max_iterations": 500, "validate_every": 2, "patience": 4}
+        with pytest.raises(Interrupted):
+            cast.fit("clmas", out=tmp_path, progress=stop_at(5, "interrupt"), **options)
+        assert numbers(cast.fit("clmas", out=tmp_path, **options)) == numbers(cast.fit("clmas", **options))
+
     def test_a_fit_that_gains_goes_on_to_the_limit(self, cast):
         report = cast.fit("clmas", learning_rate=0.01, validate_every=4, patience=1, rank=8).report
         assert (report.status, report.iterations) == ("max_iterations", 12)
@@ -193,6 +199,22 @@ class TestChoice:
         with pytest.raises(InvalidInput) as caught:
             cast.fit("clmas", learning_rate=1e30, map="linear", max_iterations=30)
         assert caught.value.kind == "diverged"
+
+
+@pytest.mark.parametrize("schedule", ["constant", "cosine"])
+def test_learning_rates(cast, monkeypatch, schedule):
+    """Adam's first steps are as long as the learning rate, whatever the gradient: read it off the optimiser."""
+    rates = []
+    step = torch.optim.Adam.step
+
+    def watch(self, *arguments):
+        rates.append(self.param_groups[0]["lr"])
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.Adam, "step", watch)
+    cast.fit("das", schedule=schedule, learning_rate=0.01, max_iterations=8)
+    expected = 0.005 * (1 + np.cos(np.pi * np.arange(8) / 8)) if schedule == "cosine" else np.full(8, 0.01)
+    np.testing.assert_allclose(rates, expected)
 
 
 class TestDraws:
