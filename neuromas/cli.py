@@ -587,7 +587,6 @@ def evaluate(
     device: Device = "cpu",
 ) -> None:
     """Score a fit on held-out pairs, with its controls; write evaluation.json and iia.csv."""
-    from neuromas.evaluate.accuracy import evaluate as evaluate_alignment
     from neuromas.evaluate.accuracy import scores_table
     from neuromas.files import write_atomically
     from neuromas.fit.request import reopen
@@ -604,19 +603,7 @@ def evaluate(
                 f"{live[side.name].name!r}",
                 "yellow",
             )
-    names = [side.name for side in result.sides if side.name in result.alignment.maps]
-    stitched = [(s, t) for t in names for s in names if s != t]  # into itself, nothing was stitched
-    evaluation = evaluate_alignment(
-        result.alignment,
-        result.sides,
-        result.model,
-        method=result.report.config.method,
-        oracles=live,
-        directions=stitched if result.alignment.replace else None,
-        n_pairs=pairs,
-        part=part,
-        seed=seed,
-    )
+    evaluation = result.evaluate(oracles=live, n_pairs=pairs, part=part, seed=seed)
     write_atomically(folder / "evaluation.json", evaluation.to_json())
     write_atomically(folder / "iia.csv", scores_table(evaluation.scores))
     _print_evaluation(evaluation)

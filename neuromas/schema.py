@@ -259,7 +259,8 @@ class SystemConfig(Document):
     """A trained network, as saved beside its weights."""
 
     format_version: Literal[1] = 1
-    kind: Literal["gru"] = "gru"
+    kind: str = "gru"
+    """Which class the weights belong to; ``gru`` is the one that can be saved and loaded."""
     name: Name
     task: str
     vocabulary: tuple[str, ...]
@@ -422,6 +423,8 @@ class FitReport(Document):
     inputs: tuple[FitInput, ...]
     variables: tuple[str, ...]
     """What was compared: the columns of V*."""
+    ran: tuple[str, ...]
+    """Systems whose behaviour the fit ran; all others were only read."""
     status: Literal["converged", "max_iterations", "closed_form"]
     iterations: int
     best_iteration: int

@@ -50,6 +50,12 @@ def lay_out(ranks: Mapping[str, int]) -> tuple[Subspace, ...]:
     [('phase', 0, 2), ('count', 2, 6)]
     """
     blocks, start = [], 0
+    owned = [variable for name in ranks for variable in name.split("+")]
+    if len(set(owned)) < len(owned) or (len(owned) > 1 and "full" in owned):
+        raise InvalidInput(
+            f"subspaces are disjoint, so a variable belongs to one of them; got {', '.join(map(repr, ranks))}",
+            kind="overlap",
+        )
     for name, rank in ranks.items():
         if rank < 1:
             raise InvalidInput(f"subspace {name!r} has rank {rank}: expected at least 1", kind="rank_too_small")
@@ -269,6 +275,7 @@ def closed_form_maps(
     kind: MapKind,
     rotation: str,
     *,
+    offsets: Sequence[Tensor] | None = None,
     learn_scale: bool = True,
     seed: int = 0,
 ) -> list[TrainableMap]:
@@ -282,6 +289,8 @@ def closed_form_maps(
     kind : {"orthogonal", "linear"}
         Orthogonal: uncentred means, Procrustes, fitted λ. Linear: centred means, whitening, generalised CCA.
     rotation : str
+    offsets : sequence over systems of Tensor, shape (n_units,)
+        μ of a linear map; by default the mean over the first subspace's values.
     learn_scale : bool
     seed : int
 
@@ -302,10 +311,9 @@ def closed_form_maps(
             kind="too_few_shared_values",
         )
     rank = sum(subspace.rank for subspace in subspaces)
-    columns: list[Tensor] = [means[0][i].new_zeros(means[0][i].shape[1], 0) for i in range(n_systems)]
+    columns: list[Tensor] = [one.new_zeros(one.shape[1], 0) for one in means[0]]
     mixing = [torch.zeros(rank, rank, dtype=means[0][0].dtype) for _ in range(n_systems)]
-    scales = [1.0] * n_systems
-    offsets = [means[0][i].mean(dim=0) for i in range(n_systems)]
+    turned: list[list[Tensor]] = [[] for _ in range(n_systems)]
     for subspace, per_system in zip(subspaces, means, strict=True):
         block = slice(subspace.start, subspace.start + subspace.rank)
         if kind == "linear":
@@ -316,10 +324,13 @@ def closed_form_maps(
             for i, square in enumerate(canonical(components)):
                 mixing[i][block, block] = square
         else:
-            for i, (turn, scale) in enumerate(procrustes(components)):
+            for i, (turn, _) in enumerate(procrustes(components)):
                 found[i] = found[i] @ turn
-                scales[i] = scale if len(subspaces) == 1 else 1.0  # λ is one number per system
+                turned[i].append(components[i] @ turn)
         columns = [torch.cat([taken, new], dim=1) for taken, new in zip(columns, found, strict=True)]
+    # λ is one number per system, whatever the number of subspaces: least squares onto the first system's components
+    flat = [torch.cat([block.flatten() for block in blocks]) for blocks in turned] if kind == "orthogonal" else []
+    scales = [(one @ flat[0] / (one @ one).clamp_min(1e-30)).item() for one in flat] or [1.0] * n_systems
     return [
         TrainableMap(
             columns[i],
@@ -328,7 +339,7 @@ def closed_form_maps(
             learn_scale=learn_scale,
             mixing=mixing[i] if kind == "linear" else None,
             blocks=_block_diagonal(rank, subspaces),
-            offset=offsets[i] if kind == "linear" else None,
+            offset=(means[0][i].mean(dim=0) if offsets is None else offsets[i]) if kind == "linear" else None,
         )
         for i in range(n_systems)
     ]

@@ -81,6 +81,7 @@ def interchange(
 
     Examples
     --------
+    >>> import torch
     >>> eye = LinearMap(torch.eye(2, 3), torch.eye(3, 2), torch.zeros(3))
     >>> interchange(torch.zeros(1, 3), torch.ones(1, 3), eye, eye)
     tensor([[1., 1., 0.]])

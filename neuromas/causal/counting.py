@@ -25,7 +25,7 @@ class MultiObject(CausalModel):
     >>> task = MultiObject()
     >>> trials = task.sample(1, seed=0)
     >>> " ".join(task.vocabulary[token] for token in trials.tokens[0][:4])
-    'B D2 D1 D1'
+    'B D2 D2 D1'
     >>> trials.values[0, 3].tolist()  # demo phase, three objects seen
     [0, 3]
     """

@@ -65,6 +65,8 @@ class CausalModel(ABC):
     """Token that starts every trial."""
     end: int
     """Token that ends every trial."""
+    max_steps: int = 10_000
+    """Longest sequence; one that has not ended by then is taken for a fault of the model."""
 
     @abstractmethod
     def start(self, n_trials: int, generator: np.random.Generator) -> IntArray:
@@ -146,8 +148,16 @@ class CausalModel(ABC):
         n_trials, n_variables = len(state), len(self.variables)
         alive = np.ones(n_trials, dtype=bool)
         lengths = np.zeros(n_trials, dtype=np.int64)
-        tokens, deterministic, values = [], [], []
+        tokens: list[IntArray] = []
+        deterministic: list[BoolArray] = []
+        values: list[IntArray] = []
         while alive.any():
+            if len(tokens) == self.max_steps:
+                raise InvalidInput(
+                    f"task {self.name!r}: {int(alive.sum())} of {n_trials} sequences have not ended after {self.max_steps}"
+                    f" tokens; expected the end token {self.vocabulary[self.end]!r}",
+                    kind="endless",
+                )
             emitted, fixed = self.emit(state, generator)
             state = np.where(alive[:, None], self.transition(state, emitted), state)
             tokens.append(np.where(alive, emitted, PAD))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
@@ -92,6 +92,7 @@ def evaluate(
     oracles: Mapping[str, System] | None = None,
     directions: Iterable[tuple[str, str]] | None = None,
     controls: Sequence[str] = CONTROLS,
+    ran: Collection[str] | None = None,
     n_pairs: int = 1000,
     part: Literal["train", "validation", "test"] = "test",
     seed: int = 0,
@@ -113,6 +114,8 @@ def evaluate(
         By default every ordered pair of sides that the alignment joins, itself included.
     controls : sequence of str
         Out of `CONTROLS`.
+    ran : collection of str, optional
+        Sides that the fit ran, for the column ``access``; by default all that can be run.
     n_pairs : int
         Held-out pairs per direction.
     part : str
@@ -162,7 +165,8 @@ def evaluate(
             direction, part, n_pairs, alignment.subspaces, model, [seed, _EVALUATION, _stream(source_name, target_name)]
         )
         generator = torch.Generator(device=device).manual_seed(seed * 1000 + number)
-        ruler = _Ruler(pairs, runnable[target_name], generator)
+        by_fit = by_name[target_name].system is not None if ran is None else target_name in ran
+        ruler = _Ruler(pairs, runnable[target_name], generator, accessed=by_fit)
         source, target = direction.source.take(pairs.source), direction.target.take(pairs.target)
         for control in controls:
             if control == "none":
@@ -217,11 +221,11 @@ def _random_alignment(alignment: Alignment, sides: Mapping[str, Side], seed: int
 class _Ruler:
     """Measures intervened latents of one direction: behaviour where the target runs, distances always."""
 
-    def __init__(self, pairs: PairSet, target: Side, generator: torch.Generator) -> None:
+    def __init__(self, pairs: PairSet, target: Side, generator: torch.Generator, *, accessed: bool) -> None:
         index = target.indexes[pairs.part]
         values = torch.from_numpy(pairs.values)
         draw, again = index.sample(values, generator), index.sample(values, generator)
-        self.pairs, self.target, self.hit = pairs, target, draw.hit
+        self.pairs, self.target, self.hit, self.accessed = pairs, target, draw.hit, accessed
         # without a match nothing stands in for the latent: such rows count as wrong, and in no distance
         self.cl = torch.where(draw.hit[:, None], draw.latents, 0.0)
         self.means = target.indexes["train"].means()
@@ -247,7 +251,7 @@ class _Ruler:
             method=method,
             source=self.pairs.direction.source.name,
             target=self.target.name,
-            access="yes" if self.target.system is not None and not by_oracle else "no",
+            access="yes" if self.accessed else "no",
             oracle=by_oracle,
             iia=None if right is None else float(right.double().mean()),
             low=low,

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from neuromas.align.side import Side
-from neuromas.evaluate.accuracy import CONTROLS, evaluate, scores_table
+from neuromas.evaluate.accuracy import CONTROLS, scores_table
 from neuromas.files import write_atomically
 from neuromas.fit.fitters import CLMAS, DAS, MAS, Fitter, LatentStitch, Stitch
 from neuromas.fit.result import FitResult
@@ -51,7 +51,7 @@ def jobs(seed: int = 0) -> list[Job]:
         Job("latent-stitch", LatentStitch(max_iterations=1500, **common)),
         Job("das", DAS(RANK, learning_rate=3e-3, max_iterations=300, **common), only_first=True),
         Job("mas", MAS(RANK, learning_rate=3e-3, schedule="cosine", max_iterations=400, **common), runs_both=True),
-        Job("clmas", CLMAS(RANK, epsilon=0.85, learning_rate=3e-3, max_iterations=2500, **common)),
+        Job("clmas", CLMAS(RANK, epsilon=0.85, learning_rate=3e-3, tolerance=2e-3, max_iterations=4000, **common)),
         Job(
             "clmas-linear",
             CLMAS(
@@ -104,10 +104,7 @@ def run_demo(out: str | Path, *, seed: int = 0, console: Console | None = None) 
         result = fits[job.method]
         alone = job.only_first or job.runs_both
         with_controls = job.method == "clmas"
-        evaluations[job.method] = evaluate(
-            result.alignment,
-            result.sides,
-            result.model,
+        evaluations[job.method] = result.evaluate(
             method=job.method,
             oracles=None if alone else {second: oracle},
             controls=CONTROLS if with_controls else (),

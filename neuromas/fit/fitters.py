@@ -88,7 +88,6 @@ class Fitter:
     """
 
     method: ClassVar[Literal["das", "mas", "clmas", "stitch", "latent-stitch"]]
-    n_systems: ClassVar[str] = "at least 2"
 
     def __init__(self, rank: int | Mapping[str, int] | None = 16, **options: Any) -> None:
         if rank is not None:
@@ -174,6 +173,7 @@ class Fitter:
             config=config,
             inputs=ready.inputs,
             variables=sides[0].variables,
+            ran=tuple(dict.fromkeys(term.direction.target.name for term in plan.terms if term.behaviour)),
             status=status,  # type: ignore[arg-type]
             iterations=iterations,
             best_iteration=best,
@@ -275,6 +275,7 @@ class Fitter:
                 drawn[part].append(pairs)
         sides = {side.name: side for term in terms for side in (term.direction.source, term.direction.target)}
         known = "".join([config.model_dump_json(), *(one.model_dump_json() for one in inputs)])
+        known += "".join(_pairs_hash(pairs) for pairs in drawn["train"])  # so that another causal model is another fit
         for one in inputs:
             if one.weights_sha256 is None and one.content_sha256 is None and one.name in sides:
                 known += _content(sides[one.name])  # never saved, so nothing else tells it from one of the same name
@@ -290,8 +291,11 @@ class Fitter:
     def start(self, ready: Prepared) -> dict[str, TrainableMap]:
         """The maps that iterations begin with, random or in closed form, by side; on the CPU."""
         config, sides, subspaces = self.config, ready.taking_part, ready.plan.subspaces
+        offsets = None
+        if config.map == "linear":
+            everything = Subspace("full", sides[0].variables, 0, 1)
+            offsets = [means.mean(dim=0) for means in _shared_means(sides, everything)]
         if config.init == "random":
-            offsets = [side.indexes["train"].means().latents.mean(dim=0).cpu() for side in sides]
             made = random_maps(
                 [side.n_units for side in sides],
                 subspaces,
@@ -304,7 +308,13 @@ class Fitter:
         else:
             means = [_shared_means(sides, subspace) for subspace in subspaces]
             made = closed_form_maps(
-                means, subspaces, config.map, config.rotation, learn_scale=config.learn_scale, seed=config.seed
+                means,
+                subspaces,
+                config.map,
+                config.rotation,
+                offsets=offsets,
+                learn_scale=config.learn_scale,
+                seed=config.seed,
             )
         return {side.name: one for side, one in zip(sides, made, strict=True)}
 
@@ -502,6 +512,13 @@ def count_misses(pairs: PairSet) -> Misses:
         resampled=pairs.resampled,
         values=dict(missing.most_common()),
     )
+
+
+def _pairs_hash(pairs: PairSet) -> str:
+    parts: list[np.ndarray] = [pairs.source, pairs.target, pairs.values]
+    if pairs.continuation is not None:
+        parts += [pairs.continuation.tokens, pairs.continuation.deterministic]
+    return sha256_bytes(b"".join(np.ascontiguousarray(part).tobytes() for part in parts))
 
 
 def _finished(folder: Path, plan: Plan) -> FitResult | None:

@@ -32,7 +32,7 @@ from neuromas.schema import FitConfig, Validation
 from neuromas.systems.training import read_safetensors
 
 CHECKPOINT = "checkpoint.safetensors"
-_DRAWS = 7919  # separates the stream of counterfactual latents from that of batches
+_DRAWS, _BATCHES = 7919, 7907  # separate the streams of counterfactual latents, of batches, and of pairs
 
 
 @dataclass(frozen=True)
@@ -241,7 +241,7 @@ def _batch_rows(n_pairs: int, batch_size: int, seed: int, number: int, iteration
     size = min(batch_size, n_pairs)
     per_epoch = n_pairs // size
     epoch, position = divmod(iteration, per_epoch)
-    order = np.random.default_rng([seed, number, epoch]).permutation(n_pairs)
+    order = np.random.default_rng([seed, _BATCHES, number, epoch]).permutation(n_pairs)
     return order[position * size : (position + 1) * size]
 
 

@@ -50,7 +50,8 @@ class FitResult:
         oracles : mapping of name to System, optional
             Live copies of systems that the fit only read.
         **options
-            ``directions``, ``controls``, ``n_pairs``, ``part``, ``seed``.
+            ``method``, ``directions``, ``controls``, ``n_pairs``, ``part``, ``seed``. By default every direction; a
+            stitch only between systems, since nothing was stitched from a system into itself.
 
         Raises
         ------
@@ -62,9 +63,13 @@ class FitResult:
                 "this result was loaded without its systems; evaluate it with `neuromas evaluate DIR`, or rebuild the sides",
                 kind="no_sides",
             )
-        return evaluate(
-            self.alignment, self.sides, self.model, method=self.report.config.method, oracles=oracles, **options
-        )
+        names = [side.name for side in self.sides if side.name in self.alignment.maps]
+        if self.alignment.replace:
+            options.setdefault(
+                "directions", [(source, target) for target in names for source in names if source != target]
+            )
+        options = {"method": self.report.config.method, "ran": self.report.ran, **options}
+        return evaluate(self.alignment, self.sides, self.model, oracles=oracles, **options)
 
     def save(self, folder: str | Path) -> None:
         """Write the files; ``result.json`` last, so that a folder that has it is whole."""

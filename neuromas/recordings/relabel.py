@@ -49,6 +49,8 @@ def relabelled(
     fixed: set[float] = set()  # codes here whose canonical number the mapping gives
     mapped: set[float] = set()  # codes here that the mapping mentions
     for canonical, here in renames.items():
+        if spec.meanings is None and isinstance(canonical, str) and canonical.lstrip("-").isdigit():
+            canonical = int(canonical)  # a mapping that came as JSON, whose keys are always text
         for value in here if isinstance(here, (list, tuple, set)) else [here]:
             try:
                 code = spec.code(value)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from neuromas.causal.model import PAD, Sequences
+from neuromas.errors import InvalidInput
 from neuromas.schema import SystemConfig
 
 
@@ -82,7 +83,7 @@ class System(ABC):
     """A network that can be recorded and resumed. It is frozen: nothing here changes its weights."""
 
     config: SystemConfig
-    device: torch.device
+    device: torch.device = torch.device("cpu")
 
     @property
     def name(self) -> str:
@@ -138,8 +139,18 @@ class System(ABC):
         return None
 
     def to(self, device: str | torch.device) -> System:
-        """Move the weights; returns self."""
-        raise TypeError(f"{type(self).__name__} cannot be moved to {device}")
+        """Move the weights; returns self. A system that never moves need not override this.
+
+        Raises
+        ------
+        InvalidInput
+            The system cannot be moved there.
+        """
+        if torch.device(device) != self.device:
+            raise InvalidInput(
+                f"{type(self).__name__} lies on {self.device} and cannot be moved to {device}", kind="no_device"
+            )
+        return self
 
     @torch.no_grad()
     def trial_accuracy(self, trials: Sequences, batch_size: int = 1000) -> float:

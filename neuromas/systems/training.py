@@ -280,6 +280,11 @@ def load_system(path: str | Path, device: str = "cpu") -> System:
             kind="unknown_system",
         )
     config = SystemConfig.parse((folder / CONFIG).read_text(), str(folder / CONFIG))
+    if config.kind not in SYSTEMS:
+        raise NotFound(
+            f"{folder / CONFIG} says kind {config.kind!r}; kinds that can be loaded: {', '.join(sorted(SYSTEMS))}",
+            kind="unknown_system",
+        )
     if not (folder / WEIGHTS).is_file():
         raise Corrupt(f"{folder} has no {WEIGHTS}", kind="missing_weights")
     weights, _ = read_safetensors(folder / WEIGHTS)

@@ -10,9 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from neuromas.align.alignment import Alignment, TrainableMap, component_mask, lay_out, random_maps
+from neuromas.align.alignment import (
+    Alignment,
+    TrainableMap,
+    closed_form_maps,
+    component_mask,
+    lay_out,
+    random_maps,
+)
 from neuromas.align.interchange import LinearMap
-from neuromas.align.rotation import ROTATIONS, random_columns
+from neuromas.align.rotation import ROTATIONS, orthonormalise, random_columns
 from neuromas.errors import Corrupt, InvalidInput, NotFound
 
 
@@ -169,3 +176,22 @@ def test_safetensors_files_that_are_no_alignment(tmp_path, metadata):
     with pytest.raises(Corrupt) as caught:
         Alignment.load(tmp_path / "a.safetensors")
     assert caught.value.kind == "not_an_alignment"
+
+
+@pytest.mark.parametrize("ranks", [{"full": 2, "count": 2}, {"count+count": 2}, {"count": 1, "phase+count": 2}])
+def test_a_variable_belongs_to_one_subspace(ranks):
+    with pytest.raises(InvalidInput, match="disjoint"):
+        lay_out(ranks)
+
+
+def test_the_closed_form_over_two_subspaces_fits_one_scale():
+    generator = torch.Generator().manual_seed(3)
+    turn = orthonormalise(torch.randn(9, 9, generator=generator))
+    first, second = torch.randn(7, 9, generator=generator), torch.randn(5, 9, generator=generator)
+    blocks = lay_out({"phase": 2, "count": 3})
+    # the second system is the first one, turned and three times as large
+    means = [[first, 3 * first @ turn], [second, 3 * second @ turn]]
+    maps = [one() for one in closed_form_maps(means, blocks, "orthogonal", "gram-schmidt")]
+    there, here = maps[1].components(3 * first @ turn), maps[0].components(first)
+    torch.testing.assert_close(there, here, atol=1e-4, rtol=1e-4)
+    assert maps[1].forward.norm(dim=1)[0].item() == pytest.approx(1 / 3, rel=1e-4)

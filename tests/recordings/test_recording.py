@@ -415,3 +415,10 @@ def test_a_foreign_dataset():
     assert recording.values(["phase", "count"]).tolist() == [[2, 1], [4, 2], [2, 3]]
     with pytest.raises(InvalidDocument, match="expected a variable 'activity' with dims"):
         Recording.from_dataset(dataset.rename(activity="rates"), name="foreign")
+
+
+def test_a_mapping_from_json_keeps_numbers_numbers():
+    recording = Recording.from_arrays(np.zeros((3, 1)), {"n_seen": [2, 4, 6]}, name="a")
+    same = recording.relabel(json.loads('{"count": {"name": "n_seen", "values": {"1": 2, "2": 4, "3": 6}}}'))
+    assert same.manifest.variable("count").type == "integer"
+    assert same.values(["count"])[:, 0].tolist() == [1, 2, 3]
