@@ -91,7 +91,7 @@ def run_demo(out: str | Path, *, seed: int = 0, console: Console | None = None) 
     second = brain.manifest.name
     console.print(
         f"[b]{first.name}[/b] is a network that can be run. [b]{second}[/b] is a recording: {brain.n_samples} samples x"
-        f" {brain.n_units} units, access '{brain.manifest.access}'. No fit runs it, except MAS and DAS, which are the bound."
+        f" {brain.n_units} units, access '{brain.manifest.access}'. No fit runs it, except MAS, which is the bound."
     )
     scores: list[DirectionScore] = []
     fits: dict[str, FitResult] = {}
@@ -138,8 +138,8 @@ def _fit(job: Job, systems: list[System | Recording], folder: Path, console: Con
 def summary(scores: list[DirectionScore], first: str, second: str) -> Table:
     """The table that the demo prints: IIA of every method in each direction."""
     table = Table(title="IIA on held-out pairs", title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-    for name in ("method", "0→1", "95 % interval", "1→0", "0→0", "1→1", f"{second} in the fit"):
-        table.add_column(name, justify="left" if name in ("method", f"{second} in the fit") else "right", no_wrap=True)
+    for name in ("method", "0→1", "95 % interval", "1→0", "0→0", "1→1", f"{second} (fit)"):
+        table.add_column(name, justify="left" if name in ("method", f"{second} (fit)") else "right", no_wrap=True)
     cells = {(score.method, score.source, score.target): score for score in scores}
     for method in dict.fromkeys(score.method for score in scores):
         found = [
