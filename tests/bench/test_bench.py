@@ -1,0 +1,55 @@
+"""The benchmarks run, and count the work they compare with as one would by hand; what they measure is never a test."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+from neuromas.bench import measure
+from neuromas.bench.fit import bench_fit, bench_pairs, continuation_flops
+from neuromas.schema import SystemConfig
+
+
+def test_the_work_of_a_continuation_is_counted_by_hand():
+    config = SystemConfig(name="toy", task="toy", vocabulary=("a", "b"), n_units=3, n_hidden=5)
+    # two sequences of 1 and 4 tokens: 5 readouts of 3 x 5 and 5 x 2, 3 cell steps of 3 x 9; twice: forward and gradient
+    readouts, steps = 5 * 2 * (3 * 5 + 5 * 2), 3 * 2 * (3 * 9)
+    assert continuation_flops(config, np.array([1, 4])) == 2 * (readouts + steps)
+
+
+@pytest.fixture
+def _quick(monkeypatch):
+    once = measure.paired
+    monkeypatch.setattr(
+        "neuromas.bench.fit.paired", lambda work, reference: once(work, reference, repeats=1, warm_up=0)
+    )
+
+
+@pytest.mark.usefixtures("_quick")
+def test_every_benchmark_gives_rows():
+    rows = [*bench_fit(batch_size=4), *bench_pairs(n_pairs=20)]
+    assert [row.unit for row in rows] == ["GFLOP/s", "GFLOP", "ms", "GFLOP/s", "GFLOP", "ms", "s"]
+    assert all(np.isfinite(row.value) and row.value > 0 for row in rows)
+    for row in rows:
+        if row.target is not None:
+            assert row.met == ((row.value if row.ratio is None else row.ratio) <= row.target)
+
+
+def test_the_ratio_is_that_of_the_times(monkeypatch):
+    clock = iter(np.cumsum([0, 2, 0, 1, 0, 3, 0, 1]).tolist())  # work 2 s, reference 1 s; then 3 s and 1 s
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: next(clock))
+    ours, theirs, ratio = measure.paired(lambda: None, lambda: None, repeats=1, warm_up=1)
+    assert (ours, theirs, ratio) == (3, 1, 3)
+
+
+def test_rows_can_be_had_as_json(tmp_path):
+    from neuromas.cli import app
+
+    path = tmp_path / "rows.json"
+    found = CliRunner().invoke(app, ["bench", "pairs", "--json", str(path)])
+    assert found.exit_code == 0, found.output
+    (row,) = json.loads(path.read_text())
+    assert set(row) == {"name", "value", "unit", "against", "ratio", "target", "met"}
