@@ -67,6 +67,8 @@ class CausalModel(ABC):
     """Token that ends every trial."""
     max_steps: int = 10_000
     """Longest sequence; one that has not ended by then is taken for a fault of the model."""
+    options: str = ""
+    """How this instance departs from the task of its name, e.g. ``void=0.2``; kept with what is trained on it."""
 
     @abstractmethod
     def start(self, n_trials: int, generator: np.random.Generator) -> IntArray:
