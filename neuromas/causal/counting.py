@@ -62,7 +62,7 @@ class Counting(CausalModel):
         `void` is no probability below 1, or `hold_out` no proper subset of 1..20.
     """
 
-    vocabulary = ("B", "D1", "D2", "D3", "T", "R", "E")
+    vocabulary: tuple[str, ...] = ("B", "D1", "D2", "D3", "T", "R", "E")
     variables = _variables(MAX_QUANTITY)
     begin, trigger, response, end = 0, 4, 5, 6
     demos: tuple[int, ...] = (1, 2, 3)
@@ -153,9 +153,9 @@ class MultiObject(Counting):
     With void tokens, as transformers are trained:
 
     >>> task = MultiObject(void=0.2)
-    >>> trials = task.sample(1, seed=8)
+    >>> trials = task.sample(1, seed=233)
     >>> " ".join(task.vocabulary[token] for token in trials.tokens[0])
-    'B D3 V D1 D3 V T R R R E'
+    'B D1 D3 V V T R R E'
     """
 
     name = "multi-object"
@@ -170,7 +170,7 @@ class SameObject(Counting):
     Examples
     --------
     >>> task = SameObject()
-    >>> trials = task.sample(1, seed=8)
+    >>> trials = task.sample(1, seed=11)
     >>> " ".join(task.vocabulary[token] for token in trials.tokens[0])
     'B C C C T C C C E'
     >>> [task.variables[0].label(phase) for phase, count in trials.values[0, [3, 5]]]

@@ -10,14 +10,17 @@ from scipy import stats
 
 from neuromas.causal.counterfactual import Candidates, draw_pairs
 from neuromas.causal.counting import MultiObject
+from neuromas.causal.model import TASKS, CausalModel, get_task
 from neuromas.errors import InvalidInput
 
 TASK = MultiObject()
 
 
-def of_trials(n_trials: int, seed: int) -> tuple[Candidates, dict[int, tuple[int, ...]], dict[int, int]]:
+def of_trials(
+    n_trials: int, seed: int, task: CausalModel = TASK
+) -> tuple[Candidates, dict[int, tuple[int, ...]], dict[int, int]]:
     """Candidates of sampled trials; values and trial of every row number, kept apart from them."""
-    trials = TASK.sample(n_trials, seed)
+    trials = task.sample(n_trials, seed)
     trial, step = np.nonzero(trials.eligible)
     rows = np.random.default_rng(seed).permutation(10 * len(trial))[: len(trial)]  # row numbers in no order
     values = trials.values[trial, step].astype(float)
@@ -25,19 +28,72 @@ def of_trials(n_trials: int, seed: int) -> tuple[Candidates, dict[int, tuple[int
     return Candidates.from_samples(rows, trial, values), known, dict(zip(rows.tolist(), trial.tolist(), strict=True))
 
 
-@settings(max_examples=30, deadline=None)
+@pytest.mark.parametrize("name", TASKS)
+@settings(max_examples=15, deadline=None)
 @given(st.integers(0, 1000), st.sampled_from([[0], [1], [0, 1]]))
-def test_expected_values_are_the_sources_columns_in_the_target(seed, columns):
-    source, of_source, _ = of_trials(12, seed)
-    target, of_target, _ = of_trials(9, seed + 1)
-    pairs = draw_pairs(source, target, columns, 50, model=TASK, seed=seed)
+def test_expected_values_are_the_sources_columns_in_the_target(name, seed, columns):
+    task = get_task(name)
+    source, of_source, _ = of_trials(20, seed, task)
+    target, of_target, _ = of_trials(20, seed + 1, task)
+    pairs = draw_pairs(source, target, columns, 50, model=task, seed=seed)
     assert len(pairs) == 50
     for row in range(50):
         expected = list(of_target[int(pairs.target[row])])
         for column in columns:
             expected[column] = of_source[int(pairs.source[row])][column]
         assert pairs.values[row].tolist() == expected
-    assert TASK.possible(pairs.values.astype(int)).all()
+    assert task.possible(pairs.values.astype(int)).all()
+    for row in range(50):  # the counterfactual tokens lead from V* to the end
+        state = task.intervene(pairs.values[row][None].astype(int), np.random.default_rng(0))
+        for step in range(pairs.continuation.lengths[row]):
+            state = task.transition(state, pairs.continuation.tokens[row, step][None])
+            assert state[0, :2].tolist() == pairs.continuation.values[row, step].tolist()
+        assert pairs.continuation.tokens[row, pairs.continuation.lengths[row] - 1] == task.end
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_one_variable_goes_wherever_eligible_steps_ever_hold_it(name):
+    """`count` alone crosses the phases: pairs reach combinations that occur, and no others."""
+    task = get_task(name)
+    candidates, known, _ = of_trials(3000, 0, task)
+    for column in (0, 1):
+        pairs = draw_pairs(candidates, candidates, [column], 3000, model=task, seed=1)
+        assert {tuple(values) for values in pairs.values.astype(int).tolist()} <= set(known.values())
+        kept = 1 - column
+        crossing = [
+            known[source][kept] != known[target][kept]
+            for source, target in zip(pairs.source.tolist(), pairs.target.tolist(), strict=True)
+        ]
+        assert np.mean(crossing) > 0.05
+        # in arithmetic every combination occurs; elsewhere some are impossible, and drawn again
+        assert (pairs.resampled == 0) == (name == "arithmetic")
+
+
+@pytest.mark.parametrize(
+    ("name", "source", "target", "column", "wanted"),
+    [
+        ("same-object", [(0, 20), (0, 5)], (1, 3), 1, (1, 5)),  # no 20 responses are left after the first
+        ("same-object", [(1, 0), (1, 3)], (0, 7), 1, (0, 3)),  # no demo phase without an object
+        ("modulo", [(0, 7), (0, 3), (0, 2)], (1, 0), 1, (1, 2)),  # 3 at most, less the first
+        ("modulo", [(1, 2), (0, 1)], (0, 20), 0, (0, 20)),
+        ("rounding", [(1, 0), (1, 20)], (0, 4), 1, (0, 20)),
+        ("rounding", [(0, 20), (0, 20)], (1, 5), 1, (1, 20)),  # 20 objects call for 21 responses
+        ("arithmetic", [(9, 0), (9, 10), (9, 4)], (2, 3), 1, (2, 4)),  # after a comma, 1 to 9 operations are left
+        ("arithmetic", [(21, 1), (20, 1)], (2, 3), 0, (20, 3)),
+    ],
+)
+def test_impossible_values_of_a_task_are_drawn_again(name, source, target, column, wanted):
+    given_away = np.array(source, dtype=float)
+    sources = Candidates.from_samples(np.arange(len(source)), np.arange(len(source)), given_away)
+    targets = Candidates.from_samples(np.arange(1), np.arange(1), np.array([target], dtype=float))
+    pairs = draw_pairs(sources, targets, [column], 400, model=get_task(name), seed=0)
+    assert set(map(tuple, pairs.values.tolist())) == {wanted}
+    possible = np.mean([row[column] == wanted[column] for row in source])
+    if possible == 1:
+        assert pairs.resampled == 0
+    else:
+        low, high = stats.nbinom(400, possible).ppf([1e-5, 1 - 1e-5])
+        assert low < pairs.resampled < high
 
 
 def test_continuations_start_from_the_expected_values():
