@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from neuromas.index.index import CLIndex as CLIndex
     from neuromas.index.query import ANY as ANY
     from neuromas.index.query import between as between
+    from neuromas.measures.comparison import MeasureResult as MeasureResult
+    from neuromas.measures.comparison import compare as compare
     from neuromas.recordings.recording import Recording as Recording
     from neuromas.recordings.split import split_by_trial as split_by_trial
     from neuromas.recordings.store import RecordingStore as RecordingStore
@@ -39,6 +41,7 @@ _PUBLIC = {
     "fit.result": ("FitResult",),
     "index.index": ("CLIndex",),
     "index.query": ("ANY", "between"),
+    "measures.comparison": ("MeasureResult", "compare"),
     "recordings.recording": ("Recording",),
     "recordings.split": ("split_by_trial",),
     "recordings.store": ("RecordingStore", "resolve_store", "shipped_store"),

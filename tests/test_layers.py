@@ -39,6 +39,7 @@ MODULES = {
     "causal": ("model", "counting", "arithmetic", "counterfactual"),
     "systems": ("system", "recurrent", "transformer", "huggingface", "training", "capture"),
     "align": ("rotation", "interchange", "closed_form", "alignment", "side"),
+    "measures": ("check", "rsa", "cka", "registry", "samples", "comparison"),
     "evaluate": ("inference", "divergence", "accuracy"),
     "fit": ("objective", "result", "loop", "fitters", "request"),
     "report": ("figures", "page"),

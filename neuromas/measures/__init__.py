@@ -1,0 +1,1 @@
+"""Measures: how alike two systems' activity is, told without an intervention."""
