@@ -610,6 +610,57 @@ def evaluate(
     _output().print(_text(f"wrote {folder / 'evaluation.json'}, {folder / 'iia.csv'}"), soft_wrap=True)
 
 
+@app.command(rich_help_panel=_ALIGNMENT)
+def compare(
+    x: Annotated[str, typer.Argument(metavar="SET/RECORDING")],
+    y: Annotated[str, typer.Argument(metavar="SET/RECORDING", help="Of the same trials.")],
+    measure: Annotated[str, typer.Option("--measure", metavar="NAME", help="rsa or cka.")] = "rsa",
+    samples: Annotated[int, typer.Option("--samples", min=3, help="Samples drawn for one value.")] = 1000,
+    resamples: Annotated[int, typer.Option("--resamples", min=1, help="How often they are drawn anew.")] = 10,
+    seed: Seed = 0,
+    units: Annotated[
+        list[str] | None,
+        typer.Option("--units", metavar="NAME=A,B,…", help="Units to take of a recording. Repeatable."),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="KEY=VALUE", help="Setting of the measure. Repeatable."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--json", metavar="FILE", help="Also write the result as JSON.", show_default=False)
+    ] = None,
+    store: StorePath = None,
+) -> None:
+    """Compare two recordings of the same trials by a measure of similarity; nothing is run."""
+    from dataclasses import asdict
+
+    from neuromas.files import write_atomically
+    from neuromas.measures.comparison import compare as compare_recordings
+    from neuromas.measures.registry import get_measure
+
+    settings = {key.replace("-", "_"): _as_json(value) for key, value in _pairs("--option", option or []).items()}
+    settings = get_measure(measure).settled(settings)
+    taken = {name: _listed(listed) or [] for name, listed in _pairs("--units", units or []).items()}
+    held = _existing_store(store)
+    result = compare_recordings(
+        held.get(x), held.get(y), measure, n_samples=samples, n_resamples=resamples, seed=seed, units=taken, **settings
+    )
+    table = _table("measure", "mean >", "lowest >", "highest >", "resamples >", "samples >", "options")
+    numbers = (_number(value) for value in (result.mean, result.low, result.high))
+    told = ", ".join(f"{key} {str(value).lower()}" for key, value in result.options.items())
+    _row(table, measure, *numbers, result.n_resamples, f"{result.n_samples:,} of {result.n_usable:,}", told)
+    _show_table(table)
+    left_out = {"with an end token": result.n_ended, "incomplete": result.n_incomplete}
+    why = ", ".join(f"{count:,} {reason}" for reason, count in left_out.items() if count) or "none"
+    _tell(f"{result.n_shared:,} shared samples, matched by {', '.join(result.matched_by)}; left out: {why}.", "dim")
+    for name, count in zip(result.recordings, result.n_constant_units, strict=True):
+        if count:
+            _tell(f"{name}: {count:,} units are constant over the samples drawn.", "dim")
+    if out is not None:
+        document = asdict(result) | {"mean": result.mean, "low": result.low, "high": result.high}
+        write_atomically(out, json.dumps(document, indent=2) + "\n")
+
+
 # ------------------------------------------------------------------------------------------------------- words into values
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ from hypothesis import strategies as st
 from scipy.stats import special_ortho_group
 
 from neuromas.errors import InvalidInput, NotFound
-from neuromas.measures.registry import INVARIANCES, MEASURES, Measure, get_measure
+from neuromas.measures.registry import INVARIANCES, MEASURES, Measure, get_measure, measures_table
+
+PAGE = Path(__file__).parents[2] / "docs" / "measures.md"
 
 
 def planted(n_samples: int, n_units: int, seed: int) -> np.ndarray:
@@ -114,3 +117,9 @@ def test_options(measure: Measure):
         for wrong in ("no such", 1, None, []):
             with pytest.raises(InvalidInput, match=f"{name} is one of .*, got"):
                 measure.settled({name: wrong})
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason="docs/ is not part of this copy")
+def test_the_page_holds_the_table_of_the_registry():
+    table = "".join(line for line in PAGE.read_text(encoding="utf-8").splitlines(keepends=True) if line.startswith("|"))
+    assert table == measures_table(), f"{PAGE} is out of date: paste what measures_table() returns"
