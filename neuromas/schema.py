@@ -260,12 +260,12 @@ class SystemConfig(Document):
 
     format_version: Literal[1] = 1
     kind: str = "gru"
-    """Which class the weights belong to; ``gru`` is the one that can be saved and loaded."""
+    """Which class the weights belong to, by its name in ``SYSTEMS`` where it can be saved and loaded: ``gru``, ``lstm``."""
     name: Name
     task: str
     vocabulary: tuple[str, ...]
     n_units: int = Field(default=128, gt=0)
-    """Width of the latent."""
+    """Width of the latent; of h and c together for an LSTM."""
     n_hidden: int = Field(default=512, gt=0)
     """Width of the readout's hidden layer."""
     dropout: float = Field(default=0.5, ge=0, lt=1)

@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from neuromas.causal.model import PAD, Sequences
 from neuromas.errors import InvalidInput
@@ -169,6 +169,52 @@ class System(ABC):
         return torch.cat(right).double().mean().item()
 
 
+class Trained(System):
+    """A system made from a network that `train` trains and `load_system` loads.
+
+    A subclass sets ``network``, and derives in ``_prepare`` what it needs of the weights.
+
+    Parameters
+    ----------
+    config : SystemConfig
+    weights : dict of str to Tensor
+        State of a ``network``.
+    device : str or torch.device
+    """
+
+    network: type[nn.Module]
+    """The trainable module. Made from a `SystemConfig`, it gives the logits (n_trials, n_steps, n_tokens) of the token after
+    each of its tokens (n_trials, n_steps)."""
+
+    def __init__(self, config: SystemConfig, weights: dict[str, Tensor], device: str | torch.device = "cpu") -> None:
+        self.config = config
+        self.device = torch.device(device)
+        self._network = self.network(config).to(self.device)
+        self._network.load_state_dict(weights)
+        self._network.eval().requires_grad_(False)
+        self._prepare()
+
+    @classmethod
+    def readout_width(cls, n_units: int) -> int:
+        """Width of the readout's hidden layer where the latent has `n_units`: four times the hidden state's (paper A.1)."""
+        return 4 * n_units
+
+    @property
+    def weights(self) -> dict[str, Tensor]:
+        """State of the network, as saved."""
+        return self._network.state_dict()
+
+    def to(self, device: str | torch.device) -> Self:
+        self.device = torch.device(device)
+        self._network.to(self.device)
+        self._prepare()
+        return self
+
+    @abstractmethod
+    def _prepare(self) -> None:
+        """Called when weights were loaded or moved."""
+
+
 def all_right(logits: Tensor, continuation: Packed, n_pairs: int) -> Tensor:
     """Whether every deterministic token of a continuation is the argmax.
 
@@ -188,4 +234,4 @@ def all_right(logits: Tensor, continuation: Packed, n_pairs: int) -> Tensor:
     return missed == 0
 
 
-__all__ = ["PAD", "Context", "Packed", "System", "all_right"]
+__all__ = ["PAD", "Context", "Packed", "System", "Trained", "all_right"]

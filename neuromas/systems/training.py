@@ -1,4 +1,4 @@
-"""Training of recurrent networks on a task, and their files (paper A.1; method: training details)."""
+"""Training of networks on a task, and their files (paper A.1; method: training details)."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from neuromas.causal.model import PAD, CausalModel, get_task
 from neuromas.errors import Corrupt, InvalidInput, NotFound
 from neuromas.files import sha256_bytes, write_atomically
 from neuromas.schema import Provenance, SystemConfig
-from neuromas.systems.recurrent import GRU, GRUNetwork
-from neuromas.systems.system import System
+from neuromas.systems.recurrent import GRU, LSTM
+from neuromas.systems.system import System, Trained
 
 CONFIG, WEIGHTS, CHECKPOINT = "config.json", "weights.safetensors", "checkpoint.safetensors"
-SYSTEMS = {"gru": GRU}
-"""Kinds of system that can be trained, by the name the command line uses."""
+SYSTEMS: dict[str, type[Trained]] = {"gru": GRU, "lstm": LSTM}
+"""Kinds of system that can be trained and loaded, by the name the command line uses; each knows its trainable network."""
 
 SHIPPED = Path(__file__).parent / "shipped"
 """Folder of the trained systems that travel with the package."""
@@ -81,13 +81,14 @@ def train(
     out : path-like
         Folder for ``config.json``, ``weights.safetensors`` and, until done, ``checkpoint.safetensors``.
     kind : str
-        ``"gru"``.
+        ``"gru"`` or ``"lstm"``, see `SYSTEMS`.
     seed : int
         Of weights, batches, dropout.
     name : str, optional
         The system's name; by default kind and seed, e.g. ``gru-0``.
     n_units : int
-        Width of latent and embedding; the readout's hidden layer is four times as wide.
+        Width of the latent: of a GRU's hidden state, or of an LSTM's h and c together. Embedding and hidden state are equally
+        wide (64 for an LSTM by default), the readout's hidden layer is four times as wide.
     target_accuracy : float
         Stop once two validations in a row reach this trial accuracy on held-out trials.
     min_iterations : int
@@ -107,19 +108,21 @@ def train(
     NotFound
         Unknown task or kind.
     InvalidInput
-        `out` holds another network's checkpoint or weights.
+        `out` holds another network's checkpoint or weights; `n_units` is odd for an LSTM.
     """
     model = get_task(task) if isinstance(task, str) else task
     if kind not in SYSTEMS:
         raise NotFound(f"no system kind {kind!r}; known kinds: {', '.join(sorted(SYSTEMS))}", kind="unknown_system")
     out = Path(out)
     config = SystemConfig(
+        kind=kind,
         name=name or f"{kind}-{seed}",
         task=model.name,
         vocabulary=model.vocabulary,
         n_units=n_units,
-        n_hidden=4 * n_units,
+        n_hidden=SYSTEMS[kind].readout_width(n_units),
         seed=seed,
+        provenance=Provenance(notes=f"task options: {model.options}" if model.options else ""),
     )
     if (out / CONFIG).exists():
         finished = load_system(out, device=device)
@@ -128,7 +131,7 @@ def train(
         return finished
 
     torch.manual_seed(seed)
-    network = GRUNetwork(config).to(device)
+    network = SYSTEMS[kind].network(config).to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=MAX_RATE)
     start, streak = _restore(out, config, network, optimiser)
     held_out = model.sample(n_held_out, np.random.default_rng([seed, _HELD_OUT_STREAM]))
@@ -139,14 +142,14 @@ def train(
             break
         loss = _update(network, optimiser, model, seed, iteration, device)
         if (iteration + 1) % validate_every == 0 or iteration + 1 == max_iterations:
-            accuracy = GRU(config, network.state_dict(), device).trial_accuracy(held_out)
+            accuracy = SYSTEMS[kind](config, network.state_dict(), device).trial_accuracy(held_out)
             streak = streak + 1 if accuracy >= target_accuracy else 0
             _checkpoint(out, config, network, optimiser, iteration + 1, streak)
         if progress is not None:
             progress(iteration + 1, loss, accuracy)
     else:
         iteration = max_iterations
-    frozen = GRU(config, network.state_dict(), device)
+    frozen = SYSTEMS[kind](config, network.state_dict(), device)
     frozen.config = config.model_copy(
         update={
             "iterations": iteration,
@@ -156,6 +159,7 @@ def train(
                 seed=seed,
                 created=now(),
                 versions=versions(),
+                notes=config.provenance.notes,
             ),
         }
     )
@@ -165,7 +169,7 @@ def train(
 
 
 def _update(
-    network: GRUNetwork, optimiser: torch.optim.Optimizer, model: CausalModel, seed: int, iteration: int, device: str
+    network: nn.Module, optimiser: torch.optim.Optimizer, model: CausalModel, seed: int, iteration: int, device: str
 ) -> float:
     for group in optimiser.param_groups:
         group["lr"] = learning_rate(iteration)
@@ -185,11 +189,12 @@ def _update(
 
 
 def _identity(config: SystemConfig) -> dict[str, object]:
-    return config.model_dump(include={"kind", "name", "task", "vocabulary", "n_units", "n_hidden", "dropout", "seed"})
+    named = config.model_dump(include={"kind", "name", "task", "vocabulary", "n_units", "n_hidden", "dropout", "seed"})
+    return {**named, "notes": config.provenance.notes} if config.provenance.notes else named
 
 
 def _checkpoint(
-    out: Path, config: SystemConfig, network: GRUNetwork, optimiser: torch.optim.Optimizer, iteration: int, streak: int
+    out: Path, config: SystemConfig, network: nn.Module, optimiser: torch.optim.Optimizer, iteration: int, streak: int
 ) -> None:
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
     for key, parameter in network.named_parameters():
@@ -199,7 +204,7 @@ def _checkpoint(
     write_atomically(out / CHECKPOINT, save_safetensors(tensors, described))
 
 
-def _restore(out: Path, config: SystemConfig, network: GRUNetwork, optimiser: torch.optim.Optimizer) -> tuple[int, int]:
+def _restore(out: Path, config: SystemConfig, network: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, int]:
     path = out / CHECKPOINT
     if not path.exists():
         return 0, 0
@@ -234,7 +239,7 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     return tensors, header.get("__metadata__") or {}
 
 
-def save_system(system: GRU, folder: str | Path) -> None:
+def save_system(system: Trained, folder: str | Path) -> None:
     """Write weights, then the config that names their hash; each file whole or absent."""
     folder = Path(folder)
     weights = save_safetensors({key: value.contiguous().cpu() for key, value in system.weights.items()})

@@ -1,4 +1,4 @@
-"""The GRU written out by hand against torch.nn.GRU and autograd."""
+"""GRU and LSTM written out by hand against torch.nn.GRU, torch.nn.LSTM and autograd."""
 
 from __future__ import annotations
 
@@ -10,23 +10,40 @@ from hypothesis import strategies as st
 
 from neuromas.causal.model import PAD
 from neuromas.schema import SystemConfig
-from neuromas.systems.recurrent import GRU, GRUNetwork
+from neuromas.systems.recurrent import LSTMNetwork, Recurrent, RecurrentNetwork
 from neuromas.systems.system import Packed
+from neuromas.systems.training import SYSTEMS
+
+KINDS = [name for name, system in SYSTEMS.items() if issubclass(system, Recurrent)]
+pytestmark = pytest.mark.parametrize("kind", KINDS)
 
 
-def make(n_units: int = 5, seed: int = 0, double: bool = True) -> tuple[GRU, GRUNetwork]:
-    config = SystemConfig(name="tiny", task="multi-object", vocabulary=tuple("BDTRE"), n_units=n_units, n_hidden=7)
+def make(kind: str, n_units: int = 6, seed: int = 0, double: bool = True) -> tuple[Recurrent, RecurrentNetwork]:
+    config = SystemConfig(
+        kind=kind, name="tiny", task="multi-object", vocabulary=tuple("BDTRE"), n_units=n_units, n_hidden=7
+    )
     torch.manual_seed(seed)
-    network = GRUNetwork(config)
+    network = SYSTEMS[kind].network(config)
     with torch.no_grad():  # larger weights than the default: saturated gates are where slips would show
         for parameter in network.parameters():
             parameter.mul_(2)
-    system = GRU(config, network.state_dict())
+    system = SYSTEMS[kind](config, network.state_dict())
     if double:
         system._network.double()
         system._prepare()
         network.double()
     return system, network.eval()
+
+
+def as_torch(network: RecurrentNetwork, latent: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, ...]:
+    """One latent (n_units,) in the form that the cell takes and gives."""
+    if isinstance(network, LSTMNetwork):
+        return tuple(half[None, None].contiguous() for half in latent.chunk(2))
+    return latent[None, None]
+
+
+def from_torch(state: torch.Tensor | tuple[torch.Tensor, ...]) -> torch.Tensor:
+    return torch.cat(state, dim=-1)[0, 0] if isinstance(state, tuple) else state[0, 0]
 
 
 def ragged(rng: np.random.Generator, n: int = 6, longest: int = 7):
@@ -36,27 +53,27 @@ def ragged(rng: np.random.Generator, n: int = 6, longest: int = 7):
     return tokens, lengths
 
 
-def literally(network: GRUNetwork, latents: torch.Tensor, tokens: np.ndarray, lengths: np.ndarray):
-    """Logits of each sequence by itself, through torch.nn.GRU: list of (length, n_tokens)."""
+def literally(network: RecurrentNetwork, latents: torch.Tensor, tokens: np.ndarray, lengths: np.ndarray):
+    """Logits of each sequence by itself, through torch's own cell: list of (length, n_tokens)."""
     found = []
     for latent, row, length in zip(latents, tokens, lengths, strict=True):
         inputs = torch.from_numpy(row[: length - 1].copy())
-        states = latent[None]
+        states = latent[None, : network.cell.hidden_size]
         if len(inputs):
-            after, _ = network.cell(network.embedding(inputs)[None], latent[None, None])
+            after, _ = network.cell(network.embedding(inputs)[None], as_torch(network, latent))
             states = torch.cat([states, after[0]])
         found.append(network.readout(states))
     return found
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 10_000))
-def test_resumed_logits_and_gradients_are_those_of_torch(seed):
+@given(seed=st.integers(0, 10_000))
+def test_resumed_logits_and_gradients_are_those_of_torch(kind, seed):
     rng = np.random.default_rng(seed)
-    system, network = make(seed=seed % 7)
+    system, network = make(kind, seed=seed % 7)
     tokens, lengths = ragged(rng)
     packed = Packed.from_sequences(tokens, lengths, np.zeros(tokens.shape, bool))
-    start = torch.from_numpy(rng.normal(size=(6, 5)))
+    start = torch.from_numpy(rng.normal(size=(6, 6)))
     ours, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
     logits = system.resume(ours, packed)
     expected = literally(network, theirs, tokens, lengths)
@@ -75,29 +92,31 @@ def test_resumed_logits_and_gradients_are_those_of_torch(seed):
 
 
 @pytest.mark.parametrize("lengths", [[1], [1, 1, 1], [4, 1, 4], [5, 3, 2, 1]])
-def test_gradcheck(lengths):
-    system, _ = make()
+def test_gradcheck(kind, lengths):
+    system, _ = make(kind)
     rng = np.random.default_rng(0)
     tokens = rng.integers(0, 5, (len(lengths), max(lengths)))
     packed = Packed.from_sequences(tokens, np.array(lengths), np.zeros(tokens.shape, bool))
-    latents = torch.from_numpy(rng.normal(size=(len(lengths), 5))).requires_grad_()
+    latents = torch.from_numpy(rng.normal(size=(len(lengths), 6))).requires_grad_()
     assert torch.autograd.gradcheck(lambda h: system.resume(h, packed), (latents,))
 
 
-def test_recorded_latents_are_torchs_and_padding_does_not_matter():
-    system, network = make(double=False)
+def test_recorded_latents_are_torchs_and_padding_does_not_matter(kind):
+    system, network = make(kind, double=False)
     rng = np.random.default_rng(1)
     tokens, lengths = ragged(rng, n=8)
     latents = system.latents(torch.from_numpy(tokens))
+    assert latents.shape == (*tokens.shape, 6)
     for row, length in enumerate(lengths):
-        with torch.no_grad():
-            expected, _ = network.cell(network.embedding(torch.from_numpy(tokens[row, :length]))[None])
-        torch.testing.assert_close(latents[row, :length], expected[0])
+        for step in range(length):
+            with torch.no_grad():
+                _, state = network.cell(network.embedding(torch.from_numpy(tokens[row, : step + 1]))[None])
+            torch.testing.assert_close(latents[row, step], from_torch(state))
 
 
-def test_resuming_from_a_recorded_latent_is_as_if_nothing_had_happened():
+def test_resuming_from_a_recorded_latent_is_as_if_nothing_had_happened(kind):
     """Float32, the real width: the continuation of the recorded latent equals the network's own logits."""
-    system, network = make(n_units=64, double=False)
+    system, network = make(kind, n_units=64, double=False)
     rng = np.random.default_rng(2)
     tokens = torch.from_numpy(rng.integers(0, 5, (4, 12)))
     with torch.no_grad():
@@ -115,21 +134,21 @@ def test_resuming_from_a_recorded_latent_is_as_if_nothing_had_happened():
         torch.testing.assert_close(got, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_only_the_latent_gets_a_gradient():
-    system, _ = make(double=False)
+def test_only_the_latent_gets_a_gradient(kind):
+    system, _ = make(kind, double=False)
     tokens = np.array([[1, 2, 3]])
     packed = Packed.from_sequences(tokens, np.array([3]), np.zeros((1, 3), bool))
-    latents = torch.randn(1, 5, requires_grad=True)
+    latents = torch.randn(1, 6, requires_grad=True)
     system.resume(latents, packed).sum().backward()
     assert latents.grad is not None
     assert all(value.grad is None and not value.requires_grad for value in system._network.parameters())
 
 
-def test_resume_leaves_its_input_alone():
-    system, _ = make(double=False)
+def test_resume_leaves_its_input_alone(kind):
+    system, _ = make(kind, double=False)
     tokens = np.array([[1, 2, 3], [2, 3, PAD]])
     packed = Packed.from_sequences(tokens, np.array([3, 2]), np.zeros((2, 3), bool))
-    latents = torch.randn(2, 5)
+    latents = torch.randn(2, 6)
     before = latents.clone()
     with torch.no_grad():
         one, again = system.resume(latents, packed), system.resume(latents, packed)
@@ -137,14 +156,14 @@ def test_resume_leaves_its_input_alone():
     torch.testing.assert_close(one, again, rtol=0, atol=0)
 
 
-def test_dropout_is_off():
-    system, _ = make(double=False)
+def test_dropout_is_off(kind):
+    system, _ = make(kind, double=False)
     assert not system._network.training
 
 
 @pytest.mark.gpu
-def test_the_gpu_gives_the_same():
-    system, _ = make(n_units=64, double=False)
+def test_the_gpu_gives_the_same(kind):
+    system, _ = make(kind, n_units=64, double=False)
     rng = np.random.default_rng(0)
     tokens, lengths = ragged(rng)
     fixed = np.zeros(tokens.shape, bool)

@@ -9,12 +9,16 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from typer.testing import CliRunner
 
+from neuromas.causal.counting import HOLD_OUT, MultiObject
 from neuromas.causal.model import get_task
+from neuromas.cli import app
 from neuromas.errors import Corrupt, InvalidDocument, InvalidInput, NotFound
 from neuromas.files import sha256_file
 from neuromas.systems import training
-from neuromas.systems.training import CHECKPOINT, CONFIG, WEIGHTS, load_system, shipped_systems, train
+from neuromas.systems.capture import capture
+from neuromas.systems.training import CHECKPOINT, CONFIG, SYSTEMS, WEIGHTS, load_system, shipped_systems, train
 
 TINY = {
     "n_units": 6,
@@ -47,18 +51,19 @@ def stop_at(iteration):
     return progress
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+@pytest.fixture(scope="module", params=SYSTEMS)
+def whole(request, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    return folder, train("multi-object", out=folder, seed=3, **TINY)
+    return folder, train("multi-object", out=folder, seed=3, kind=request.param, **TINY)
 
 
 @pytest.mark.parametrize("stops", [[2], [4], [7], [12], [3, 5, 9]])
 def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(whole, tmp_path, stops):
+    kind = whole[1].config.kind
     for stop in stops:
         with pytest.raises(Stop):
-            train("multi-object", out=tmp_path, seed=3, progress=stop_at(stop), **TINY)
-    system = train("multi-object", out=tmp_path, seed=3, **TINY)
+            train("multi-object", out=tmp_path, seed=3, kind=kind, progress=stop_at(stop), **TINY)
+    system = train("multi-object", out=tmp_path, seed=3, kind=kind, **TINY)
     assert_equal(weights_of(system), weights_of(whole[1]))
     assert system.config.iterations == whole[1].config.iterations == 12
     assert system.config.trial_accuracy == whole[1].config.trial_accuracy
@@ -66,15 +71,17 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(whole, tmp
 
 
 def test_a_finished_training_is_loaded_not_repeated(whole, monkeypatch):
+    kind = whole[1].config.kind
     monkeypatch.setattr(training, "_update", lambda *_: pytest.fail("trained again"))
-    again = train("multi-object", out=whole[0], seed=3, **TINY)
+    again = train("multi-object", out=whole[0], seed=3, kind=kind, **TINY)
     assert_equal(weights_of(again), weights_of(whole[1]))
 
 
 def test_the_folder_of_another_network_is_refused(whole):
+    kind = whole[1].config.kind
     before = (whole[0] / WEIGHTS).read_bytes()
     with pytest.raises(InvalidInput) as caught:
-        train("multi-object", out=whole[0], seed=4, **TINY)
+        train("multi-object", out=whole[0], seed=4, kind=kind, **TINY)
     assert caught.value.kind == "occupied"
     assert (whole[0] / WEIGHTS).read_bytes() == before
 
@@ -96,8 +103,71 @@ def test_a_damaged_checkpoint_is_named(tmp_path):
         train("multi-object", out=tmp_path, seed=3, **TINY)
 
 
+def test_a_system_of_another_kind_is_refused(whole):
+    another = next(kind for kind in SYSTEMS if kind != whole[1].config.kind)
+    with pytest.raises(InvalidInput) as caught:
+        train("multi-object", out=whole[0], seed=3, kind=another, name=whole[1].name, **TINY)
+    assert caught.value.kind == "occupied"
+
+
+def test_kinds_of_system_are_the_papers(tmp_path):
+    """2.2: GRUs of 128, LSTMs of 64 for each of h and c; A.1: readouts with 4 times the hidden state's width."""
+    for kind, width in [("gru", 128), ("lstm", 64)]:
+        system = train("same-object", kind=kind, out=tmp_path / kind, min_iterations=0, max_iterations=1, n_held_out=10)
+        assert system.config.kind == kind
+        assert system.name == f"{kind}-0"
+        assert system.n_units == 128
+        assert system.config.n_hidden == 4 * width
+        assert system.weights["cell.weight_hh_l0"].shape[1] == width
+        assert system.weights["embedding.weight"].shape == (4, width)
+        recording = capture(system, 5)
+        assert recording.n_units == 128
+        assert recording.manifest.system == f"{kind}-0"
+
+
+def test_the_command_line_trains_every_kind(tmp_path):
+    for kind in SYSTEMS:
+        options = ["--out", str(tmp_path / kind), "--n-units", "6", "--min-iterations", "0", "--max-iterations", "2"]
+        done = CliRunner().invoke(app, ["train", "same-object", "--system", kind, *options])
+        assert done.exit_code == 0, done.output
+        assert load_system(tmp_path / kind).config.kind == kind
+
+
+def test_an_lstm_has_two_equal_halves(tmp_path):
+    with pytest.raises(InvalidInput, match=r"'lstm-0'.*\[h, c\]; expected an even n_units, got 7") as caught:
+        train("multi-object", kind="lstm", out=tmp_path, **{**TINY, "n_units": 7})
+    assert caught.value.kind == "odd_width"
+
+
+def test_options_of_the_task_are_kept(tmp_path):
+    """A system remembers its task by name; how it was trained otherwise stands beside it, and is not mixed up."""
+    task = MultiObject(hold_out=HOLD_OUT)
+    with pytest.raises(Stop):
+        train(task, out=tmp_path, progress=stop_at(8), **TINY)
+    with pytest.raises(InvalidInput) as caught:
+        train("multi-object", out=tmp_path, **TINY)
+    assert caught.value.kind == "occupied"
+    system = train(task, out=tmp_path, **TINY)
+    assert system.config.task == "multi-object"
+    assert system.config.provenance.notes == "task options: hold_out=(4, 9, 14, 17)"
+    with pytest.raises(InvalidInput) as caught:
+        train(MultiObject(), out=tmp_path, **TINY)
+    assert caught.value.kind == "occupied"
+
+
+@pytest.mark.parametrize("kind", SYSTEMS)
+@pytest.mark.parametrize("task", ["modulo", "rounding", "arithmetic", "void"])
+def test_every_task_can_be_trained_on(kind, task, tmp_path):
+    model = MultiObject(void=0.2) if task == "void" else get_task(task)
+    seen = []
+    options = {**TINY, "max_iterations": 40}
+    system = train(model, out=tmp_path, kind=kind, progress=lambda i, loss, a: seen.append(loss), **options)
+    assert system.config.vocabulary == model.vocabulary
+    assert np.mean(seen[-5:]) < np.mean(seen[:5])
+
+
 def test_seeds_decide_the_weights(whole, tmp_path):
-    other = train("multi-object", out=tmp_path, seed=4, **TINY)
+    other = train("multi-object", out=tmp_path, seed=4, kind=whole[1].config.kind, **TINY)
     assert not torch.equal(weights_of(other)["embedding.weight"], weights_of(whole[1])["embedding.weight"])
 
 
