@@ -331,9 +331,9 @@ def query(
 
 @app.command(rich_help_panel=_SYSTEMS)
 def train(
-    task: Annotated[str, typer.Argument(help="A registered task: multi-object.")],
+    task: Annotated[str, typer.Argument(help="multi-object, same-object, modulo, rounding or arithmetic.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for config and weights.")],
-    system: Annotated[str, typer.Option("--system", help="Kind of network.")] = "gru",
+    system: Annotated[str, typer.Option("--system", help="Kind of network: gru or lstm.")] = "gru",
     seed: Seed = 0,
     name: Annotated[
         str | None, typer.Option("--name", help="The system's name; else KIND-SEED.", show_default=False)
