@@ -130,7 +130,7 @@ class VariableSpec(Document):
                 raise ValueError(f"variable {self.name!r} gives the same meaning to two values: {list(self.meanings)}")
         elif self.meanings is not None:
             raise ValueError(f"variable {self.name!r} is {self.type}; only categorical variables have meanings")
-        if self.type != "real" and any(value != int(value) for value in self.values or ()):
+        if self.type != "real" and any(not float(value).is_integer() for value in self.values or ()):
             raise ValueError(
                 f"{self.type} variable {self.name!r} has a value that is no integer: {list(self.values or ())}"
             )
@@ -363,7 +363,7 @@ class FitInput(Document):
     units: tuple[str, ...] | None = None
     """Units taken; null: all."""
     system: str | None = None
-    """Folder or shipped name of the network, where one was run."""
+    """Name of the network, where one was run; the request beside a result says where it lies."""
     weights_sha256: Sha256 | None = None
     recording: str | None = None
     """SET/RECORDING, where a recording was read."""
@@ -470,9 +470,9 @@ class DirectionScore(Document):
     coverage: float
     """Share of pairs whose expected values are."""
     cl_loss: float | None
-    """Held-out counterfactual-latent loss (eqs. 8, 9)."""
-    cl_floor: float | None
-    """The same between two counterfactual latents of equal values: what no method can be expected to beat."""
+    """Held-out counterfactual-latent loss (eqs. 8, 9); null for the ceiling, which would be compared with itself."""
+    cl_spread: float | None
+    """The same between two different counterfactual latents of equal values; a perfect prediction of their mean has half."""
     retrieval: float | None
     """Share of intervened latents whose nearest mean latent holds the expected values."""
     retrieval_ceiling: float | None

@@ -1,4 +1,4 @@
-"""Orthonormal columns and their parametrisations, all O(d·k) in memory and O(d·k²) in work.
+"""Orthonormal columns and their parametrisations, O(d·k) in memory and O(d·k²) in work wherever k is well below d.
 
 Each parametrisation is a module whose ``forward`` gives the columns, shape (n_units, rank), and which starts exactly at the
 columns it was made with. `ROTATIONS` names them.

@@ -23,7 +23,7 @@ from neuromas.index.index import CLIndex
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.split import split_by_trial
 from neuromas.systems.capture import capture
-from neuromas.systems.system import Context, Packed, System
+from neuromas.systems.system import Context, Packed, System, check_device
 
 PARTS = ("train", "validation", "test")
 """The three splits of every recording, by trial; they never mix."""
@@ -179,10 +179,7 @@ def make_sides(
     for one in systems:
         if not isinstance(one, (System, Recording)):
             raise InvalidInput(f"expected a System or a Recording, got {one!r}", kind="wrong_systems")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # what torch raises for an unknown and for an absent device
-        raise InvalidInput(f"device {str(device)!r} cannot be used here: {error}", kind="no_device") from error
+    check_device(device)
     names = side_names(systems)
     twice = sorted({name for name in names if names.count(name) > 1})
     if twice:

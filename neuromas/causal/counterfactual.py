@@ -128,7 +128,8 @@ def draw_pairs(
         if len(wrong):
             raise InvalidInput(
                 f"task {model.name!r}: after {_MAX_ROUNDS} redraws {len(wrong)} of {n_pairs} pairs still ask for values that"
-                f" cannot occur, e.g. {dict(zip(model.variable_names, values[wrong[0]].tolist(), strict=True))}",
+                f" cannot occur, e.g. {dict(zip(model.variable_names, values[wrong[0]].tolist(), strict=True))}."
+                " Where a recording's names or values differ from the task's, map them (mapping=, --mapping)",
                 kind="impossible_pairs",
             )
     continuation = None if model is None else model.counterfactual(values.astype(np.int64), generator)

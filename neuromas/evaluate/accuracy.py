@@ -18,7 +18,7 @@ from torch import Tensor
 
 from neuromas.align.alignment import Alignment, random_maps
 from neuromas.align.side import Direction, PairSet, Side, draw_pair_set
-from neuromas.causal.model import CausalModel
+from neuromas.causal.model import CausalModel, get_task
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.evaluate.divergence import cl_distance, nearest_values
 from neuromas.evaluate.inference import bootstrap_interval
@@ -105,7 +105,7 @@ def evaluate(
     sides : sequence of Side
         As fitted.
     model : CausalModel or None
-        Needed wherever a target is run.
+        Needed wherever a target is run; None takes an oracle's task, if its variables are those compared.
     method : str
         How the alignment's rows are called.
     oracles : mapping of side name to System, optional
@@ -153,18 +153,21 @@ def evaluate(
         raise InvalidInput(
             f"{', '.join(needless)} can be run; an oracle is for what can only be read", kind="needless_oracle"
         )
+    if model is None and oracles:
+        known = get_task(next(iter(oracles.values())).config.task)
+        model = known if known.variable_names == next(iter(by_name.values())).variables else None
     runnable = {name: side.with_system(oracles[name]) if name in oracles else side for name, side in by_name.items()}
     device = next(iter(by_name.values())).latents.device
     alignment = alignment.to(device)
     random = _random_alignment(alignment, by_name, seed) if "random" in controls else None
 
     scores = []
-    for number, (source_name, target_name) in enumerate(wanted):
+    for source_name, target_name in wanted:
         direction = Direction(by_name[source_name], by_name[target_name])
         pairs = draw_pair_set(
             direction, part, n_pairs, alignment.subspaces, model, [seed, _EVALUATION, _stream(source_name, target_name)]
         )
-        generator = torch.Generator(device=device).manual_seed(seed * 1000 + number)
+        generator = torch.Generator(device=device).manual_seed(seed * 2**32 + _stream(source_name, target_name))
         by_fit = by_name[target_name].system is not None if ran is None else target_name in ran
         ruler = _Ruler(pairs, runnable[target_name], generator, accessed=by_fit)
         source, target = direction.source.take(pairs.source), direction.target.take(pairs.target)
@@ -231,7 +234,8 @@ class _Ruler:
         self.means = target.indexes["train"].means()
         self.combination, known = target.indexes["train"].lookup(values)
         self.decodable = self.hit & (known > 0)
-        self.floor = _mean(cl_distance(again.latents[self.hit], draw.latents[self.hit]))
+        differ = self.hit & (again.samples != draw.samples)  # a latent is at no distance from itself
+        self.spread = _mean(cl_distance(again.latents[differ], draw.latents[differ]))
         self.ceiling = self._retrieval(self.cl)
 
     def _retrieval(self, latents: Tensor) -> float | None:
@@ -260,8 +264,8 @@ class _Ruler:
             n_pairs=len(self.pairs),
             n_missed=int((~self.hit).sum()),
             coverage=float(self.hit.double().mean()),
-            cl_loss=_mean(cl_distance(intervened[self.hit], self.cl[self.hit])),
-            cl_floor=self.floor,
+            cl_loss=None if method == "cl-ceiling" else _mean(cl_distance(intervened[self.hit], self.cl[self.hit])),
+            cl_spread=self.spread,
             retrieval=self._retrieval(intervened),
             retrieval_ceiling=self.ceiling,
             by_value=self._by_value(right),

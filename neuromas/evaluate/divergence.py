@@ -19,7 +19,7 @@ def cl_distance(intervened: Tensor, cl: Tensor, terms: str = "both") -> Tensor:
     Returns
     -------
     Tensor, shape (n_pairs,)
-        ½ ‖h_v − h_CL‖² / n_units + ½ (1 − cos(h_v, h_CL)).
+        ½ ‖h_v − h_CL‖² / n_units + ½ (1 − cos(h_v, h_CL)). Two latents of zeros, silence in spike data, are at no angle.
 
     Examples
     --------
@@ -29,7 +29,8 @@ def cl_distance(intervened: Tensor, cl: Tensor, terms: str = "both") -> Tensor:
     square = (intervened - cl).square().mean(dim=1)
     if terms == "l2":
         return square / 2
-    angle = 1 - functional.cosine_similarity(intervened, cl, dim=1)
+    silent = (intervened == 0).all(dim=1) & (cl == 0).all(dim=1)
+    angle = torch.where(silent, 0.0, 1 - functional.cosine_similarity(intervened, cl, dim=1))
     return angle / 2 if terms == "cosine" else (square + angle) / 2
 
 

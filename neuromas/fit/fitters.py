@@ -450,25 +450,27 @@ def _describe(side: Side, one: System | Recording, mapping: Mapping[str, Mapping
 
 
 def _shared_means(sides: Sequence[Side], subspace: Subspace) -> list[Tensor]:
-    """Mean training latents for the values of the subspace's variables that every side recorded, in one order."""
+    """Mean training latents for the subspace's values, over combinations that every side recorded, in one order."""
     columns = variable_columns(sides[0].variables, subspace.variables, "the comparison")
     tables = []
     for side in sides:
         means = side.indexes["train"].means()
-        keys = [tuple(row) for row in np.asarray(means.values)[:, columns].tolist()]
-        grouped: dict[tuple[float, ...], list[int]] = {}
-        for row, key in enumerate(keys):
-            grouped.setdefault(key, []).append(row)
-        # unweighted mean over what else varies
-        tables.append({key: means.latents[rows].mean(dim=0) for key, rows in grouped.items()})
+        tables.append(dict(zip(map(tuple, means.values.tolist()), means.latents.cpu(), strict=True)))
     shared = sorted(set.intersection(*(set(table) for table in tables)))
-    if len(shared) < 2:
+    grouped: dict[tuple[float, ...], list[tuple[float, ...]]] = {}
+    for combination in shared:
+        grouped.setdefault(tuple(combination[column] for column in columns), []).append(combination)
+    if len(grouped) < 2:
         raise InvalidInput(
-            f"{', '.join(side.name for side in sides)} share {len(shared)} values of {subspace.name}; a closed-form start"
+            f"{', '.join(side.name for side in sides)} share {len(grouped)} values of {subspace.name}; a closed-form start"
             " needs at least 2 (names or values may need mapping=)",
             kind="too_few_shared_values",
         )
-    return [torch.stack([table[key] for key in shared]).cpu() for table in tables]
+    # unweighted mean over what else varies
+    return [
+        torch.stack([torch.stack([table[one] for one in members]).mean(dim=0) for members in grouped.values()])
+        for table in tables
+    ]
 
 
 def _solve(plan: Plan) -> tuple[dict[str, LinearMap], list[Validation]]:

@@ -8,11 +8,8 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -28,6 +25,7 @@ from neuromas.align.side import PairSet
 from neuromas.errors import InvalidInput
 from neuromas.files import write_atomically
 from neuromas.fit.objective import Losses, Term, losses, make_batch
+from neuromas.interrupts import deferred_interrupt
 from neuromas.schema import FitConfig, Validation
 from neuromas.systems.training import read_safetensors
 
@@ -131,7 +129,7 @@ def run(
     state = init(plan, maps, folder)
     fixed = _fixed_draws(plan) if plan.config.cl_draw == "fixed" else None
     before, started = state.seconds, time.monotonic()
-    with _deferred_interrupt() as interrupted:
+    with deferred_interrupt() as interrupted:
         while not terminate(plan, state):
             loss = step(plan, state, fixed)
             state.seconds = before + time.monotonic() - started
@@ -271,28 +269,6 @@ def _named(modules: nn.ModuleDict) -> Iterator[tuple[str, TrainableMap]]:
     for key, module in modules.items():
         assert isinstance(module, TrainableMap)
         yield key.removeprefix("of ").replace("\x1f", "."), module
-
-
-@contextmanager
-def _deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Hold Ctrl-C back until an iteration is whole; a second one is not held back."""
-    if threading.current_thread() is not threading.main_thread():
-        yield lambda: False
-        return
-    pressed = False
-    previous = signal.getsignal(signal.SIGINT)
-
-    def note(number: int, frame: object) -> None:
-        nonlocal pressed
-        if pressed:
-            raise KeyboardInterrupt
-        pressed = True
-
-    signal.signal(signal.SIGINT, note)
-    try:
-        yield lambda: pressed
-    finally:
-        signal.signal(signal.SIGINT, previous)
 
 
 def save_checkpoint(path: Path, plan: Plan, state: State) -> None:

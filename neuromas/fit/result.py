@@ -94,7 +94,7 @@ class FitResult:
         folder = Path(folder)
         if not (folder / RESULT).is_file():
             raise NotFound(f"no fit result in {folder}: expected {RESULT}", kind="unknown_result")
-        report = FitReport.parse((folder / RESULT).read_text(), str(folder / RESULT))
+        report = FitReport.parse((folder / RESULT).read_bytes(), str(folder / RESULT))
         alignment = Alignment.load(folder / ALIGNMENT)
         if sha256_file(folder / ALIGNMENT) != report.alignment_sha256:
             raise Corrupt(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import matplotlib
@@ -26,6 +27,29 @@ COLOURS = {
     "clmas-linear": "#6bbf59",
 }
 _OTHER = "#444444"
+
+
+@dataclass(frozen=True)
+class Cloud:
+    """Samples of one system in the shared components.
+
+    Attributes
+    ----------
+    components : ndarray, shape (n_samples, rank)
+    values : ndarray, shape (n_samples,)
+        Colours.
+    groups : ndarray of str, shape (n_samples,)
+        Panels.
+    """
+
+    components: NDArray[np.floating]
+    values: NDArray[np.floating]
+    groups: NDArray[np.str_]
+
+    def of(self, group: str) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
+        """Components and values of the samples in one panel."""
+        mine = self.groups == group
+        return self.components[mine], self.values[mine]
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, NDArray[Any]]:
@@ -58,12 +82,17 @@ def iia_bars(scores: Sequence[DirectionScore], directions: Sequence[tuple[str, s
     figure, axes = new_figure(5.2 * len(directions), 3.8, columns=len(directions))
     for panel, (title, source, target) in zip(axes[0], directions, strict=True):
         found = {score.method: score for score in scores if (score.source, score.target) == (source, target)}
+        not_run = any(
+            score.access == "no" for score in found.values()
+        )  # in most bars of this panel the target is only read
         shown = [method for method in methods if method in found and found[method].iia is not None]
         for place, method in enumerate(shown):
             score = found[method]
             assert score.iia is not None
-            low, high = score.low or score.iia, score.high or score.iia
-            panel.bar(place, score.iia, color=COLOURS.get(method, _OTHER), width=0.75)
+            low = score.iia if score.low is None else score.low
+            high = score.iia if score.high is None else score.high
+            hatch = "//" if score.access == "yes" and not_run else None  # the bound breaks the panel's rule
+            panel.bar(place, score.iia, color=COLOURS.get(method, _OTHER), width=0.75, hatch=hatch, edgecolor="white")
             panel.errorbar(
                 place, score.iia, [[score.iia - low], [high - score.iia]], color="black", capsize=3, linewidth=1
             )
@@ -100,39 +129,35 @@ def training_curves(reports: Mapping[str, FitReport]) -> Figure:
 
 
 def overlaid_components(
-    clouds: Mapping[str, NDArray[np.floating]],
-    values: Mapping[str, NDArray[np.floating]],
-    groups: Mapping[str, NDArray[np.str_]],
+    axes_from: Mapping[str, Cloud],
+    clouds: Mapping[str, Cloud],
     value_name: str,
 ) -> Figure:
     """Aligned components of several systems in the plane that best separates values, one panel per group.
 
-    The plane is that of two linear discriminants (shrunk covariance) of the pooled systems' components.
+    The plane is that of two linear discriminants (shrunk covariance) of the pooled systems' components in `axes_from`, other
+    samples than those drawn.
 
     Parameters
     ----------
-    clouds : mapping of system to array, shape (n_samples, rank)
-        Components in the shared coordinates.
-    values : mapping of system to array, shape (n_samples,)
-        Colours.
-    groups : mapping of system to array of str, shape (n_samples,)
-        Which panel.
+    axes_from, clouds : mapping of system to Cloud
     value_name : str
     """
-    names = sorted({name for group in groups.values() for name in group})
+    names = sorted({name for cloud in clouds.values() for name in cloud.groups})
     figure, axes = new_figure(5.2 * len(names), 4.4, columns=len(names))
-    top = max(value.max() for value in values.values())
+    top = max(cloud.values.max() for cloud in clouds.values())
     colours = matplotlib.colormaps["viridis"]
     for panel, name in zip(axes[0], names, strict=True):
-        mine = {system: groups[system] == name for system in clouds}
+        training = [cloud.of(name) for cloud in axes_from.values()]
         plane = LinearDiscriminantAnalysis(solver="eigen", shrinkage="auto", n_components=2).fit(
-            np.concatenate([clouds[system][rows] for system, rows in mine.items()]),
-            np.concatenate([values[system][rows] for system, rows in mine.items()]).astype(int),
+            np.concatenate([components for components, _ in training]),
+            np.concatenate([values for _, values in training]).astype(int),
         )
-        for (system, rows), marker in zip(mine.items(), ("o", "x", "^", "s"), strict=False):
+        for (system, cloud), marker in zip(clouds.items(), ("o", "x", "^", "s"), strict=False):
+            components, values = cloud.of(name)
             panel.scatter(
-                *plane.transform(clouds[system][rows])[:, :2].T,
-                c=colours(values[system][rows] / max(top, 1)),
+                *plane.transform(components)[:, :2].T,
+                c=colours(values / max(top, 1)),
                 marker=marker,
                 s=18,
                 alpha=0.8,

@@ -10,13 +10,12 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
-from numpy.typing import NDArray
 
 from neuromas.align.alignment import Alignment
 from neuromas.align.side import Side
 from neuromas.files import write_atomically
 from neuromas.fit.result import FitResult
-from neuromas.report.figures import iia_bars, overlaid_components, png, training_curves, value_histogram
+from neuromas.report.figures import Cloud, iia_bars, overlaid_components, png, training_curves, value_histogram
 from neuromas.schema import DirectionScore
 
 _SHOWN_SAMPLES = 600  # per system in the scatter plot
@@ -78,8 +77,8 @@ def render(page: DemoPage) -> str:
     """The page as HTML text."""
     first, second = page.first, page.second
     directions = [
-        (f"no access: {first} → {second} (the target is only read)", first, second),
-        (f"access: {second} → {first} (the target is run)", second, first),
+        (f"no access: {first} → {second} is only read (hatched: it was run)", first, second),
+        (f"access: {second} → {first} is run", second, first),
     ]
     reports = {method: fit.report for method, fit in page.fits.items()}
     parts = [
@@ -149,7 +148,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 def _score_table(scores: Sequence[DirectionScore]) -> str:
     head = (
         "method,source,target,access,oracle,IIA,95 % interval,tokens right,pairs,missed,"
-        "CL error,CL–CL error,retrieval,its ceiling"
+        "CL error,CL spread,retrieval,its ceiling"
     )
     rows = []
     for s in scores:
@@ -158,17 +157,17 @@ def _score_table(scores: Sequence[DirectionScore]) -> str:
             *(f'<td class="text">{escape(text)}</td>' for text in (s.method, s.source, s.target)),
             f"<td>{s.access}</td><td>{'yes' if s.oracle else ''}</td><td><b>{_number(s.iia)}</b></td><td>{interval}</td>",
             f"<td>{_number(s.token_accuracy)}</td><td>{s.n_pairs}</td><td>{s.n_missed}</td>",
-            f"<td>{_number(s.cl_loss)}</td><td>{_number(s.cl_floor)}</td>",
+            f"<td>{_number(s.cl_loss)}</td><td>{_number(s.cl_spread)}</td>",
             f"<td>{_number(s.retrieval, 2)}</td><td>{_number(s.retrieval_ceiling, 2)}</td>",
         ]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     titles = "".join(f'<th class="text">{escape(name)}</th>' for name in head.split(","))
     return (
         f'<div class="wide"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-        "<p>CL error is the held-out counterfactual-latent loss (eqs. 8, 9); CL–CL error the same between two recorded"
-        " latents with equal values, which prediction of a mean can undercut. Retrieval is the share of intervened latents"
-        " nearest to the mean latent that holds the expected values; its ceiling is that of recorded latents. Missed: pairs"
-        " whose expected values were not recorded in the held-out part.</p>"
+        "<p>CL error is the held-out counterfactual-latent loss (eqs. 8, 9); CL spread the same between two different"
+        " recorded latents of equal values; a perfect prediction of their mean has half of it. Retrieval is the share of"
+        " intervened latents nearest to the mean latent that holds the expected values; its ceiling is that of recorded"
+        " latents. Missed: pairs whose expected values were not recorded in the held-out part.</p>"
     )
 
 
@@ -191,23 +190,25 @@ def _method_table(page: DemoPage) -> str:
 
 
 def _subspace(alignment: Alignment, sides: Sequence[Side]) -> str:
-    clouds: dict[str, NDArray[np.floating]] = {}
-    counts: dict[str, NDArray[np.floating]] = {}
-    phases: dict[str, NDArray[np.str_]] = {}
-    for side in sides:
-        candidates = side.candidates["test"]
-        chosen = np.random.default_rng(0).permutation(len(candidates.samples))[:_SHOWN_SAMPLES]
-        clouds[side.name] = alignment.map_of(side.name).components(side.take(candidates.samples[chosen]).cpu()).numpy()
-        columns = {name: candidates.values[chosen, column] for column, name in enumerate(side.variables)}
-        counts[side.name] = columns["count"]
-        spec = side.recording.manifest.variable("phase")
-        phases[side.name] = np.array([spec.label(code) for code in columns["phase"]])
     return _figure(
-        overlaid_components(clouds, counts, phases, "count"),
+        overlaid_components(
+            {side.name: _cloud(alignment, side, "train") for side in sides},
+            {side.name: _cloud(alignment, side, "test") for side in sides},
+            "count",
+        ),
         f"Held-out latents of both systems in the {alignment.rank} shared components, seen in the plane that best separates"
-        " counts (two linear discriminants of both systems together). Equal colours should lie together whichever the"
-        " system.",
+        " counts (two linear discriminants of the training latents of both systems together). Equal colours should lie"
+        " together whichever the system.",
     )
+
+
+def _cloud(alignment: Alignment, side: Side, part: str) -> Cloud:
+    candidates = side.candidates[part]
+    chosen = np.random.default_rng(0).permutation(len(candidates.samples))[:_SHOWN_SAMPLES]
+    components = alignment.map_of(side.name).components(side.take(candidates.samples[chosen]).cpu()).numpy()
+    columns = {name: candidates.values[chosen, column] for column, name in enumerate(side.variables)}
+    spec = side.recording.manifest.variable("phase")
+    return Cloud(components, columns["count"], np.array([spec.label(code) for code in columns["phase"]]))
 
 
 def _values(page: DemoPage) -> str:

@@ -215,6 +215,14 @@ class Trained(System):
         """Called when weights were loaded or moved."""
 
 
+def check_device(device: str | torch.device) -> None:
+    """InvalidInput if nothing can be computed on `device` here."""
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:  # what torch raises for an unknown and for an absent device
+        raise InvalidInput(f"device {str(device)!r} cannot be used here: {error}", kind="no_device") from error
+
+
 def all_right(logits: Tensor, continuation: Packed, n_pairs: int) -> Tensor:
     """Whether every deterministic token of a continuation is the argmax.
 

@@ -6,6 +6,7 @@ import datetime
 import json
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 
@@ -20,9 +21,10 @@ from torch.nn import functional
 from neuromas.causal.model import PAD, CausalModel, get_task
 from neuromas.errors import Corrupt, InvalidInput, NotFound
 from neuromas.files import sha256_bytes, write_atomically
+from neuromas.interrupts import deferred_interrupt
 from neuromas.schema import Provenance, SystemConfig
 from neuromas.systems.recurrent import GRU, LSTM
-from neuromas.systems.system import System, Trained
+from neuromas.systems.system import System, Trained, check_device
 
 CONFIG, WEIGHTS, CHECKPOINT = "config.json", "weights.safetensors", "checkpoint.safetensors"
 SYSTEMS: dict[str, type[Trained]] = {"gru": GRU, "lstm": LSTM}
@@ -101,12 +103,15 @@ def train(
     Returns
     -------
     System
-        Frozen, with ``config.trial_accuracy``. If `max_iterations` came first, that is below `target_accuracy`.
+        Frozen, with ``config.trial_accuracy``. If `max_iterations` came first, that may be below `target_accuracy`; then the
+        checkpoint stays, and a call with a higher limit goes on from it.
 
     Raises
     ------
     NotFound
         Unknown task or kind.
+    InvalidDocument
+        `name` or `n_units` cannot be used.
     InvalidInput
         `out` holds another network's checkpoint or weights; `n_units` is odd for an LSTM.
     """
@@ -114,41 +119,80 @@ def train(
     if kind not in SYSTEMS:
         raise NotFound(f"no system kind {kind!r}; known kinds: {', '.join(sorted(SYSTEMS))}", kind="unknown_system")
     out = Path(out)
-    config = SystemConfig(
-        kind=kind,
-        name=name or f"{kind}-{seed}",
-        task=model.name,
-        vocabulary=model.vocabulary,
-        n_units=n_units,
-        n_hidden=SYSTEMS[kind].readout_width(n_units),
-        seed=seed,
-        provenance=Provenance(notes=f"task options: {model.options}" if model.options else ""),
-    )
+    check_device(device)
+    described = {
+        "kind": kind,
+        "name": name or f"{kind}-{seed}",
+        "task": model.name,
+        "vocabulary": model.vocabulary,
+        "n_units": n_units,
+        "n_hidden": SYSTEMS[kind].readout_width(n_units),
+        "seed": seed,
+        "provenance": {"notes": f"task options: {model.options}" if model.options else ""},
+    }
+    config = SystemConfig.parse(described, "system to train")
     if (out / CONFIG).exists():
         finished = load_system(out, device=device)
         if _identity(finished.config) != _identity(config):
             raise InvalidInput(f"{out} already holds system {finished.name!r}; choose another folder", kind="occupied")
-        return finished
+        # one that ran into its limit keeps its checkpoint, to go on from with a higher one
+        if not (out / CHECKPOINT).exists() or finished.config.iterations >= max_iterations:
+            return finished
+    with torch.random.fork_rng(devices=[]), deferred_interrupt() as interrupted:
+        return _train(
+            model,
+            config,
+            out,
+            Limits(target_accuracy, min_iterations, max_iterations, validate_every, n_held_out),
+            device,
+            progress,
+            interrupted,
+        )
 
+
+@dataclass(frozen=True)
+class Limits:
+    """When training looks at held-out trials, and when it stops; see `train`."""
+
+    target_accuracy: float
+    min_iterations: int
+    max_iterations: int
+    validate_every: int
+    n_held_out: int
+
+
+def _train(
+    model: CausalModel,
+    config: SystemConfig,
+    out: Path,
+    limits: Limits,
+    device: str,
+    progress: Callable[[int, float, float | None], None] | None,
+    interrupted: Callable[[], bool],
+) -> System:
+    kind, seed = config.kind, config.seed
     torch.manual_seed(seed)
     network = SYSTEMS[kind].network(config).to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=MAX_RATE)
     start, streak = _restore(out, config, network, optimiser)
-    held_out = model.sample(n_held_out, np.random.default_rng([seed, _HELD_OUT_STREAM]))
+    held_out = model.sample(limits.n_held_out, np.random.default_rng([seed, _HELD_OUT_STREAM]))
     accuracy: float | None = None
     iteration = start
-    for iteration in range(start, max_iterations):
-        if streak >= 2 and iteration >= min_iterations:
+    for iteration in range(start, limits.max_iterations):
+        if streak >= 2 and iteration >= limits.min_iterations:
             break
         loss = _update(network, optimiser, model, seed, iteration, device)
-        if (iteration + 1) % validate_every == 0 or iteration + 1 == max_iterations:
+        if (iteration + 1) % limits.validate_every == 0 or iteration + 1 == limits.max_iterations:
             accuracy = SYSTEMS[kind](config, network.state_dict(), device).trial_accuracy(held_out)
-            streak = streak + 1 if accuracy >= target_accuracy else 0
+            streak = streak + 1 if accuracy >= limits.target_accuracy else 0
             _checkpoint(out, config, network, optimiser, iteration + 1, streak)
         if progress is not None:
             progress(iteration + 1, loss, accuracy)
+        if interrupted():
+            _checkpoint(out, config, network, optimiser, iteration + 1, streak)
+            raise KeyboardInterrupt
     else:
-        iteration = max_iterations
+        iteration = limits.max_iterations
     frozen = SYSTEMS[kind](config, network.state_dict(), device)
     frozen.config = config.model_copy(
         update={
@@ -164,7 +208,8 @@ def train(
         }
     )
     save_system(frozen, out)
-    (out / CHECKPOINT).unlink(missing_ok=True)
+    if streak >= 2 or limits.max_iterations == 0:
+        (out / CHECKPOINT).unlink(missing_ok=True)
     return load_system(out, device=device)
 
 
@@ -265,6 +310,8 @@ def load_system(path: str | Path, device: str = "cpu") -> System:
     ------
     NotFound
         No such folder or shipped system.
+    InvalidInput
+        There is no such device here.
     InvalidDocument
         The config breaks its schema.
     Corrupt
@@ -284,7 +331,8 @@ def load_system(path: str | Path, device: str = "cpu") -> System:
             f" ({', '.join(shipped_systems()) or 'none'})",
             kind="unknown_system",
         )
-    config = SystemConfig.parse((folder / CONFIG).read_text(), str(folder / CONFIG))
+    check_device(device)
+    config = SystemConfig.parse((folder / CONFIG).read_bytes(), str(folder / CONFIG))
     if config.kind not in SYSTEMS:
         raise NotFound(
             f"{folder / CONFIG} says kind {config.kind!r}; kinds that can be loaded: {', '.join(sorted(SYSTEMS))}",

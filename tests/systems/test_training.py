@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
+import signal
 
 import numpy as np
 import pytest
@@ -18,7 +20,16 @@ from neuromas.errors import Corrupt, InvalidDocument, InvalidInput, NotFound
 from neuromas.files import sha256_file
 from neuromas.systems import training
 from neuromas.systems.capture import capture
-from neuromas.systems.training import CHECKPOINT, CONFIG, SYSTEMS, WEIGHTS, load_system, shipped_systems, train
+from neuromas.systems.training import (
+    CHECKPOINT,
+    CONFIG,
+    SYSTEMS,
+    WEIGHTS,
+    load_system,
+    read_safetensors,
+    shipped_systems,
+    train,
+)
 
 TINY = {
     "n_units": 6,
@@ -67,7 +78,7 @@ def test_an_interrupted_training_ends_where_an_uninterrupted_one_does(whole, tmp
     assert_equal(weights_of(system), weights_of(whole[1]))
     assert system.config.iterations == whole[1].config.iterations == 12
     assert system.config.trial_accuracy == whole[1].config.trial_accuracy
-    assert not (tmp_path / CHECKPOINT).exists()
+    assert (tmp_path / CHECKPOINT).exists()  # the target was not reached: a higher limit goes on from here
 
 
 def test_a_finished_training_is_loaded_not_repeated(whole, monkeypatch):
@@ -306,3 +317,59 @@ def test_shipped_systems_were_trained_independently():
     one, other = load_system("multi-object/gru-0"), load_system("multi-object/gru-1")
     assert one.config.seed != other.config.seed
     assert not torch.allclose(one.weights["embedding.weight"], other.weights["embedding.weight"], atol=0.1)
+
+
+def test_a_higher_limit_goes_on_where_a_lower_one_stopped(whole, tmp_path):
+    kind = whole[1].config.kind
+    short = train("multi-object", out=tmp_path, seed=3, kind=kind, **{**TINY, "max_iterations": 5})
+    assert short.config.iterations == 5
+    assert_equal(weights_of(train("multi-object", out=tmp_path, seed=3, kind=kind, **TINY)), weights_of(whole[1]))
+
+
+def test_a_target_that_was_reached_leaves_no_checkpoint(tmp_path):
+    settings = {**TINY, "target_accuracy": 0.0, "min_iterations": 0}
+    system = train("multi-object", out=tmp_path, seed=3, **settings)
+    assert not (tmp_path / CHECKPOINT).exists()
+    again = train("multi-object", out=tmp_path, seed=3, **{**settings, "max_iterations": 50})
+    assert again.config == system.config
+
+
+def test_ctrl_c_keeps_what_was_done(whole, tmp_path):
+    kind = whole[1].config.kind
+
+    def press(iteration, *_):
+        if iteration == 1:  # before the first look at held-out trials
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        train("multi-object", out=tmp_path, seed=3, kind=kind, progress=press, **TINY)
+    assert read_safetensors(tmp_path / CHECKPOINT)[1]["iteration"] == "1"
+    assert_equal(weights_of(train("multi-object", out=tmp_path, seed=3, kind=kind, **TINY)), weights_of(whole[1]))
+
+
+def test_training_leaves_torchs_own_generator_alone(tmp_path):
+    torch.manual_seed(5)
+    expected = torch.rand(3)
+    torch.manual_seed(5)
+    train("multi-object", out=tmp_path, seed=3, **TINY)
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_a_name_that_cannot_be_used_is_told(tmp_path):
+    with pytest.raises(InvalidDocument, match="a b"):
+        train("multi-object", out=tmp_path, name="a b", **TINY)
+
+
+def test_a_config_that_is_no_text_is_told(tmp_path):
+    (tmp_path / "config.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(InvalidDocument):
+        load_system(tmp_path)
+
+
+def test_a_device_that_is_not_there_is_told(tmp_path):
+    for call in (
+        lambda: load_system("multi-object/gru-0", "cuda:99"),
+        lambda: train("modulo", out=tmp_path, device="tpu9"),
+    ):
+        with pytest.raises(InvalidInput, match="cannot be used here"):
+            call()
