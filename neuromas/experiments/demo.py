@@ -60,7 +60,7 @@ def jobs(seed: int = 0) -> list[Job]:
         Job("stitch", Stitch(max_iterations=1000, **common)),
         Job("latent-stitch", LatentStitch(max_iterations=1500, **common)),
         Job("das", DAS(RANK, max_iterations=1000, **common), only_first=True),
-        Job("mas", MAS(RANK, max_iterations=1000, **common), runs_both=True),
+        Job("mas", MAS(RANK, max_iterations=600, **common), runs_both=True),
         Job("clmas", CLMAS(RANK, epsilon=0.85, max_iterations=4000, **common)),
         Job("clmas-linear", CLMAS(RANK, **common, **linear)),
     ]
