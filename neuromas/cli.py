@@ -268,11 +268,14 @@ def remove(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     store: StorePath = None,
 ) -> None:
-    """Take a recording, or a whole set, out of a store."""
+    """Take a recording, or a whole set, out of a store; a set whose set.json is damaged or gone goes as a whole."""
     held = _existing_store(store)
-    chosen = [entry.name for entry in held.list() if name in (entry.set, entry.name)]
+    chosen = [entry for entry in held.list() if name in (entry.set, entry.name)]
     if chosen and not yes and not held.read_only:
-        _tell(f"This deletes {', '.join(chosen)} from {held.path}.")
+        for entry in chosen:
+            if entry.problem:
+                _tell(f"warning: {entry.name}: {entry.problem}", "yellow")
+        _tell(f"This deletes {', '.join(entry.name for entry in chosen)} from {held.path}.")
         if not typer.confirm("Go on?", err=True):
             raise typer.Exit(1)
     for removed in held.remove(name):

@@ -22,7 +22,7 @@ def sha256_file(path: str | Path) -> str:
 
 
 def fsync_folder(path: str | Path) -> None:
-    """Make renames inside the folder `path` survive a power cut."""
+    """Make renames inside the folder `path` survive a power cut; of a file, its content."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -30,14 +30,14 @@ def fsync_folder(path: str | Path) -> None:
         os.close(descriptor)
 
 
-def write_atomically(path: str | Path, data: bytes | str) -> None:
+def write_atomically(path: str | Path, data: bytes | memoryview | str) -> None:
     """Replace the file at `path` so that a reader, or a crash, sees the old content or the new, never a part.
 
     Parameters
     ----------
     path : path-like
         Its folder is made if need be.
-    data : bytes or str
+    data : bytes, memoryview or str
         Text is written as UTF-8.
 
     Raises

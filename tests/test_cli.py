@@ -267,6 +267,20 @@ def test_remove_asks_first(store: Path) -> None:
     assert "read-only" in run("remove", BRAIN, "--yes", code=7)
 
 
+@pytest.mark.parametrize("content", [None, "{"])
+def test_a_set_without_its_set_file_is_told_and_can_be_removed(store: Path, content: str | None) -> None:
+    (store / "demo" / "set.json").unlink()
+    if content is not None:
+        (store / "demo" / "set.json").write_text(content)
+    assert "set.json is" in run("list", "--store", store)
+    assert "demo/set.json" in run("verify", "--store", store, code=6)
+    asked = run("remove", "demo", "--store", store, input="n\n", code=1)
+    assert "set.json is" in asked
+    assert "This deletes demo/?" in asked
+    assert "removed demo/toy" in run("remove", "demo", "--store", store, "--yes")
+    assert not (store / "demo").exists()
+
+
 # ------------------------------------------------------------------------------------------------------------------ query
 
 

@@ -10,7 +10,12 @@ does not name does not exist. It is replaced atomically, last, and that is the c
         RECORDING/
           manifest.json
           zarr.json, activity/…, trial/…, …
-      .neuromas/            locks, and recordings being built
+      .neuromas/            locks, recordings being built, and pending/SET.json
+
+While a call changes a set, its journal ``.neuromas/pending/SET.json`` names the recordings that the call publishes or
+removes. What it names and ``set.json`` does not is the litter of a killed call, and goes when the set is changed next.
+Nothing else goes: a recording that lies in a set without a ``set.json``, and in no journal, is one whose ``set.json`` was
+lost, and is reported as damage.
 
 Chunks of activity and coordinates end in a CRC-32C, which zarr checks whenever it reads one. zarr takes a chunk that
 has gone for one that was never written, and fills it; therefore presence and size of every file are checked beforehand.
@@ -30,7 +35,7 @@ import re
 import secrets
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -44,6 +49,7 @@ from zarr.core.dtype import VariableLengthUTF8
 
 from neuromas import dims
 from neuromas.errors import Conflict, Corrupt, InvalidDocument, InvalidInput, NotFound, ReadOnly, StorageFailed
+from neuromas.files import fsync_folder, sha256_file
 from neuromas.recordings.check import block_bounds
 from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, labelled
 from neuromas.recordings.recording import Recording
@@ -266,7 +272,8 @@ class RecordingStore:
         StorageFailed
             The disk refused. Nothing was published.
         Corrupt
-            What was written did not read back equal, or the set's ``set.json`` is damaged. Nothing was published.
+            What was written did not read back equal, or the set's ``set.json`` is damaged, or gone from beside its
+            recordings. Nothing was published.
         """
         self._refuse_if_read_only("registered")
         given = [recordings] if isinstance(recordings, Recording) else [*recordings]
@@ -298,7 +305,8 @@ class RecordingStore:
         Parameters
         ----------
         name : str
-            ``SET/RECORDING`` or ``SET``. A set that loses its last recording goes too.
+            ``SET/RECORDING`` or ``SET``. A set that loses its last recording goes too. A set whose ``set.json`` is
+            damaged or gone can be removed as a whole, with every recording that lies in it.
 
         Returns
         -------
@@ -309,6 +317,8 @@ class RecordingStore:
         ------
         NotFound
             There is no such set or recording.
+        Corrupt
+            A single recording is to go, and the set's ``set.json`` is damaged or gone.
         Conflict
             Another process is registering it.
         ReadOnly
@@ -321,7 +331,7 @@ class RecordingStore:
         if "/" in name:
             chosen = [self._parse(name)[1]]
         elif name in self.sets():
-            chosen = sorted(self._read_index(name).recordings)
+            chosen = sorted(self._held_or_lying(name))
         else:
             raise self._no_such_set(name)
         with self._failures(published=True), contextlib.ExitStack() as locks:
@@ -332,14 +342,14 @@ class RecordingStore:
                         kind="being_registered",
                     )
             with self._lock("sets", set_name, wait=True):
-                index = self._read_index(set_name)
-                rest = {key: entry for key, entry in index.recordings.items() if key not in chosen}
+                self._settle(set_name)
+                held = self._held_or_lying(set_name) if name == set_name else self._read_index(set_name).recordings
+                rest = {key: entry for key, entry in held.items() if entry is not None and key not in chosen}
+                self._write_journal(set_name, chosen)
                 self._write_index(set_name, rest)
                 for recording_name in chosen:
                     self._discard(self.path / set_name / recording_name)
-                if not rest:
-                    with contextlib.suppress(OSError):  # it may hold a file of the user's
-                        (self.path / set_name).rmdir()
+                self._settle(set_name)
         return [f"{set_name}/{recording_name}" for recording_name in chosen]
 
     # ------------------------------------------------------------------------------------------------ steps of register
@@ -373,7 +383,7 @@ class RecordingStore:
         _write_group(recording, manifest, folder)
         files = {}
         for path in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
-            files[path.relative_to(folder).as_posix()] = FileEntry(sha256=_sha256(path), size=path.stat().st_size)
+            files[path.relative_to(folder).as_posix()] = FileEntry(sha256=sha256_file(path), size=path.stat().st_size)
         manifest = manifest.model_copy(update={"files": files})
         text = manifest.to_json().encode()
         (folder / MANIFEST_FILE).write_bytes(text)
@@ -382,34 +392,32 @@ class RecordingStore:
             if content_sha256(back) != content:
                 raise Corrupt(f"recording {name!r} did not read back as it was written; nothing was published")
         for path in [*folder.rglob("*"), folder]:
-            _sync(path)
+            fsync_folder(path)
         return SetEntry(content_sha256=content, manifest_sha256=hashlib.sha256(text).hexdigest())
 
     def _publish(self, set_name: str, built: dict[str, SetEntry]) -> None:
         """Move what was built into the set's folder, then name it in ``set.json``: the commit."""
         with self._lock("sets", set_name, wait=True):
+            self._settle(set_name)
             try:
                 held = dict(self._read_index(set_name).recordings)
             except NotFound:
                 held = {}
             set_folder = self.path / set_name
             _make_folders(set_folder)
-            moved: builtins.list[Path] = []
             try:
                 for name in built:
-                    target = set_folder / name
                     # A rename over an empty folder succeeds without a word. Under the lock, nothing else makes one.
-                    if target.exists() or target.is_symlink():
-                        self._remove_leftover(target)
-                    self._building(set_name, name).rename(target)
-                    moved.append(target)
-                _sync(set_folder)
+                    if (set_folder / name).exists() or (set_folder / name).is_symlink():
+                        self._remove_leftover(set_folder / name)
+                self._write_journal(set_name, built)
+                for name in built:
+                    self._building(set_name, name).rename(set_folder / name)
+                fsync_folder(set_folder)
                 self._write_index(set_name, held | built)
             finally:
-                for target in moved:
-                    if not self._names(set_name, target.name):
-                        with contextlib.suppress(OSError):
-                            self._discard(target)
+                with contextlib.suppress(OSError):
+                    self._settle(set_name)
                 with contextlib.suppress(OSError):  # it is empty only if this call made it, in vain
                     set_folder.rmdir()
 
@@ -417,63 +425,95 @@ class RecordingStore:
         """Replace ``set.json`` in one step, durably; without recordings, take it away."""
         target = self.path / set_name / SET_FILE
         if not recordings:
-            target.unlink()
-            _sync(target.parent)
+            target.unlink(missing_ok=True)
+            fsync_folder(target.parent)
             return
         index = RecordingSetIndex(name=set_name, recordings=dict(sorted(recordings.items())))
+        self._replace(set_name, target, index.to_json())
+        try:
+            fsync_folder(target.parent)
+        except OSError as error:
+            raise StorageFailed(
+                f"{target} was replaced, but the disk did not confirm that this will last: {error}", kind="not_durable"
+            ) from error
+
+    def _replace(self, set_name: str, target: Path, text: str) -> None:
+        """Replace a file in one step. Not `files.write_atomically`: a kill must leave its draft where `_clean` looks."""
         draft = self.path / PRIVATE_FOLDER / "building" / set_name / f".{SET_FILE}"
         _make_folders(draft.parent)
         try:
             with draft.open("wb") as file:
-                file.write(index.to_json().encode())
+                file.write(text.encode())
                 file.flush()
                 os.fsync(file.fileno())
             draft.replace(target)
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
+
+    # The journal is written and read under the set's lock, so that whoever finds one there finds that of a killed call.
+
+    def _journal(self, set_name: str) -> Path:
+        return self.path / PRIVATE_FOLDER / "pending" / f"{set_name}.json"
+
+    def _write_journal(self, set_name: str, names: Iterable[str]) -> None:
+        """Name the recordings that this call is about to publish or remove, durably, before anything is moved."""
+        journal = self._journal(set_name)
+        _make_folders(journal.parent)
+        self._replace(set_name, journal, json.dumps(sorted(names)) + "\n")
+        fsync_folder(journal.parent)
+
+    def _read_journal(self, set_name: str) -> builtins.list[str]:
+        """Recordings on their way into the set or out of it."""
         try:
-            _sync(target.parent)
-        except OSError as error:
-            raise StorageFailed(
-                f"{target} was replaced, but the disk did not confirm that this will last: {error}", kind="not_durable"
-            ) from error
+            names = json.loads(self._journal(set_name).read_bytes())
+        except (OSError, ValueError):
+            return []
+        return [name for name in names if _is_name(name)] if isinstance(names, builtins.list) else []
+
+    def _settle(self, set_name: str) -> None:
+        """End the call that wrote the set's journal: what that names and ``set.json`` does not goes, then the journal.
+
+        Whether the call published or removed, and how far it came, makes no difference: ``set.json`` is replaced in one
+        step, so it names all of the recordings that should be there. The set's lock must be held.
+        """
+        journal = self._journal(set_name)
+        if not journal.exists():
+            return
+        set_folder = self.path / set_name
+        held: Iterable[str] = ()
+        if (set_folder / SET_FILE).exists():
+            try:
+                held = self._read_index(set_name).recordings
+            except (Corrupt, InvalidInput):
+                return  # what a set.json that cannot be read names is unknown, so nothing of that set may go
+        litter = [set_folder / name for name in self._read_journal(set_name) if name not in held]
+        for folder in filter(_is_recording, litter):
+            self._discard(folder)
+        if litter and set_folder.is_dir():
+            fsync_folder(set_folder)  # else a power cut could bring them back without the journal
+            with contextlib.suppress(OSError):  # other recordings, or a file of the user's
+                set_folder.rmdir()
+        journal.unlink()
 
     def _clean(self, set_name: str, keep: Iterable[str]) -> None:
-        """Clear away what killed processes left: recordings half built or never named, whose lock is free."""
+        """Clear away what killed processes left: recordings half built, or published or removed halfway."""
         private = self.path / PRIVATE_FOLDER
         for grave in (private / "discarded").glob("*"):
             shutil.rmtree(grave, ignore_errors=True)
         for folder in sorted((private / "building").glob("*/*")):
             if folder.is_dir() and not (folder.parent.name == set_name and folder.name in keep):
-                self._discard_if_free(folder.parent.name, folder.name, folder)
+                with self._lock("recordings", folder.parent.name, folder.name) as free:
+                    if free:
+                        self._discard(folder)
         for draft in (private / "building").glob(f"*/.{SET_FILE}"):
             with self._lock("sets", draft.parent.name) as free:
                 if free:
                     draft.unlink(missing_ok=True)
-        with contextlib.suppress(NotFound, Corrupt):
-            held = dict(self._read_index(set_name).recordings) if self._has_set(set_name) else {}
-            if not all((self.path / set_name / name / MANIFEST_FILE).is_file() for name in held):
-                return  # set.json names what is not there, so what it does not name may be no leftover
-            # A lock file is never deleted, so one says that this folder was neuromas's to make.
-            for lock in sorted((private / "locks" / "recordings" / set_name).glob("*")):
-                folder = self.path / set_name / lock.name
-                if lock.name not in held and lock.name not in keep and folder.is_dir():
-                    self._discard_if_free(set_name, lock.name, folder)
-
-    def _discard_if_free(self, set_name: str, name: str, folder: Path) -> None:
-        with self._lock("recordings", set_name, name) as free:
-            # Looked at again under the lock: whoever held it may have published in the meantime.
-            if free and not (folder.parent == self.path / set_name and self._names(set_name, name)):
-                self._discard(folder)
-
-    def _names(self, set_name: str, name: str) -> bool:
-        try:
-            return name in self._read_index(set_name).recordings
-        except NotFound:
-            return False
-        except Corrupt:  # what a damaged set.json named is unknown, so nothing of that set may go
-            return True
+        for journal in (private / "pending").glob("*.json"):
+            with self._lock("sets", journal.stem) as free:
+                if free:
+                    self._settle(journal.stem)
 
     def _remove_leftover(self, target: Path) -> None:
         """Clear a folder that a killed process left under a name that ``set.json`` does not hold."""
@@ -496,12 +536,30 @@ class RecordingStore:
     # ------------------------------------------------------------------------------------------------- steps of reading
 
     def _set_folders(self) -> builtins.list[Path]:
+        """Folders of the sets, those included that lost their ``set.json``."""
         return sorted(
-            file.parent for file in self.path.glob(f"*/{SET_FILE}") if re.match(NAME_PATTERN, file.parent.name)
+            folder
+            for folder in self.path.glob("*")
+            if _is_name(folder.name) and ((folder / SET_FILE).exists() or self._orphans(folder.name))
         )
 
-    def _has_set(self, set_name: str) -> bool:
-        return (self.path / set_name / SET_FILE).is_file()
+    def _orphans(self, set_name: str) -> builtins.list[str]:
+        """Recordings that lie in a set without a ``set.json``, and are not on their way into it or out of it."""
+        folder = self.path / set_name
+        if (folder / SET_FILE).exists():
+            return []
+        lying = _recordings_in(folder)
+        moving = self._read_journal(set_name) if lying else []
+        # Looked at again, since whoever wrote the journal may have come to its end before it was read.
+        orphans = [name for name in lying if name not in moving and _is_recording(folder / name)]
+        return [] if (folder / SET_FILE).exists() else orphans
+
+    def _held_or_lying(self, set_name: str) -> Mapping[str, SetEntry | None]:
+        """What ``set.json`` names; where it is damaged or gone, every recording that lies in the set's folder."""
+        try:
+            return self._read_index(set_name).recordings
+        except Corrupt:
+            return dict.fromkeys(_recordings_in(self.path / set_name))
 
     def _read_index(self, set_name: str) -> RecordingSetIndex:
         file = self.path / set_name / SET_FILE
@@ -509,7 +567,13 @@ class RecordingStore:
             text = file.read_bytes()
             _refuse_newer(text, file)
             return RecordingSetIndex.parse(text, str(file))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
+            orphans = self._orphans(set_name)
+            if orphans:
+                raise Corrupt(
+                    f"{file} is gone, though recordings lie beside it: {', '.join(orphans)}; put it back from a copy, or "
+                    f"remove {set_name!r} as a whole"
+                ) from None
             raise self._no_such_set(set_name) from None
         except InvalidDocument as error:
             raise Corrupt(f"{file} is damaged: {'; '.join(error.problems)}") from error
@@ -538,11 +602,9 @@ class RecordingStore:
     def _parse(self, name: str) -> tuple[str, str]:
         """(set, recording) of ``SET/RECORDING``, which must exist."""
         parts = name.split("/")
-        if len(parts) != 2 or not all(re.match(NAME_PATTERN, part) for part in parts):
+        if len(parts) != 2 or not all(map(_is_name, parts)):
             raise InvalidInput(f"expected SET/RECORDING, got {name!r}; {self._told()}", kind="invalid_name")
         set_name, recording_name = parts
-        if not self._has_set(set_name):
-            raise self._no_such_set(set_name)
         if recording_name not in self._read_index(set_name).recordings:
             raise self._no_such_recording(set_name, recording_name)
         return set_name, recording_name
@@ -824,18 +886,13 @@ def _bytes(block: NDArray[Any]) -> bytes | memoryview:
     return little.view(np.uint8).data
 
 
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def _file_problem(path: Path, entry: FileEntry, hashed: bool = True) -> str:
     """What is wrong with one file, or nothing."""
     try:
         size = path.stat().st_size
         if size != entry.size:
             return f"has {size} bytes, expected {entry.size}"
-        if hashed and _sha256(path) != entry.sha256:
+        if hashed and sha256_file(path) != entry.sha256:
             return "does not have the bytes that were written (SHA-256 differs)"
     except FileNotFoundError:
         return "is missing"
@@ -869,11 +926,25 @@ def _refuse_newer(text: bytes, file: Path) -> None:
         )
 
 
+def _is_name(name: object) -> bool:
+    # fullmatch, since Python's $ also matches before a newline at the end
+    return isinstance(name, str) and len(name) <= 100 and re.fullmatch(NAME_PATTERN, name) is not None
+
+
+def _is_recording(folder: Path) -> bool:
+    return folder.is_dir() and not folder.is_symlink() and (folder / MANIFEST_FILE).is_file()
+
+
+def _recordings_in(folder: Path) -> list[str]:
+    """Names of the recordings that lie in a set's folder, whether ``set.json`` names them or not."""
+    return sorted(path.name for path in folder.glob("*") if _is_name(path.name) and _is_recording(path))
+
+
 def _check_names(set_name: str, names: list[str]) -> None:
     if not names:
         raise InvalidInput("no recording was given to register", kind="no_recordings")
     for what, name in (("set", set_name), *(("recording", name) for name in names)):
-        if not re.match(NAME_PATTERN, name) or len(name) > 100 or name == SET_FILE:
+        if not _is_name(name) or name == SET_FILE:
             raise InvalidInput(
                 f"{what} name {name!r}: expected letters, digits, '.', '_' or '-', at most 100, starting with a letter "
                 f"or digit, and not {SET_FILE!r}",
@@ -891,12 +962,4 @@ def _make_folders(path: Path) -> None:
     missing = list(itertools.takewhile(lambda folder: not folder.exists(), [path, *path.parents]))
     for folder in reversed(missing):
         folder.mkdir(exist_ok=True)
-        _sync(folder.parent)
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        fsync_folder(folder.parent)

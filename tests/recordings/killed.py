@@ -88,9 +88,9 @@ def main(path: Path, kills: int, seed: int) -> None:
             events = count_events(lambda set_name=set_name: register(set_name), path.parent / "events.txt")
             for name in ("first", "second"):
                 assert in_fork(lambda name=f"{set_name}/{name}": store.remove(name) and None) == 0
-        # Chance alone would hardly hit the commit: between the renames, before and after set.json is replaced.
-        about_the_commit = [events - before for before in (7, 5, 4, 3, 1)]
-        drawn = chance.sample(range(1, events - 8), kills // 2 - len(about_the_commit)) + about_the_commit
+        # Chance alone would hardly hit the commit: around each rename, and before the journal goes.
+        about_the_commit = [events - before for before in (11, 9, 8, 7, 6, 5, 4, 1)]
+        drawn = chance.sample(range(1, events - 12), kills // 2 - len(about_the_commit)) + about_the_commit
         points += [(set_name, point) for point in sorted(drawn)]
     for set_name, point in points:
 
@@ -111,7 +111,7 @@ def main(path: Path, kills: int, seed: int) -> None:
         private = path / ".neuromas"
         leftover = [
             str(file)
-            for folder in ("building", "discarded")
+            for folder in ("building", "discarded", "pending")
             for file in (private / folder).rglob("*")
             if file.is_file()
         ]

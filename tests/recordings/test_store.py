@@ -40,7 +40,7 @@ def private_files(path: Path) -> list[Path]:
     """What registrations left behind, locks aside."""
     return [
         file
-        for folder in ("building", "discarded")
+        for folder in ("building", "discarded", "pending")
         for file in (path / ".neuromas" / folder).rglob("*")
         if file.is_file()
     ]
@@ -345,6 +345,70 @@ def test_a_set_file_that_names_what_is_not_there_costs_no_recording(store, plant
     assert any("girst" in problem.file for problem in store.verify())
 
 
+def test_a_set_file_that_went_costs_no_recording(store, planted):
+    (store.path / "set" / "set.json").unlink()
+    before = files(store.path)
+    told = (
+        r"set\.json is gone, though recordings lie beside it: first, second; put it back from a copy, or remove 'set'"
+    )
+    for names in (["third"], ["first"]):
+        with pytest.raises(Corrupt, match=told):
+            store.register([planted(name, 1) for name in names], set="set")
+    with pytest.raises(Corrupt, match=told):
+        store.get("set/first")
+    assert files(store.path) == before
+    assert private_files(store.path) == []
+    assert store.sets() == ["set"]
+    assert [(entry.name, entry.problem != "") for entry in store.list()] == [("set/?", True)]
+    assert [problem.file for problem in store.verify()] == ["set/set.json"]
+    assert [problem.file for problem in store.verify("set")] == ["set/set.json"]
+    store.register(planted("third"), set="other")  # which clears the litter of every set
+    assert files(store.path).items() >= before.items()
+
+
+def test_an_old_set_file_costs_no_recording(store, planted):
+    old = (store.path / "set" / "set.json").read_bytes()
+    store.register(planted("third", 3), set="set")
+    (store.path / "set" / "set.json").write_bytes(old)  # put back from a copy
+    store.register(planted("fourth", 4), set="set")
+    assert (store.path / "set" / "third" / "manifest.json").is_file()
+
+
+@pytest.mark.parametrize("content", [None, b"", b"{"])
+def test_a_set_without_a_readable_set_file_can_be_removed(store, planted, content):
+    (store.path / "set" / "set.json").unlink()
+    if content is not None:
+        (store.path / "set" / "set.json").write_bytes(content)
+    (store.path / "set" / "notes.txt").write_text("keep me")
+    with pytest.raises(Corrupt):
+        store.remove("set/first")
+    assert store.remove("set") == ["set/first", "set/second"]
+    assert files(store.path) == {"set/notes.txt": b"keep me"}
+    assert private_files(store.path) == []
+    store.register(planted("first", 9), set="set")
+    assert store.verify() == []
+
+
+@pytest.mark.parametrize("name", ["set", "set/first"])
+def test_a_removal_that_was_killed_is_ended_by_the_next_call(store, planted, monkeypatch, name):
+    with monkeypatch.context() as patched:
+        patched.setattr(RecordingStore, "_discard", lambda *_: os._exit(9))
+        child = os.fork()
+        if child == 0:
+            store.remove(name)
+            os._exit(0)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert (store.path / "set" / "first").is_dir()
+    left = [] if name == "set" else ["set/second"]
+    assert [entry.name for entry in store.list()] == left
+    assert store.verify() == []
+    store.register(planted("third", 3), set="set")
+    assert sorted(path.name for path in (store.path / "set").iterdir()) == sorted(
+        ["set.json", "third", *(full.removeprefix("set/") for full in left)]
+    )
+    assert private_files(store.path) == []
+
+
 # ------------------------------------------------------------------------------------------------------ a disk that refuses
 
 
@@ -427,7 +491,7 @@ def test_unknown_names_list_what_exists(store):
             store.get(name)
 
 
-@pytest.mark.parametrize("name", ["", ".hidden", "a/b", "..", "with space", "a" * 101])
+@pytest.mark.parametrize("name", ["x\n", "", ".hidden", "a/b", "..", "with space", "a" * 101])
 def test_set_names_that_cannot_be_used(store, planted, name):
     with pytest.raises(InvalidInput, match="set name"):
         store.register(planted(), set=name)
