@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +15,8 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from neuromas import dims
-from neuromas.errors import InvalidInput, StorageFailed
-from neuromas.files import fsync_folder, write_atomically
+from neuromas.errors import InvalidInput
+from neuromas.files import write_atomically
 from neuromas.recordings.encode import SAMPLE_PREFIX, UNIT_PREFIX, labelled
 from neuromas.recordings.recording import Recording
 
@@ -69,6 +67,7 @@ def export(recording: Recording, path: str | Path, *, samples: NDArray[np.int64]
 
     Examples
     --------
+    >>> import tempfile
     >>> recording = Recording.from_arrays([[0.1, 0.2]], {"side": ["left"]}, name="toy")
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     print(export(recording, f"{folder}/toy.csv").read_text())
@@ -88,7 +87,7 @@ def export(recording: Recording, path: str | Path, *, samples: NDArray[np.int64]
     elif path.suffix == ".csv":
         write_atomically(path, _table(recording).to_csv(index=False, lineterminator="\n"))
     else:
-        _write_netcdf(recording, path)
+        write_atomically(path, _netcdf(recording))
     return path
 
 
@@ -140,25 +139,9 @@ def readable(recording: Recording, coordinate: str) -> NDArray[Any]:
     return values
 
 
-def _write_netcdf(recording: Recording, path: Path) -> None:
+def _netcdf(recording: Recording) -> memoryview:
+    """Built in memory: HDF5 may crash when the disk that it writes to is full."""
     dataset = recording.dataset
     if dataset[dims.ACTIVITY].dtype == np.float16:  # NetCDF has none
         dataset = dataset.assign({dims.ACTIVITY: dataset[dims.ACTIVITY].astype(np.float32)})
-    temporary: Path | None = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        os.close(descriptor)
-        temporary = Path(name)
-        dataset.to_netcdf(temporary, engine="h5netcdf")
-        with temporary.open("rb") as file:
-            os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp makes it private
-        temporary.replace(path)
-        temporary = None
-        fsync_folder(path.parent)
-    except OSError as error:
-        raise StorageFailed(f"could not write {path}: {error.strerror or error}") from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
+    return dataset.to_netcdf(engine="h5netcdf")

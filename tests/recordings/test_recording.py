@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -401,6 +403,33 @@ def test_datasets_round_trip_through_files(tmp_path, planted, suffix):
     again = Recording.from_file(path)
     assert again.manifest == recording.manifest
     xr.testing.assert_identical(again.dataset, recording.dataset)
+
+
+EXPORT = """
+import resource, signal, sys
+import numpy as np
+from neuromas.errors import StorageFailed
+from neuromas.recordings.export import export
+from neuromas.recordings.recording import Recording
+
+recording = Recording.from_arrays(np.random.default_rng(0).normal(size=(4000, 4)), {"v": range(4000)}, name="big")
+resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+try:
+    export(recording, sys.argv[1])
+except StorageFailed as error:
+    print(error.message)
+"""
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".nc", ".csv"])
+def test_an_export_that_the_kernel_refuses(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    path.write_text("what stood there")
+    done = subprocess.run([sys.executable, "-c", EXPORT, str(path)], capture_output=True, text=True, timeout=60)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == f"could not write {path}: File too large\n"
+    assert [file.name for file in tmp_path.iterdir()] == [path.name]
+    assert path.read_text() == "what stood there"
 
 
 def test_a_foreign_dataset():
