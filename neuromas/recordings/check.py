@@ -17,6 +17,9 @@ from neuromas.schema import RecordingManifest, VariableSpec
 BLOCK_BYTES = 8 * 2**20
 """About how much activity is held in memory at once while a recording is read, checked or written."""
 
+LARGEST_EXACT = 2**53
+"""Whole numbers up to here are told apart as float64, in which values are compared."""
+
 _LISTED = 10  # problems of one sort that are told one by one
 
 
@@ -90,6 +93,9 @@ def _variable_problems(dataset: xr.Dataset, spec: VariableSpec) -> list[str]:
     if values.dtype.kind not in expected:
         noun = "floats" if spec.type == "real" else "whole numbers"
         return [f"{where}: expected {noun} for type {spec.type!r}, got dtype {values.dtype}"]
+    too_large = "" if spec.type == "real" else beyond_exact(values)
+    if too_large:
+        return [f"{where}: {too_large}"]
     if spec.type == "real" and not np.isfinite(values).all():
         bad = np.flatnonzero(~np.isfinite(values))
         return [f"{where}: not finite in {bad.size} samples, first at {place(dataset, int(bad[0]))}"]
@@ -105,6 +111,17 @@ def _variable_problems(dataset: xr.Dataset, spec: VariableSpec) -> list[str]:
         f"{where}: values {listing(found)} are not allowed (first at {first}); "
         f"allowed are {listing([f'{value:g}' for value in spec.values])}"
     ]
+
+
+def beyond_exact(values: NDArray[Any]) -> str:
+    """What is wrong with `values` that are too large for whole numbers; nothing if none is."""
+    beyond = values[(values > LARGEST_EXACT) | (values < -LARGEST_EXACT)]
+    if not beyond.size:
+        return ""
+    return (
+        f"whole numbers beyond ±2^53 ({beyond.size} values, such as {beyond.flat[0]}) cannot be told apart from their "
+        "neighbours; number them anew, or give them as text"
+    )
 
 
 def _other_coordinate_problems(dataset: xr.Dataset, manifest: RecordingManifest) -> list[str]:

@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound
-from neuromas.recordings.check import listing
+from neuromas.recordings.check import beyond_exact, listing
 from neuromas.schema import RecordingManifest, VariableSpec
 
 MANIFEST_ATTRIBUTE = "neuromas_manifest"
@@ -34,9 +34,13 @@ def load_npz(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise NotFound(f"no such file: {path}", kind="no_such_file")
     try:
+        with path.open("rb") as file:
+            start = file.read(len(np.lib.format.MAGIC_PREFIX))
+        if start == np.lib.format.MAGIC_PREFIX:
+            raise InvalidInput(f"{path}: expected a NumPy archive (.npz), got a single array", kind="not_npz")
+        if not start.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # else NumPy takes it for a pickle
+            raise InvalidInput(f"{path}: not a NumPy archive (.npz): it starts with {start!r}", kind="not_npz")
         with np.load(path, allow_pickle=False) as archive:
-            if not isinstance(archive, np.lib.npyio.NpzFile):
-                raise InvalidInput(f"{path}: expected a NumPy archive (.npz), got a single array", kind="not_npz")
             return {key: archive[key] for key in archive.files}
     except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
         if isinstance(error, InvalidInput):
@@ -270,10 +274,15 @@ def encode(spec: Mapping[str, Any], values: NDArray[Any], problems: list[str]) -
                 problems.append(f"variable {label!r}: values {listing(unknown)} are not allowed; allowed are {allowed}")
             table = np.array([known.get(str(value), codes[0] if len(codes) else 0) for value in unique])
             return small_codes(table[inverse].reshape(values.shape), codes)
-        if values.dtype.kind in "biu":
+        if values.dtype.kind in "biu" and not beyond_exact(values):
             return small_codes(values, codes)
     if values.dtype.kind == "b":
         values = values.astype(np.int8)
+    if values.dtype.kind in ("iu" if kind == "real" else "iuf"):
+        too_large = beyond_exact(values)
+        if too_large:
+            problems.append(f"variable {label!r}: {too_large}")
+            return np.zeros(values.shape, dtype=np.float64 if kind == "real" else np.int32)
     whole = values.dtype.kind == "f" and np.isfinite(values).all() and np.array_equal(values, np.rint(values))
     if whole and kind in ("integer", "categorical"):
         values = values.astype(np.int64)

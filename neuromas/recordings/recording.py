@@ -21,7 +21,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from neuromas import dims
 from neuromas.errors import Corrupt, InvalidDocument, InvalidInput, NotFound
-from neuromas.recordings.check import block_bounds, chosen_rows, listing, problems_of
+from neuromas.recordings.check import block_bounds, chosen_rows, listing, place, problems_of
 from neuromas.recordings.encode import (
     MANIFEST_ATTRIBUTE,
     NPZ_KEYS,
@@ -589,7 +589,7 @@ class Recording:
         NotFound
             A unit does not exist.
         InvalidInput
-            `samples` is no selection of this recording's samples.
+            `samples` is no selection of this recording's samples, or activity is too large for `dtype`.
         Corrupt
             Stored bytes are missing or damaged (a lazily opened recording only).
         """
@@ -611,8 +611,26 @@ class Recording:
                 if first == last:
                     continue
                 into, chosen = slice(int(first), int(last)), block[rows[first:last] - start]
-            result[into] = chosen if every_unit else chosen[:, columns]
+            with np.errstate(over="ignore"):
+                result[into] = chosen if every_unit else chosen[:, columns]
+            if result.dtype.kind == "f" and result.dtype.itemsize < block.dtype.itemsize:
+                self._refuse_overflow(result[into], into.start, rows, columns)
         return result
+
+    def _refuse_overflow(
+        self, latents: NDArray[Any], start: int, rows: NDArray[np.int64] | None, columns: NDArray[np.int64]
+    ) -> None:
+        """Activity is finite, so that what is infinite in `latents` became so by rounding."""
+        infinite = np.argwhere(np.isinf(latents))
+        if infinite.size:
+            row, column = infinite[0]
+            sample = int(start + row if rows is None else rows[start + row])
+            raise InvalidInput(
+                f"recording {self.name!r}: activity of unit {self.unit_names[columns[column]]!r} at "
+                f"{place(self.dataset, sample)} is too large for {latents.dtype}, whose largest number is "
+                f"{np.finfo(latents.dtype).max:.3g}; scale the activity before it is registered",
+                kind="activity_too_large",
+            )
 
     def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """(first sample, activity of shape (n_block, n_units)) for each block of samples, in stored precision.

@@ -716,13 +716,10 @@ def is_store(path: Path) -> bool:
 
 
 def _is_vacant(path: Path) -> bool:
-    """Whether a store may be started here: nothing there, or nothing but a README, scripts and hidden files."""
+    """Whether a store may be started here: nothing there, or nothing but a README and hidden files."""
     if not path.exists():
         return True
-    return path.is_dir() and all(
-        entry.is_file() and (entry.name.startswith((".", "README")) or entry.suffix == ".py")
-        for entry in path.iterdir()
-    )
+    return path.is_dir() and all(entry.is_file() and entry.name.startswith((".", "README")) for entry in path.iterdir())
 
 
 def shipped_store() -> RecordingStore:

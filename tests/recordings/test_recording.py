@@ -369,6 +369,18 @@ def test_pickles_are_refused_unread(tmp_path, monkeypatch):
     assert not Path("exploded").exists()
 
 
+def test_text_is_not_called_a_pickle(tmp_path):
+    for name, content in (("junk.npz", b"hello"), ("empty.npz", b"")):
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(InvalidInput, match=r"not a NumPy archive \(\.npz\)") as caught:
+            Recording.from_npz(tmp_path / name)
+        assert caught.value.kind == "not_npz"
+    np.save(tmp_path / "one.npy", np.zeros(2))
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    with pytest.raises(InvalidInput, match="got a single array"):
+        Recording.from_npz(tmp_path / "one.npz")
+
+
 @pytest.mark.parametrize("content", [b"", b"not an archive", b"PK\x03\x04 cut short"])
 @pytest.mark.parametrize("suffix", [".npz", ".nc"])
 def test_files_that_are_not_what_they_say(tmp_path, content, suffix):
@@ -403,6 +415,45 @@ def test_datasets_round_trip_through_files(tmp_path, planted, suffix):
     again = Recording.from_file(path)
     assert again.manifest == recording.manifest
     xr.testing.assert_identical(again.dataset, recording.dataset)
+
+
+@pytest.mark.parametrize("samples", [None, [3, 1], [False, True, False, True]])
+def test_activity_too_large_for_the_precision_asked_for(samples):
+    activity = np.zeros((4, 3))
+    activity[3, 2] = -1e39
+    recording = Recording.from_arrays(activity, {"v": range(4)}, name="large")
+    chosen = None if samples is None else np.array(samples)
+    with pytest.raises(
+        InvalidInput, match=r"unit 'u2' at sample 3 \(trial 3, step 0\) is too large for float32"
+    ) as caught:
+        recording.latents(samples=chosen)
+    assert caught.value.kind == "activity_too_large"
+    assert recording.latents(samples=chosen, dtype=float).min() == -1e39
+    assert np.isfinite(recording.latents(["u0"], chosen)).all()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [2**53, 2**53 + 1],
+        [-(2**53) - 1, 0],
+        np.array([2**63, 2**64 - 1], dtype=np.uint64),
+        [1e300, 2.0],
+    ],
+)
+@pytest.mark.parametrize("kind", ["integer", "categorical", "real", None])
+def test_whole_numbers_that_float64_would_merge(values, kind):
+    specs = None
+    if kind is not None:
+        codes = {"values": [0, 1], "meanings": ["a", "b"]} if kind == "categorical" else {}
+        specs = [VariableSpec(name="v", type=kind, **codes)]
+    if kind in ("real", None) and np.asarray(values).dtype.kind == "f":
+        Recording.from_arrays(np.zeros((2, 1)), {"v": values}, name="r", variable_specs=specs)  # nothing is merged
+        return
+    assert "variable 'v': whole numbers beyond ±2^53" in problems(
+        np.zeros((2, 1)), {"v": values}, name="r", variable_specs=specs
+    )
+    assert Recording.from_arrays(np.zeros((2, 1)), {"v": [2**53, -(2**53)]}, name="r").n_samples == 2
 
 
 EXPORT = """

@@ -83,7 +83,7 @@ def test_what_goes_in_comes_out(store, planted):
 def test_any_recording_survives_storage(tmp_path, data, dtype, n_samples, n_units, missing):
     finite = st.floats(allow_nan=missing, allow_infinity=False, width=np.dtype(dtype).itemsize * 8)
     activity = data.draw(hnp.arrays(dtype, (n_samples, n_units), elements=finite))
-    count = data.draw(hnp.arrays(np.int64, n_samples))
+    count = data.draw(hnp.arrays(np.int64, n_samples, elements=st.integers(-(2**53), 2**53)))
     text = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8)
     side = np.array(data.draw(st.lists(text, min_size=n_samples, max_size=n_samples)))
     recording = Recording.from_arrays(activity, {"count": count, "side": side}, name="any", missing=missing)
@@ -513,7 +513,10 @@ def test_a_folder_of_something_else_is_no_store(tmp_path, planted):
     assert caught.value.kind == "not_a_store"
     with pytest.raises(InvalidInput, match="is not a recording store"):
         RecordingStore(tmp_path / "thesis.txt")
-    (tmp_path / "thesis.txt").rename(tmp_path / "README.md")
+    (tmp_path / "thesis.txt").rename(tmp_path / "analysis.py")
+    with pytest.raises(InvalidInput, match="is not a recording store"):
+        RecordingStore(tmp_path)
+    (tmp_path / "analysis.py").rename(tmp_path / "README.md")
     RecordingStore(tmp_path).register(planted(), set="set")
 
 
