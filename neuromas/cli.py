@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from neuromas.fit.loop import Progress
     from neuromas.fit.result import FitResult
     from neuromas.index.index import CLIndex
     from neuromas.recordings.recording import Recording
@@ -561,9 +560,7 @@ def fit(
     was_finished = (out / RESULT).is_file()
     try:
         with Bar(request.config.method, request.config.max_iterations) as bar:
-            result = run_request(
-                request, out, device=device, progress=lambda now: bar.update(now.iteration, _fit_progress(now))
-            )
+            result = run_request(request, out, device=device, progress=lambda now: bar.update(now.iteration, str(now)))
     except KeyboardInterrupt:
         _stop_at(out / CHECKPOINT)
     if was_finished:
@@ -583,7 +580,7 @@ def evaluate(
             help="Live copy of a system that was only read, for this evaluation alone. Repeatable.",
         ),
     ] = None,
-    pairs: Annotated[int, typer.Option("--pairs", min=1, help="Held-out pairs per direction.")] = 1000,
+    pairs: Annotated[int, typer.Option("--pairs", min=2, help="Held-out pairs per direction.")] = 1000,
     part: Annotated[Literal["train", "validation", "test"], typer.Option("--part", help="Which trials.")] = "test",
     seed: Seed = 0,
     store: StorePath = None,
@@ -787,14 +784,6 @@ def _latents_table(latents: Recording, samples: Sequence[int], units: Sequence[s
         told = (f"{column[row]:g}" if number else column[row] for column, number in zip(columns, numeric, strict=True))
         _row(table, sample, *told, *(f"{value:.3g}" for value in activity[row]))
     return table
-
-
-def _fit_progress(now: Progress) -> str:
-    told = f"loss {now.loss:.4f}"
-    if now.validation is not None and now.validation.iia:
-        told += f", IIA {min(now.validation.iia.values()):.3f}"
-    minutes, seconds = divmod(round(now.seconds_left), 60)
-    return f"{told}, {minutes}:{seconds:02d} left"
 
 
 def _print_fit(result: FitResult) -> None:

@@ -415,6 +415,7 @@ def test_fit_and_evaluate_by_every_method(method: str) -> None:
     report = FitReport.parse(Path("f/result.json").read_text(), "report")
     assert request.config == report.config
     assert "finished already" in run("fit", method, *inputs, *TINY, "--out", "f")
+    assert "--pairs" in run("evaluate", "f", "--pairs", 1, code=2)  # one pair has no spread
     output = run("evaluate", "f", "--pairs", 20)
     evaluation = Evaluation.parse(Path("f/evaluation.json").read_text(), "evaluation")
     assert {score.method for score in evaluation.scores} == {"none", "random", "cl-ceiling", method}
