@@ -51,7 +51,7 @@ def jobs(seed: int = 0) -> list[Job]:
         "batch_size": 128,
         "n_trials": 800,
         "learning_rate": 3e-3,
-        "tolerance": 2e-3,
+        "tolerance": 3e-3,
         "patience": 8,
         "seed": seed,
     }
