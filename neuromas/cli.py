@@ -287,7 +287,9 @@ def query(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="VARIABLE=VALUE...", help="phase=demo, count=1,3, count=2..5, phase=any.", show_default=False
+            metavar="VARIABLE=VALUE...",
+            help="phase=demo, count=1,3, count=2..5, phase=any; type='\"a, b\"' where a value holds a comma or '..'.",
+            show_default=False,
         ),
     ] = None,
     n: Annotated[

@@ -1,12 +1,15 @@
 """Predicates on the values of a variable: one value, several, a range, or any.
 
 Values are meanings (``"demo"``) or numbers (``3``). The same predicates can be written as text: ``phase=demo``,
-``count=1,3,5``, ``count=2..5``, ``phase=any``.
+``count=1,3,5``, ``count=2..5``, ``phase=any``. A meaning that would be read as one of these stands in double quotes:
+``phase="a, b"``.
 """
 
 from __future__ import annotations
 
+import csv
 import math
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -70,6 +73,7 @@ def parse_query(texts: Sequence[str]) -> dict[str, Predicate]:
     ----------
     texts : sequence of str
         ``VARIABLE=VALUE``, ``VARIABLE=VALUE,VALUE``, ``VARIABLE=LOW..HIGH`` (an end may be left out), ``VARIABLE=any``.
+        A value in double quotes is taken as it is; a double quote in it is written twice.
 
     Returns
     -------
@@ -86,6 +90,8 @@ def parse_query(texts: Sequence[str]) -> dict[str, Predicate]:
     {'phase': 'demo', 'count': ('1', '3')}
     >>> parse_query(["count=2..5"])
     {'count': Between(low=2.0, high=5.0)}
+    >>> parse_query(['phase="a, b"', 'count="any",3'])
+    {'phase': 'a, b', 'count': ('any', '3')}
     """
     query: dict[str, Predicate] = {}
     for text in texts:
@@ -103,6 +109,14 @@ def parse_query(texts: Sequence[str]) -> dict[str, Predicate]:
 
 
 def _parse_value(text: str, value: str) -> Predicate:
+    if re.search(r'(^|,)\s*"', value):
+        try:
+            (quoted,) = csv.reader([value], skipinitialspace=True, strict=True)
+        except csv.Error as error:
+            raise InvalidInput(f"query {text!r}: the quotes do not match: {error}", kind="invalid_query") from error
+        if not all(quoted):
+            raise InvalidInput(f"query {text!r}: a value between the commas is empty", kind="invalid_query")
+        return quoted[0] if len(quoted) == 1 else tuple(quoted)
     if value == "any":
         return ANY
     if ".." in value:
@@ -134,8 +148,14 @@ def describe(query: Mapping[str, Predicate]) -> str:
 
 def _text(predicate: Predicate) -> str:
     if isinstance(predicate, (str, Between, Any_)) or not isinstance(predicate, Iterable):
-        return str(predicate)
-    return ",".join(str(value) for value in predicate)
+        return _quoted(predicate)
+    return ",".join(_quoted(value) for value in predicate)
+
+
+def _quoted(value: object) -> str:
+    """`value` as `parse_query` takes it."""
+    special = isinstance(value, str) and (value == "any" or "," in value or ".." in value or value.startswith('"'))
+    return '"{}"'.format(str(value).replace('"', '""')) if special else str(value)
 
 
 def matches(

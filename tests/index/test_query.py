@@ -51,6 +51,21 @@ def test_description_reads_as_the_text():
     assert describe(parse_query(texts)) == " ".join(texts)
 
 
+@pytest.mark.parametrize("meaning", ["a, b", "a,b", "1..2", "any", '"', 'say "no"', '"a" or "b, c"', "plain"])
+def test_a_meaning_in_quotes_is_taken_as_it_is(meaning):
+    quoted = '"' + meaning.replace('"', '""') + '"'
+    assert parse_query([f"type={quoted}"]) == {"type": meaning}
+    assert parse_query([f"type={quoted}, other"]) == {"type": (meaning, "other")}
+    assert parse_query([describe({"type": meaning})]) == {"type": meaning}
+
+
+@pytest.mark.parametrize("value", ['"a', '"a"b', '""', '"a",'])
+def test_quotes_that_do_not_match_are_told(value):
+    with pytest.raises(InvalidInput) as caught:
+        parse_query([f"type={value}"])
+    assert caught.value.kind == "invalid_query"
+
+
 @pytest.mark.parametrize(
     ("predicate", "spec", "values", "expected"),
     [
