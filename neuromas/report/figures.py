@@ -82,7 +82,7 @@ def iia_bars(scores: Sequence[DirectionScore], directions: Sequence[tuple[str, s
     figure, axes = new_figure(5.2 * len(directions), 3.8, columns=len(directions))
     for panel, (title, source, target) in zip(axes[0], directions, strict=True):
         found = {score.method: score for score in scores if (score.source, score.target) == (source, target)}
-        not_run = any(
+        not_run = sum(score.access == "no" for score in found.values()) > len(found) / 2
             score.access == "no" for score in found.values()
         )  # in most bars of this panel the target is only read
         shown = [method for method in methods if method in found and found[method].iia is not None]
