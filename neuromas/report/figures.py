@@ -83,8 +83,6 @@ def iia_bars(scores: Sequence[DirectionScore], directions: Sequence[tuple[str, s
     for panel, (title, source, target) in zip(axes[0], directions, strict=True):
         found = {score.method: score for score in scores if (score.source, score.target) == (source, target)}
         not_run = sum(score.access == "no" for score in found.values()) > len(found) / 2
-            score.access == "no" for score in found.values()
-        )  # in most bars of this panel the target is only read
         shown = [method for method in methods if method in found and found[method].iia is not None]
         for place, method in enumerate(shown):
             score = found[method]

@@ -1,0 +1,80 @@
+"""Figures show the numbers they are given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from neuromas.report.figures import Cloud, iia_bars, overlaid_components, png, value_histogram
+from neuromas.schema import DirectionScore, ValueScore
+
+
+def score(method, iia, *, low=None, high=None, access="no", values=()):
+    return DirectionScore(
+        method=method,
+        source="a",
+        target="b",
+        access=access,
+        oracle=access == "no",
+        iia=iia,
+        low=low,
+        high=high,
+        token_accuracy=None,
+        n_pairs=100,
+        n_missed=0,
+        coverage=1.0,
+        cl_loss=None,
+        cl_spread=None,
+        retrieval=None,
+        retrieval_ceiling=None,
+        by_value=values,
+    )
+
+
+def test_bars_are_as_high_as_the_iia_and_whiskers_as_long_as_the_interval():
+    scores = [
+        score("none", 0.05, low=0.0, high=0.1),
+        score("clmas", 0.9, low=0.85, high=0.95),
+        score("stitch", 0.4),
+        score("mas", 1.0, access="yes"),
+    ]
+    (panel,) = iia_bars(scores, [("a to b", "a", "b")]).axes
+    assert [bar.get_height() for bar in panel.patches] == [0.05, 0.9, 0.4, 1.0]
+    assert [label.get_text() for label in panel.get_xticklabels()] == ["none", "clmas", "stitch", "mas"]
+    whiskers = [line.get_segments()[0][:, 1].tolist() for line in panel.collections]
+    np.testing.assert_allclose(whiskers, [[0.0, 0.1], [0.85, 0.95], [0.4, 0.4], [1.0, 1.0]], atol=1e-12)
+    assert [bool(bar.get_hatch()) for bar in panel.patches] == [False, False, False, True]  # it alone ran the target
+
+
+def test_a_method_without_an_iia_has_no_bar():
+    (panel,) = iia_bars([score("clmas", None), score("mas", 1.0, access="yes")], [("a to b", "a", "b")]).axes
+    assert len(panel.patches) == 1
+
+
+def test_wrong_pairs_are_counted_by_value():
+    values = [
+        ValueScore(values={"phase": phase, "count": str(count)}, n_pairs=10 * count, n_missed=0, iia=iia)
+        for phase, count, iia in (("demo", 1, 1.0), ("demo", 2, 0.5), ("response", 3, 0.9))
+    ]
+    demo, response = value_histogram(score("clmas", 0.8, values=tuple(values)), "phase", "count").axes
+    assert [bar.get_height() for bar in demo.patches] == [10, 20, 0, 10]
+    assert [bar.get_height() for bar in response.patches] == pytest.approx([30, 3])
+
+
+def test_the_plane_is_that_of_the_other_samples():
+    """Drawn samples that do not hold what separates the training samples look mixed: the picture cannot flatter."""
+    rng = np.random.default_rng(0)
+    groups = np.repeat("demo", 300)
+    values = rng.integers(0, 4, 300).astype(float)
+    apart = rng.normal(size=(300, 5)) * 0.1
+    apart[:, 2] += 10 * values
+    training, held_out = Cloud(apart, values, groups), Cloud(rng.normal(size=(300, 5)), values, groups)
+    for drawn, separate in ((training, True), (held_out, False)):
+        (panel, _) = overlaid_components({"a": training}, {"a": drawn}, "count").axes
+        first = panel.collections[0].get_offsets()[:, 0]
+        assert (abs(np.corrcoef(first, values)[0, 1]) > 0.95) == separate
+
+
+def test_equal_figures_are_equal_files():
+    scores = [score("none", 0.05, low=0.0, high=0.1)]
+    assert png(iia_bars(scores, [("t", "a", "b")])) == png(iia_bars(scores, [("t", "a", "b")]))
