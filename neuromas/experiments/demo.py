@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -69,7 +70,8 @@ def jobs(seed: int = 0) -> list[Job]:
 def run_demo(out: str | Path, *, seed: int = 0, console: Console | None = None) -> list[DirectionScore]:
     """Fit and evaluate every method, and write ``iia.csv``, ``report.html`` and a directory per fit into `out`.
 
-    Interrupted, it goes on where it was when called again with the same `out`.
+    Interrupted, it goes on where it was when called again with the same `out`. It computes on one thread, so that its numbers
+    do not depend on how many there are.
 
     Parameters
     ----------
@@ -83,7 +85,18 @@ def run_demo(out: str | Path, *, seed: int = 0, console: Console | None = None) 
     list of DirectionScore
         The rows of ``iia.csv``.
     """
-    out, console, started = Path(out), console or Console(stderr=True), time.monotonic()
+    before = torch.get_num_threads()
+    torch.set_num_threads(
+        1
+    )  # matrices are small: a second thread gains little where a core is free, and costs where none is
+    try:
+        return _run(Path(out), seed, console or Console(stderr=True))
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run(out: Path, seed: int, console: Console) -> list[DirectionScore]:
+    started = time.monotonic()
     first, oracle = load_system(LIVE), load_system(BRAIN)
     brain = shipped_store().get(BRAIN)
     second = brain.manifest.name
