@@ -337,12 +337,30 @@ def query(
 def train(
     task: Annotated[str, typer.Argument(help="multi-object, same-object, modulo, rounding or arithmetic.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for config and weights.")],
-    system: Annotated[str, typer.Option("--system", help="Kind of network: gru or lstm.")] = "gru",
+    system: Annotated[str, typer.Option("--system", help="Kind of network: gru, lstm or transformer.")] = "gru",
     seed: Seed = 0,
     name: Annotated[
         str | None, typer.Option("--name", help="The system's name; else KIND-SEED.", show_default=False)
     ] = None,
     n_units: Annotated[int, typer.Option("--n-units", min=1, help="Width of the latent.")] = 128,
+    void: Annotated[
+        float, typer.Option("--void", help="Counting tasks: chance of a void token (paper: 0.2 for transformers).")
+    ] = 0,
+    hold_out: Annotated[
+        str | None,
+        typer.Option(
+            "--hold-out",
+            metavar="N,…",
+            help="Counting tasks: quantities never shown (paper: 4,9,14,17).",
+            show_default=False,
+        ),
+    ] = None,
+    memory: Annotated[
+        int,
+        typer.Option(
+            "--memory", min=0, help="Recurrent networks: steps that gates remember at first (arithmetic: 60)."
+        ),
+    ] = 0,
     target_accuracy: Annotated[
         float, typer.Option("--target-accuracy", min=0, max=1, help="Stop at this share of held-out trials right.")
     ] = 0.999,
@@ -351,10 +369,15 @@ def train(
     device: Device = "cpu",
 ) -> None:
     """Train a network on a task; interrupted, the same command goes on."""
+    from neuromas.causal.model import get_task
     from neuromas.progress import Bar
     from neuromas.systems.training import CHECKPOINT, CONFIG, WEIGHTS
     from neuromas.systems.training import train as train_system
 
+    options: dict[str, Any] = {} if not void else {"void": void}
+    if hold_out is not None:
+        options["hold_out"] = [_whole(part, "--hold-out") for part in hold_out.split(",")]
+    model = get_task(task, **options)
     try:
         with Bar(f"{system} {seed}", max_iterations) as bar:
 
@@ -363,12 +386,13 @@ def train(
                 bar.update(iteration, f"loss {loss:.4f}{told}")
 
             trained = train_system(
-                task,
+                model,
                 out=out,
                 kind=system,
                 seed=seed,
                 name=name,
                 n_units=n_units,
+                memory=memory,
                 target_accuracy=target_accuracy,
                 min_iterations=min_iterations,
                 max_iterations=max_iterations,
@@ -689,6 +713,13 @@ def _rank(text: str | None) -> dict[str, Any] | None:
         return None
     named = _pairs("--rank", text.split(",")) if "=" in text else {"full": text}
     return {name: _as_json(value) for name, value in named.items()}
+
+
+def _whole(text: str, option: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise InvalidInput(f"{option}: expected whole numbers, got {text!r}", kind="invalid_option") from None
 
 
 def _as_json(text: str) -> Any:

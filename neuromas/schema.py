@@ -260,7 +260,8 @@ class SystemConfig(Document):
 
     format_version: Literal[1] = 1
     kind: str = "gru"
-    """Which class the weights belong to, by its name in ``SYSTEMS`` where it can be saved and loaded: ``gru``, ``lstm``."""
+    """Which class the weights belong to, by its name in ``SYSTEMS`` where it can be saved and loaded: ``gru``, ``lstm``,
+    ``transformer``."""
     name: Name
     task: str
     vocabulary: tuple[str, ...]
@@ -268,6 +269,10 @@ class SystemConfig(Document):
     """Width of the latent; of h and c together for an LSTM."""
     n_hidden: int = Field(default=512, gt=0)
     """Width of the readout's hidden layer."""
+    n_layers: int = Field(default=2, gt=0)
+    """Transformers only."""
+    n_heads: int = Field(default=1, gt=0)
+    """Transformers only."""
     dropout: float = Field(default=0.5, ge=0, lt=1)
     seed: int = 0
     iterations: int = 0
@@ -287,6 +292,13 @@ class FitConfig(Document):
     """Rank of each disjoint block, by variable, by variables joined with ``+``, or ``full``; null: full, at full width."""
     variables: tuple[str, ...] | None = Field(default=None, min_length=1)
     """What is compared, the columns of V*; null: the causal model's, or all that the recordings share."""
+    roles: dict[str, dict[str, str]] | None = None
+    """Variables that are called differently in each system: shared name → system → its own variable, e.g. ``{"number":
+    {"gru-0": "count", "arithmetic/gru-0": "rem_ops"}}``. Subspaces may then be named after the shared name."""
+    values: dict[str, tuple[float, ...]] | None = None
+    """Variable (or shared name) → values: pairs are drawn only from samples in which it holds one of these."""
+    stepwise: bool = False
+    """Interchange at every step up to the source's, where the target's tokens are padded with responses."""
     map: Literal["orthogonal", "linear"] = "orthogonal"
     """R = λQ (the paper), or z = A Uᵀ(h − μ), a weaker claim about similarity."""
     rotation: Literal["matrix-exponential", "gram-schmidt", "cayley", "householder"] = "matrix-exponential"

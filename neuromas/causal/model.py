@@ -9,6 +9,8 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from inspect import signature
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -188,17 +190,26 @@ def register_task(task: type[CausalModel]) -> type[CausalModel]:
     return task
 
 
-def get_task(name: str) -> CausalModel:
-    """The task called `name`.
+def get_task(name: str, **options: Any) -> CausalModel:
+    """The task called `name`, with its own `options`, e.g. ``void=0.2``.
 
     Raises
     ------
     NotFound
         No task of that name; the known ones are listed.
+    InvalidInput
+        The task has no such option, or not with that value.
     """
     if name not in TASKS:
         raise NotFound(f"no task {name!r}; known tasks: {', '.join(sorted(TASKS))}", kind="unknown_task")
-    return TASKS[name]()
+    known = [key for key in signature(TASKS[name]).parameters if key not in ("args", "kwargs")]
+    strange = [key for key in options if key not in known]
+    if strange:
+        raise InvalidInput(
+            f"task {name!r} has no option {', '.join(map(repr, strange))}; it has {', '.join(known) or 'none'}",
+            kind="wrong_option",
+        )
+    return TASKS[name](**options)
 
 
 def variable_columns(names: Sequence[str], wanted: Sequence[str], where: str) -> list[int]:

@@ -11,6 +11,7 @@ from abc import abstractmethod
 from itertools import pairwise
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -18,7 +19,7 @@ from torch.nn import functional
 
 from neuromas.errors import InvalidInput
 from neuromas.schema import SystemConfig
-from neuromas.systems.system import Packed, Trained
+from neuromas.systems.system import EMBEDDING, HIDDEN, Context, Packed, Trained
 
 
 class RecurrentNetwork(nn.Module):
@@ -76,8 +77,24 @@ class LSTMNetwork(RecurrentNetwork):
         super().__init__(config, nn.LSTM, config.n_units // 2)
 
 
+class Before(Context):
+    """The state before each step of whole trials, which an embedding is consumed from.
+
+    Parameters
+    ----------
+    states : Tensor, shape (n_trials, n_steps, n_units of the hidden layer)
+    """
+
+    def __init__(self, states: Tensor) -> None:
+        self._states = states
+
+    def at(self, trials: np.ndarray, steps: np.ndarray) -> Tensor:
+        device = self._states.device
+        return self._states[torch.from_numpy(trials).to(device), torch.from_numpy(steps).to(device)]
+
+
 class Recurrent(Trained):
-    """A frozen recurrent network; its latent is all that the cell keeps from one step to the next."""
+    """A frozen recurrent network; its latent is all that the cell keeps from one step to the next, or the embedding."""
 
     _network: RecurrentNetwork
     _table: Tensor
@@ -86,14 +103,63 @@ class Recurrent(Trained):
     """(n_gates * width, width)"""
 
     @property
-    def layer(self) -> str:
-        return "hidden"
+    def n_units(self) -> int:
+        return self._network.embedding.embedding_dim if self.layer == EMBEDDING else self.config.n_units
+
+    @property
+    def stepwise(self) -> bool:
+        return self.layer == EMBEDDING
+
+    @torch.no_grad()
+    def latents(self, tokens: Tensor) -> Tensor:
+        tokens = tokens.to(self.device).clamp(min=0)
+        return self._network.embedding(tokens) if self.layer == EMBEDDING else self._states(tokens)
+
+    def context(self, tokens: Tensor) -> Before | None:
+        if self.layer == HIDDEN:
+            return None
+        with torch.no_grad():
+            states = self._states(tokens.to(self.device).clamp(min=0))
+        return Before(functional.pad(states[:, :-1], (0, 0, 1, 0)))
+
+    def resume_steps(self, latents: Tensor, lengths: Tensor, tokens: Tensor, continuation: Packed) -> Tensor:
+        if not self.stepwise:
+            return super().resume_steps(latents, lengths, tokens, continuation)
+        order = torch.argsort(lengths, descending=True, stable=True)
+        latents, sizes = (
+            latents[order],
+            (lengths[:, None] > torch.arange(int(lengths.max()), device=self.device)).sum(dim=0),
+        )
+        state = latents.new_zeros(len(latents), self.config.n_units)
+        for step, alive in enumerate(sizes.tolist()):
+            state = torch.cat([self._consume(latents[:alive, step], state[:alive]), state[alive:]])
+        return self._go_on(state[torch.argsort(order)], continuation)
 
     def resume(self, latents: Tensor, continuation: Packed, context: Any = None) -> Tensor:
+        if self.layer == EMBEDDING:
+            if context is None:
+                raise InvalidInput(
+                    f"system {self.name!r} needs its state before the embedding: resume it with what"
+                    " context(tokens).at(...) gives",
+                    kind="no_context",
+                )
+            latents = self._consume(latents, context)
+        return self._go_on(latents, continuation)
+
+    def _go_on(self, latents: Tensor, continuation: Packed) -> Tensor:
+        """`resume` from states (n_pairs, n_units of the hidden layer)."""
         hidden = self._unroll(latents[continuation.order], continuation.tokens, continuation.sizes)
         first_weight, first_bias, last_weight, last_bias = self._network.readout.parameters()
         hidden = functional.gelu(functional.linear(hidden, first_weight, first_bias))
         return functional.linear(hidden, last_weight, last_bias)
+
+    @abstractmethod
+    def _states(self, tokens: Tensor) -> Tensor:
+        """States (n_trials, n_steps, n_units of the hidden layer) after each of `tokens` (n_trials, n_steps)."""
+
+    @abstractmethod
+    def _consume(self, embedded: Tensor, before: Tensor) -> Tensor:
+        """States after one step on `embedded` (n, width) from the states `before`; differentiable in both."""
 
     @abstractmethod
     def _unroll(self, first: Tensor, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
@@ -109,9 +175,20 @@ class GRU(Recurrent):
     weights : dict of str to Tensor
         State of a `GRUNetwork`.
     device : str or torch.device
+    layer : str, optional
+        ``hidden`` (default) or ``embedding``.
     """
 
     network = GRUNetwork
+
+    @classmethod
+    @torch.no_grad()
+    def remember(cls, network: nn.Module, n_steps: int, generator: torch.Generator) -> None:
+        cell = network.get_submodule("cell")
+        width = cell.get_parameter("weight_hh_l0").shape[1]
+        cell.get_parameter("bias_hh_l0")[width : 2 * width] += _spans(
+            width, n_steps, generator
+        )  # the update gate keeps
 
     def _prepare(self) -> None:
         cell, width = dict(self._network.cell.named_parameters()), self.config.n_units
@@ -122,10 +199,11 @@ class GRU(Recurrent):
         self._recurrent = cell["weight_hh_l0"].contiguous()
         self._new_bias = cell["bias_hh_l0"][2 * width :].contiguous()
 
-    @torch.no_grad()
-    def latents(self, tokens: Tensor) -> Tensor:
-        embedded = self._network.embedding(tokens.to(self.device).clamp(min=0))
-        return self._network.cell(embedded)[0]
+    def _states(self, tokens: Tensor) -> Tensor:
+        return self._network.cell(self._network.embedding(tokens))[0]
+
+    def _consume(self, embedded: Tensor, before: Tensor) -> Tensor:
+        return torch.gru_cell(embedded, before, *self._network.cell.parameters())
 
     def _unroll(self, first: Tensor, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
         return _UnrollGRU.apply(first, self._table, self._recurrent, self._new_bias, tokens, sizes)
@@ -141,9 +219,20 @@ class LSTM(Recurrent):
     weights : dict of str to Tensor
         State of an `LSTMNetwork`.
     device : str or torch.device
+    layer : str, optional
+        ``hidden`` (default), that is [h, c], or ``embedding``.
     """
 
     network = LSTMNetwork
+
+    @classmethod
+    @torch.no_grad()
+    def remember(cls, network: nn.Module, n_steps: int, generator: torch.Generator) -> None:
+        cell = network.get_submodule("cell")
+        width = cell.get_parameter("weight_hh_l0").shape[1]
+        spans = _spans(width, n_steps, generator)
+        cell.get_parameter("bias_hh_l0")[width : 2 * width] += spans  # what is not forgotten ...
+        cell.get_parameter("bias_hh_l0")[:width] -= spans  # ... leaves no room for what comes in
 
     @classmethod
     def readout_width(cls, n_units: int) -> int:
@@ -157,9 +246,11 @@ class LSTM(Recurrent):
         self._table = table[:, order].contiguous()
         self._recurrent = cell["weight_hh_l0"][order].contiguous()
 
-    @torch.no_grad()
-    def latents(self, tokens: Tensor) -> Tensor:
-        tokens = tokens.to(self.device).clamp(min=0)
+    def _consume(self, embedded: Tensor, before: Tensor) -> Tensor:
+        halves = before.chunk(2, dim=1)
+        return torch.cat(torch.lstm_cell(embedded, halves, *self._network.cell.parameters()), dim=1)
+
+    def _states(self, tokens: Tensor) -> Tensor:
         width, weight = self.config.n_units // 2, self._recurrent.T
         found = self._table.new_zeros(*tokens.shape, 2 * width)
         hidden = cell = self._table.new_zeros(len(tokens), width)
@@ -171,6 +262,11 @@ class LSTM(Recurrent):
 
     def _unroll(self, first: Tensor, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
         return _UnrollLSTM.apply(first, self._table, self._recurrent, tokens, sizes)
+
+
+def _spans(width: int, n_steps: int, generator: torch.Generator) -> Tensor:
+    """Gate biases (width,) that forget within 1 to `n_steps` steps: the log of spans drawn uniformly."""
+    return torch.log(1 + (n_steps - 1) * torch.rand(width, generator=generator))
 
 
 def _tanh_(x: Tensor) -> Tensor:

@@ -7,7 +7,9 @@ alive. Sequences that follow travel packed: sorted by length, step after step, s
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any, Self
 
 import numpy as np
@@ -15,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from neuromas.causal.model import PAD, Sequences
-from neuromas.errors import InvalidInput
+from neuromas.errors import InvalidInput, NotFound
 from neuromas.schema import SystemConfig
 
 
@@ -62,6 +64,18 @@ class Packed:
 
         return cls(tensor(order), tuple(alive.sum(axis=1).tolist()), tensor(by_step), tensor(fixed), tensor(rows))
 
+    @property
+    def steps(self) -> Tensor:
+        """Step of its continuation that each live token stands at; int64, shape (n_live,)."""
+        sizes = torch.tensor(self.sizes, device=self.tokens.device)
+        return torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
+
+    def padded(self) -> Tensor:
+        """The tokens by batch row, `PAD` after the end; int64, shape (n_pairs, n_steps)."""
+        table = self.tokens.new_full((len(self.order), len(self.sizes)), PAD)
+        table[self.rows, self.steps] = self.tokens
+        return table
+
     @classmethod
     def from_continuation(cls, continuation: Sequences, pairs: np.ndarray | None = None, device: Any = "cpu") -> Packed:
         """Pack the rows `pairs` of `continuation` (all if not given)."""
@@ -69,6 +83,10 @@ class Packed:
         return cls.from_sequences(
             continuation.tokens[chosen], continuation.lengths[chosen], continuation.deterministic[chosen], device
         )
+
+
+EMBEDDING, HIDDEN = "embedding", "hidden"
+"""Layers that every kind of `Trained` system has, whatever else it calls them."""
 
 
 class Context(ABC):
@@ -94,10 +112,29 @@ class System(ABC):
         """Width of the latent."""
         return self.config.n_units
 
+    layer: str = ""
+    """Which layer's activity is the latent."""
+
     @property
-    @abstractmethod
-    def layer(self) -> str:
-        """Which layer's activity is the latent."""
+    def layers(self) -> tuple[str, ...]:
+        """Every layer whose activity can be the latent."""
+        return (self.layer,)
+
+    @property
+    def stepwise(self) -> bool:
+        """Whether a latent does not depend on earlier latents of the same layer, so that many steps can be intervened at."""
+        return False
+
+    def at(self, layer: str) -> System:
+        """The same system, its latent taken from another layer.
+
+        Raises
+        ------
+        NotFound
+            It has no such layer; the nearest names are listed.
+        """
+        find_layer(layer, self.layers, self.name)
+        return self
 
     @abstractmethod
     def latents(self, tokens: Tensor) -> Tensor:
@@ -134,6 +171,37 @@ class System(ABC):
             Logits for each of ``continuation.tokens``.
         """
 
+    def resume_steps(self, latents: Tensor, lengths: Tensor, tokens: Tensor, continuation: Packed) -> Tensor:
+        """Go on after interventions at every step from the first: `latents` stand in for those of `tokens`.
+
+        Differentiable with respect to `latents`.
+
+        Parameters
+        ----------
+        latents : Tensor, shape (n_pairs, n_steps, n_units)
+        lengths : Tensor of int64, shape (n_pairs,)
+            How many steps of each pair are intervened at; what `latents` and `tokens` hold beyond is not looked at.
+        tokens : Tensor of int64, shape (n_pairs, n_steps)
+            The system's own tokens at those steps.
+        continuation : Packed
+            Follows the last intervened step.
+
+        Returns
+        -------
+        Tensor, shape (n_live, n_tokens)
+            Logits for each of ``continuation.tokens``.
+
+        Raises
+        ------
+        InvalidInput
+            Latents of this layer depend on earlier ones of the same layer.
+        """
+        raise InvalidInput(
+            f"system {self.name!r}: a latent of layer {self.layer!r} follows from the one before it, so an interchange at the"
+            " last step alone says it all; stepwise interchanges are for layers such as 'embedding'",
+            kind="not_stepwise",
+        )
+
     def context(self, tokens: Tensor) -> Context | None:
         """What else must be kept of trials `tokens` to resume inside them; None if the latent is all there is."""
         return None
@@ -152,9 +220,13 @@ class System(ABC):
             )
         return self
 
-    @torch.no_grad()
     def trial_accuracy(self, trials: Sequences, batch_size: int = 1000) -> float:
         """Share of `trials` in which every deterministic token is the most probable one."""
+        return float(self.solved(trials, batch_size).mean())
+
+    @torch.no_grad()
+    def solved(self, trials: Sequences, batch_size: int = 1000) -> np.ndarray:
+        """Which of `trials` have every deterministic token as the most probable one; bool, shape (n_trials,)."""
         right = []
         for start in range(0, len(trials), batch_size):
             rows = np.arange(start, min(start + batch_size, len(trials)))
@@ -166,7 +238,7 @@ class System(ABC):
             held = None if context is None else context.at(np.arange(len(rows)), np.zeros(len(rows), np.int64))
             logits = self.resume(self.latents(begin)[:, 0], rest, held)
             right.append(all_right(logits, rest, len(rows)))
-        return torch.cat(right).double().mean().item()
+        return torch.cat(right).cpu().numpy()
 
 
 class Trained(System):
@@ -180,24 +252,55 @@ class Trained(System):
     weights : dict of str to Tensor
         State of a ``network``.
     device : str or torch.device
+    layer : str, optional
+        One of ``layers``, or ``hidden``, which every kind has; by default that.
+
+    Raises
+    ------
+    NotFound
+        No such layer; the nearest names are listed.
     """
 
     network: type[nn.Module]
     """The trainable module. Made from a `SystemConfig`, it gives the logits (n_trials, n_steps, n_tokens) of the token after
     each of its tokens (n_trials, n_steps)."""
 
-    def __init__(self, config: SystemConfig, weights: dict[str, Tensor], device: str | torch.device = "cpu") -> None:
+    def __init__(
+        self,
+        config: SystemConfig,
+        weights: dict[str, Tensor],
+        device: str | torch.device = "cpu",
+        layer: str | None = None,
+    ) -> None:
         self.config = config
         self.device = torch.device(device)
+        self.layer = self.hidden if layer in (None, HIDDEN) else find_layer(str(layer), self.layers, config.name)
         self._network = self.network(config).to(self.device)
         self._network.load_state_dict(weights)
         self._network.eval().requires_grad_(False)
         self._prepare()
 
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return (EMBEDDING, HIDDEN)
+
+    @property
+    def hidden(self) -> str:
+        """The layer that is meant by ``hidden``."""
+        return HIDDEN
+
+    def at(self, layer: str) -> Self:
+        return type(self)(self.config, self.weights, self.device, layer)
+
     @classmethod
     def readout_width(cls, n_units: int) -> int:
         """Width of the readout's hidden layer where the latent has `n_units`: four times the hidden state's (paper A.1)."""
         return 4 * n_units
+
+    @classmethod
+    def remember(cls, network: nn.Module, n_steps: int, generator: torch.Generator) -> None:
+        """Set the gates of a fresh `network` so that they remember for up to `n_steps`; InvalidInput if it has none."""
+        raise InvalidInput(f"{cls.__name__} has no gates to set for a memory of {n_steps} steps", kind="no_gates")
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -213,6 +316,15 @@ class Trained(System):
     @abstractmethod
     def _prepare(self) -> None:
         """Called when weights were loaded or moved."""
+
+
+def find_layer(layer: str, layers: Sequence[str], system: str) -> str:
+    """`layer`, if it is one of `layers`; else NotFound, with the nearest names."""
+    if layer in layers:
+        return layer
+    near = get_close_matches(layer, layers, n=5, cutoff=0.4) or list(layers[:10])
+    more = f" ({len(layers)} in all)" if len(layers) > len(near) else ""
+    raise NotFound(f"system {system!r} has no layer {layer!r}; nearest: {', '.join(near)}{more}", kind="unknown_layer")
 
 
 def check_device(device: str | torch.device) -> None:

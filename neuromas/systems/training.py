@@ -25,9 +25,10 @@ from neuromas.interrupts import deferred_interrupt
 from neuromas.schema import Provenance, SystemConfig
 from neuromas.systems.recurrent import GRU, LSTM
 from neuromas.systems.system import System, Trained, check_device
+from neuromas.systems.transformer import Transformer
 
 CONFIG, WEIGHTS, CHECKPOINT = "config.json", "weights.safetensors", "checkpoint.safetensors"
-SYSTEMS: dict[str, type[Trained]] = {"gru": GRU, "lstm": LSTM}
+SYSTEMS: dict[str, type[Trained]] = {"gru": GRU, "lstm": LSTM, "transformer": Transformer}
 """Kinds of system that can be trained and loaded, by the name the command line uses; each knows its trainable network."""
 
 SHIPPED = Path(__file__).parent / "shipped"
@@ -63,6 +64,7 @@ def train(
     seed: int = 0,
     name: str | None = None,
     n_units: int = 128,
+    memory: int = 0,
     target_accuracy: float = 0.999,
     min_iterations: int = 2000,
     max_iterations: int = 20_000,
@@ -83,7 +85,7 @@ def train(
     out : path-like
         Folder for ``config.json``, ``weights.safetensors`` and, until done, ``checkpoint.safetensors``.
     kind : str
-        ``"gru"`` or ``"lstm"``, see `SYSTEMS`.
+        ``"gru"``, ``"lstm"`` or ``"transformer"``, see `SYSTEMS`.
     seed : int
         Of weights, batches, dropout.
     name : str, optional
@@ -91,6 +93,10 @@ def train(
     n_units : int
         Width of the latent: of a GRU's hidden state, or of an LSTM's h and c together. Embedding and hidden state are equally
         wide (64 for an LSTM by default), the readout's hidden layer is four times as wide.
+    memory : int
+        Recurrent networks: about how many steps their gates are set to remember before training begins (chrono initialisation,
+        Tallec & Ollivier 2018); 0 leaves PyTorch's own. A GRU learns arithmetic with 60 within a thousand iterations; without,
+        it had not learned to end its trials after three thousand.
     target_accuracy : float
         Stop once two validations in a row reach this trial accuracy on held-out trials.
     min_iterations : int
@@ -113,13 +119,15 @@ def train(
     InvalidDocument
         `name` or `n_units` cannot be used.
     InvalidInput
-        `out` holds another network's checkpoint or weights; `n_units` is odd for an LSTM.
+        `out` holds another network's checkpoint or weights; `n_units` is odd for an LSTM or a transformer; `memory` for a
+        transformer.
     """
     model = get_task(task) if isinstance(task, str) else task
     if kind not in SYSTEMS:
         raise NotFound(f"no system kind {kind!r}; known kinds: {', '.join(sorted(SYSTEMS))}", kind="unknown_system")
     out = Path(out)
     check_device(device)
+    notes = [f"task options: {model.options}"] * bool(model.options) + [f"memory: {memory}"] * bool(memory)
     described = {
         "kind": kind,
         "name": name or f"{kind}-{seed}",
@@ -128,7 +136,7 @@ def train(
         "n_units": n_units,
         "n_hidden": SYSTEMS[kind].readout_width(n_units),
         "seed": seed,
-        "provenance": {"notes": f"task options: {model.options}" if model.options else ""},
+        "provenance": {"notes": "; ".join(notes)},
     }
     config = SystemConfig.parse(described, "system to train")
     if (out / CONFIG).exists():
@@ -143,6 +151,7 @@ def train(
             model,
             config,
             out,
+            memory,
             Limits(target_accuracy, min_iterations, max_iterations, validate_every, n_held_out),
             device,
             progress,
@@ -165,6 +174,7 @@ def _train(
     model: CausalModel,
     config: SystemConfig,
     out: Path,
+    memory: int,
     limits: Limits,
     device: str,
     progress: Callable[[int, float, float | None], None] | None,
@@ -172,7 +182,10 @@ def _train(
 ) -> System:
     kind, seed = config.kind, config.seed
     torch.manual_seed(seed)
-    network = SYSTEMS[kind].network(config).to(device)
+    network = SYSTEMS[kind].network(config)
+    if memory:
+        SYSTEMS[kind].remember(network, memory, torch.Generator().manual_seed(seed))
+    network = network.to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=MAX_RATE)
     start, streak = _restore(out, config, network, optimiser)
     held_out = model.sample(limits.n_held_out, np.random.default_rng([seed, _HELD_OUT_STREAM]))
@@ -199,7 +212,8 @@ def _train(
             "iterations": iteration,
             "trial_accuracy": frozen.trial_accuracy(held_out) if accuracy is None else accuracy,
             "provenance": Provenance(
-                source=f"neuromas train {model.name} --system {kind} --seed {seed}",
+                source=f"neuromas train {model.name} --system {kind} --seed {seed}"
+                + (f" --memory {memory}" if memory else ""),
                 seed=seed,
                 created=now(),
                 versions=versions(),
@@ -293,14 +307,17 @@ def save_system(system: Trained, folder: str | Path) -> None:
     write_atomically(folder / CONFIG, system.config.to_json())
 
 
-def load_system(path: str | Path, device: str = "cpu") -> System:
+def load_system(path: str | Path, device: str = "cpu", *, layer: str | None = None) -> System:
     """A trained system from its folder, or a shipped one by name.
 
     Parameters
     ----------
     path : path-like
-        A folder written by `train`, or the name of a shipped system such as ``"multi-object/gru-0"``.
+        A folder written by `train`, or the name of a shipped system such as ``"multi-object/gru-0"``. A layer may follow:
+        ``"multi-object/gru-0@embedding"``.
     device : str
+    layer : str, optional
+        Whose activity is the latent; by default the one after ``@``, or else the hidden layer.
 
     Returns
     -------
@@ -309,7 +326,7 @@ def load_system(path: str | Path, device: str = "cpu") -> System:
     Raises
     ------
     NotFound
-        No such folder or shipped system.
+        No such folder, shipped system, or layer.
     InvalidInput
         There is no such device here.
     InvalidDocument
@@ -322,6 +339,9 @@ def load_system(path: str | Path, device: str = "cpu") -> System:
     >>> load_system("multi-object/gru-0").n_units
     128
     """
+    if "@" in str(path) and not Path(path).is_dir():
+        path, _, named = str(path).rpartition("@")
+        layer = named if layer is None else layer
     folder = Path(path)
     if not (folder / CONFIG).is_file() and (SHIPPED / str(path) / CONFIG).is_file():
         folder = SHIPPED / str(path)
@@ -344,7 +364,7 @@ def load_system(path: str | Path, device: str = "cpu") -> System:
     if config.weights_sha256 is not None and sha256_bytes((folder / WEIGHTS).read_bytes()) != config.weights_sha256:
         raise Corrupt(f"{folder / WEIGHTS} is not the file that {CONFIG} names (SHA-256 differs)", kind="hash_mismatch")
     try:
-        return SYSTEMS[config.kind](config, weights, device)
+        return SYSTEMS[config.kind](config, weights, device, layer)
     except RuntimeError as error:
         raise Corrupt(f"{folder / WEIGHTS} does not fit {CONFIG}: {error}", kind="wrong_shapes") from error
 
