@@ -21,7 +21,7 @@ DEMO, RESPONSE = 0, 1
 _PHASE, _COUNT, _REMAINING = 0, 1, 2
 
 
-def _variables(most: int) -> tuple[VariableSpec, ...]:
+def phase_and_count(most: int) -> tuple[VariableSpec, ...]:
     """``phase`` and ``count``, the latter up to `most`."""
     return (
         VariableSpec(
@@ -59,23 +59,25 @@ class Counting(CausalModel):
     Raises
     ------
     InvalidInput
-        `void` is no probability below 1, or `hold_out` no proper subset of 1..20.
+        `void` is no probability below 1, or `hold_out` no proper subset of 1..`most`.
     """
 
     vocabulary: tuple[str, ...] = ("B", "D1", "D2", "D3", "T", "R", "E")
-    variables = _variables(MAX_QUANTITY)
+    variables = phase_and_count(MAX_QUANTITY)
     begin, trigger, response, end = 0, 4, 5, 6
     demos: tuple[int, ...] = (1, 2, 3)
     """Tokens that show an object, numbered without a gap."""
+    most: int = MAX_QUANTITY
+    """The largest object quantity; a task that counts less far says so, and declares its variables up to there."""
 
     def __init__(self, *, void: float = 0.0, hold_out: Collection[int] = ()) -> None:
         if not 0 <= void < 1:
             raise InvalidInput(f"task {self.name!r}: expected void in 0 <= void < 1, got {void}", kind="wrong_option")
-        self.quantities = np.setdiff1d(np.arange(1, MAX_QUANTITY + 1), list(hold_out))
+        self.quantities = np.setdiff1d(np.arange(1, self.most + 1), list(hold_out))
         """Object quantities that occur, ascending."""
-        if len(self.quantities) != MAX_QUANTITY - len(set(hold_out)) or not len(self.quantities):
+        if len(self.quantities) != self.most - len(set(hold_out)) or not len(self.quantities):
             raise InvalidInput(
-                f"task {self.name!r}: expected hold_out among 1..{MAX_QUANTITY}, not all of them, got {sorted(hold_out)}",
+                f"task {self.name!r}: expected hold_out among 1..{self.most}, not all of them, got {sorted(hold_out)}",
                 kind="wrong_option",
             )
         self.void, self.hold_out = void, tuple(sorted(set(hold_out)))
@@ -217,7 +219,7 @@ class Rounding(Counting):
 
     name = "rounding"
     multiple = 3
-    variables = _variables(21)
+    variables = phase_and_count(21)
 
     def responses(self, quantity: IntArray) -> IntArray:
         return (quantity + self.multiple // 2) // self.multiple * self.multiple

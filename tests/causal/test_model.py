@@ -72,7 +72,7 @@ def test_trials_in_a_batch_do_not_disturb_each_other(name, n_trials, seed):
     for row in range(len(values)):
         alone = task.counterfactual(values[row : row + 1], np.random.default_rng(5))
         length = alone.lengths[0]
-        assert task.vocabulary[together.tokens[row, together.lengths[row] - 1]] == "E"
+        assert together.tokens[row, together.lengths[row] - 1] == task.end
         assert (together.tokens[row, together.lengths[row] :] == PAD).all()
         if alone.deterministic[0, :length].all():
             np.testing.assert_array_equal(alone.tokens[0, :length], together.tokens[row, :length])
