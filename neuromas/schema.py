@@ -6,6 +6,7 @@ raises one error that holds the whole list.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import sys
@@ -349,6 +350,8 @@ class FitConfig(Document):
             raise ValueError(
                 f"method {self.method!r} replaces the whole latent: expected one subspace, got {len(self.subspaces)}"
             )
+        if self.stepwise and self.method in ("clmas", "latent-stitch"):
+            raise ValueError(f"stepwise interchanges need systems that run; method {self.method!r} reads recordings")
         if self.direction is not None and not stitching:
             raise ValueError(f"direction is for stitch and latent-stitch, not {self.method!r}")
         if self.solver == "closed-form" and self.method != "latent-stitch":
@@ -376,6 +379,8 @@ class FitInput(Document):
     """Units taken; null: all."""
     system: str | None = None
     """Name of the network, where one was run; the request beside a result says where it lies."""
+    layer: str | None = None
+    """Whose activity was its latent."""
     weights_sha256: Sha256 | None = None
     recording: str | None = None
     """SET/RECORDING, where a recording was read."""
@@ -505,6 +510,158 @@ class Evaluation(Document):
     provenance: Provenance
 
 
+SYSTEM_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*(/[A-Za-z0-9][A-Za-z0-9._-]*)*(@[A-Za-z0-9._-]+)?$"
+SystemName = Annotated[str, Field(pattern=SYSTEM_PATTERN, max_length=200)]
+"""Shipped, or one that a sweep declares, e.g. ``multi-object/gru-0``; a layer may follow: ``multi-object/gru-0@embedding``."""
+
+
+class TrainSpec(Document):
+    """How a network is made: what `neuromas.systems.training.train` takes."""
+
+    task: str
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Of the task, e.g. ``{"void": 0.2}``."""
+    kind: str = "gru"
+    seed: int = Field(default=0, ge=0)
+    memory: int = Field(default=0, ge=0)
+    """Steps that the gates of a recurrent network remember at first."""
+    n_units: int = Field(default=128, gt=0)
+    target_accuracy: float = Field(default=0.999, ge=0, le=1)
+    min_iterations: int = Field(default=2_000, ge=0)
+    max_iterations: int = Field(default=20_000, gt=0)
+
+
+class EvaluationSpec(Document):
+    """How a fit is scored: what `neuromas.evaluate.accuracy.evaluate` takes."""
+
+    n_pairs: int = Field(default=1_000, gt=0)
+    """Held-out pairs per direction."""
+    controls: tuple[str, ...] = ()
+    directions: tuple[tuple[int, int], ...] | None = None
+    """(source, target) by position among the fit's systems; null: every direction that the alignment has."""
+    part: Literal["train", "validation", "test"] = "test"
+    seed: int = Field(default=0, ge=0)
+
+
+class SweepGroup(Document):
+    """Fits, or measures, of one kind: every choice of systems, at every point of the axes."""
+
+    label: str = Field(min_length=1)
+    tags: dict[str, str] = Field(default_factory=dict)
+    """Columns of the table that tell this group from others, e.g. ``{"panel": "a"}``."""
+    method: Literal["das", "mas", "clmas", "stitch", "latent-stitch"] | None = None
+    measure: str | None = None
+    """Either this, of `neuromas.measures.registry.MEASURES`, or a method."""
+    systems: tuple[tuple[SystemName, ...], ...] = Field(min_length=1)
+    """Which systems go into each fit, in the order in which the fit gets them."""
+    read: tuple[int, ...] = ()
+    """Positions of systems that the fit gets as a recording only; the evaluation may run them, as oracles."""
+    oracles: bool = True
+    """Whether the evaluation runs the systems that were only read."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Fields of FitConfig; for a measure, options of `neuromas.measures.comparison.compare`, and ``n_per_quantity``."""
+    axes: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    """Field of ``config``, dotted where nested (``subspaces.full``), → its values; all combinations are taken."""
+    evaluation: EvaluationSpec = EvaluationSpec()
+
+    @model_validator(mode="after")
+    def _check_group(self) -> Self:
+        if (self.method is None) == (self.measure is None):
+            raise ValueError(
+                f"group {self.label!r} needs either a method or a measure, got {self.method!r} and {self.measure!r}"
+            )
+        if self.measure is not None and any(len(chosen) != 2 for chosen in self.systems):
+            raise ValueError(f"group {self.label!r}: a measure compares 2 systems")
+        if self.measure is not None and self.read:
+            raise ValueError(f"group {self.label!r}: a measure reads both systems; read= is for fits")
+        for chosen in self.systems:
+            strange = [place for place in self.read if not 0 <= place < len(chosen)]
+            if strange:
+                raise ValueError(f"group {self.label!r}: read={strange}, but the systems are {', '.join(chosen)}")
+        empty = [axis for axis, values in self.axes.items() if not values]
+        if empty:
+            raise ValueError(f"group {self.label!r}: no values on axis {', '.join(empty)}")
+        return self
+
+
+class Sweep(Document):
+    """A figure as declared: which systems, and which fits and measures of them."""
+
+    format_version: Literal[1] = 1
+    figure: Name
+    title: str
+    quick: bool = False
+    """Whether this is the smaller sweep; the figure says so."""
+    note: str = ""
+    """What is smaller about it, for a quick one."""
+    systems: dict[SystemName, TrainSpec] = Field(default_factory=dict)
+    """Systems to train where they are not shipped; all others that groups name must be shipped."""
+    groups: tuple[SweepGroup, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check_sweep(self) -> Self:
+        if self.quick and not self.note:
+            raise ValueError("a quick sweep needs a note that says what is smaller about it")
+        layered = [name for name in self.systems if "@" in name]
+        if layered:
+            raise ValueError(f"systems are declared without a layer, got {', '.join(layered)}")
+        labels = [group.label for group in self.groups]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"two groups are labelled {', '.join(map(repr, twice))}")
+        return self
+
+
+class JobSystem(Document):
+    """A system as a job of a sweep takes it."""
+
+    name: SystemName
+    """As the sweep calls it, with the layer if it is not the usual one."""
+    access: Access = "intervene"
+    made: TrainSpec
+    weights_sha256: Sha256 | None = None
+    """Null until it is trained; part of the job's identity, so that a retrained system is another fit."""
+
+
+class SweepJob(Document):
+    """One fit or measure of a sweep, settled in full: ``job.json`` beside its result."""
+
+    format_version: Literal[1] = 1
+    config: FitConfig | None = None
+    measure: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Of the measure."""
+    systems: tuple[JobSystem, ...] = Field(min_length=1)
+    oracles: bool = True
+    evaluation: EvaluationSpec | None = None
+
+    def identity(self) -> str:
+        """SHA-256 over everything that was chosen; a new field at its default changes no identity."""
+        chosen = self.model_dump(mode="json", exclude_defaults=True)
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class MeasureReport(Document):
+    """``measure.json``: what a measure says about two systems on the same trials."""
+
+    format_version: Literal[1] = 1
+    job: SweepJob
+    options: dict[str, Any]
+    """All of the measure's options, as they were used."""
+    values: tuple[float, ...] = Field(min_length=1)
+    """One per resample."""
+    mean: float
+    low: float
+    """Smallest value of a resample."""
+    high: float
+    n_trials: int
+    n_samples: int
+    """In each resample."""
+    n_usable: int
+    seconds: float
+    provenance: Provenance
+
+
 def json_schemas() -> dict[str, str]:
     """File name → JSON Schema text of every document that reaches a disk."""
     documents: list[type[Document]] = [
@@ -515,6 +672,9 @@ def json_schemas() -> dict[str, str]:
         FitRequest,
         FitReport,
         Evaluation,
+        Sweep,
+        SweepJob,
+        MeasureReport,
     ]
     return {
         f"{_snake(document.__name__)}.schema.json": json.dumps(document.model_json_schema(), indent=2) + "\n"

@@ -7,7 +7,7 @@ the same interface: whoever was handed a `Recording` holds nothing that runs.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +17,7 @@ from torch import Tensor
 
 from neuromas.align.alignment import Subspace
 from neuromas.causal.counterfactual import Candidates, Pairs, draw_pairs
-from neuromas.causal.model import PAD, CausalModel, Sequences, get_task, variable_columns
+from neuromas.causal.model import PAD, TASKS, CausalModel, Sequences, get_task, variable_columns
 from neuromas.errors import InvalidInput, NotFound, ReadOnly
 from neuromas.index.index import CLIndex
 from neuromas.recordings.recording import Recording
@@ -50,6 +50,24 @@ class HeldContext:
 
 
 @dataclass(frozen=True)
+class Unrolled:
+    """Whole trials from their first step, filled up behind their end: what a stepwise interchange takes its latents from.
+
+    Attributes
+    ----------
+    tokens : Tensor of int64, shape (n_trials, n_steps)
+    latents : Tensor of float32, shape (n_trials, n_steps, n_units)
+    rows, steps : ndarray of int64, shape (n_samples,)
+        Trial and step of each sample of the recording.
+    """
+
+    tokens: Tensor = field(repr=False)
+    latents: Tensor = field(repr=False)
+    rows: NDArray[np.int64] = field(repr=False)
+    steps: NDArray[np.int64] = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Side:
     """A system as a fit or an evaluation sees it.
 
@@ -57,9 +75,8 @@ class Side:
     ----------
     name : str
     recording : Recording
-        With the variable names that all sides share.
     variables : tuple of str
-        What is compared; columns of every ``values``.
+        What is compared, by this side's own names; columns of every ``values``.
     units : tuple of str
         Units taken; only samples complete in them are used.
     latents : Tensor of float32, shape (n_samples, n_units)
@@ -68,8 +85,15 @@ class Side:
         By part: eligible, complete samples.
     indexes : dict of str to CLIndex
         By part.
+    model : CausalModel or None
+        Of this side's task: says what follows when this side is a target.
+    roles : dict of str to str
+        Shared name of a variable → what it is called here, where the two differ.
     system : System or None
         What can be resumed; None for a side that can only be read.
+    context : HeldContext or None
+    unrolled : Unrolled or None
+        For stepwise interchanges.
     """
 
     name: str
@@ -79,8 +103,11 @@ class Side:
     latents: Tensor = field(repr=False)
     candidates: Mapping[str, Candidates] = field(repr=False)
     indexes: Mapping[str, CLIndex] = field(repr=False)
+    model: CausalModel | None = None
+    roles: Mapping[str, str] = field(default_factory=dict)
     system: System | None = None
     context: HeldContext | None = field(default=None, repr=False)
+    unrolled: Unrolled | None = field(default=None, repr=False)
 
     @property
     def access(self) -> str:
@@ -96,12 +123,38 @@ class Side:
         """Eligible, complete samples over all parts."""
         return sum(len(candidates.samples) for candidates in self.candidates.values())
 
+    def columns(self, wanted: Sequence[str]) -> list[int]:
+        """Columns of ``values`` that hold `wanted`, given by this side's or by shared names; NotFound for others."""
+        own = [self.roles.get(name, name) for name in wanted]
+        return variable_columns(self.variables, own, f"system {self.name!r}")
+
     def take(self, samples: NDArray[np.int64]) -> Tensor:
         """Latents of these rows of the recording; shape (n, n_units)."""
         return self.latents[torch.from_numpy(samples).to(self.latents.device)]
 
-    def resume(self, latents: Tensor, continuation: Packed, samples: NDArray[np.int64]) -> Tensor:
-        """Logits (n_live, n_tokens) after putting `latents` in place of the recorded rows `samples`.
+    def take_steps(self, samples: NDArray[np.int64], n_steps: int) -> Tensor:
+        """Latents of the first `n_steps` of the trials that these rows belong to; shape (n, n_steps, n_units)."""
+        assert self.unrolled is not None
+        rows = torch.from_numpy(self.unrolled.rows[samples]).to(self.latents.device)
+        return self.unrolled.latents[rows, :n_steps]
+
+    def resume(
+        self,
+        latents: Tensor,
+        continuation: Packed,
+        samples: NDArray[np.int64],
+        lengths: NDArray[np.int64] | None = None,
+    ) -> Tensor:
+        """Logits (n_live, n_tokens) after putting `latents` in place of recorded ones.
+
+        Parameters
+        ----------
+        latents : Tensor, shape (n_pairs, n_units) or (n_pairs, n_steps, n_units)
+            In place of the rows `samples`; or, stepwise, of the first steps of their trials.
+        continuation : Packed
+        samples : ndarray of int64, shape (n_pairs,)
+        lengths : ndarray of int64, shape (n_pairs,), optional
+            Stepwise: how many steps of each.
 
         Raises
         ------
@@ -112,6 +165,11 @@ class Side:
             raise ReadOnly(
                 f"system {self.name!r} can only be read: it was handed in as a recording, nothing here runs it"
             )
+        if lengths is not None:
+            assert self.unrolled is not None
+            rows = torch.from_numpy(self.unrolled.rows[samples]).to(latents.device)
+            own = self.unrolled.tokens[rows, : latents.shape[1]]
+            return self.system.resume_steps(latents, torch.from_numpy(lengths).to(latents.device), own, continuation)
         held = None if self.context is None else self.context.at(samples)
         return self.system.resume(latents, continuation, held)
 
@@ -123,9 +181,11 @@ class Side:
                 kind="unit_mismatch",
             )
         system = system.to(self.latents.device)
-        return Side(
-            **{**vars(self), "system": system, "context": _context(system, self.recording)},
-        )
+        model = self.model
+        if model is None and system.config.task in TASKS:
+            known = get_task(system.config.task)
+            model = known if known.variable_names == self.variables else None
+        return replace(self, system=system, context=_context(system, self.recording), model=model)
 
 
 def make_sides(
@@ -135,14 +195,18 @@ def make_sides(
     model: CausalModel | None = None,
     mapping: Mapping[str, Mapping[str, Any]] | None = None,
     units: Mapping[str, Sequence[str]] | None = None,
+    roles: Mapping[str, Mapping[str, str]] | None = None,
+    values: Mapping[str, Sequence[float]] | None = None,
+    stepwise: bool = False,
     n_trials: int = 2000,
     fractions: Mapping[str, float] | None = None,
     seed: int = 0,
     device: str | torch.device = "cpu",
-) -> tuple[list[Side], CausalModel | None]:
+) -> list[Side]:
     """Prepare systems and recordings for a comparison.
 
-    A `System` is recorded on `n_trials` fresh trials of its task and stays able to run; a `Recording` is taken as it is.
+    A `System` is recorded on `n_trials` fresh trials of its task and stays able to run; a `Recording` is taken as it is. Each
+    has the causal model of its own task. A recording of no known task has that of the first `System`.
 
     Parameters
     ----------
@@ -150,11 +214,17 @@ def make_sides(
     variables : sequence of str, optional
         Which to compare; by default the causal model's, or where there is none all that the recordings share.
     model : CausalModel, optional
-        By default the task of the first `System`.
+        For all of them; needed where a task is not registered.
     mapping : mapping of name to mapping, optional
         For recordings that use other names or values; see `Recording.relabel`.
     units : mapping of name to sequence of str, optional
         Units to take of a recording; all by default.
+    roles : mapping of shared name to mapping of side to variable, optional
+        Variables that stand for each other but are called differently, in systems of different tasks.
+    values : mapping of variable or shared name to sequence of float, optional
+        Only samples in which it holds one of these are drawn into pairs.
+    stepwise : bool
+        Keep what interchanges at every step need.
     n_trials : int
     fractions : mapping of part to float, optional
         By default train 0.6, validation 0.2, test 0.2 of the trials.
@@ -165,12 +235,12 @@ def make_sides(
     Returns
     -------
     list of Side
-    CausalModel or None
 
     Raises
     ------
     InvalidInput
-        Two sides of one name, a mapping for nobody, or a split with too few trials.
+        Two sides of one name, a mapping or role for nobody, a split with too few trials, a layer at which steps follow from
+        one another.
     NotFound
         A variable or unit that a side does not have.
     """
@@ -186,49 +256,75 @@ def make_sides(
         raise InvalidInput(
             f"two systems are called {', '.join(map(repr, twice))}; give one another name", kind="same_name"
         )
-    for what, keyed in (("mapping", mapping), ("units", units)):
+    asked = [("mapping", mapping), ("units", units), *((f"role {role!r}", of) for role, of in (roles or {}).items())]
+    for what, keyed in asked:
         strange = [name for name in keyed or {} if name not in names]
         if strange:
             raise InvalidInput(f"{what} for {', '.join(map(repr, strange))}, but the systems are {', '.join(names)}")
     live = [one for one in systems if isinstance(one, System)]
-    if model is None and live:
-        model = get_task(live[0].config.task)
+    reference = get_task(live[0].config.task) if model is None and live else model
     recordings: list[Recording] = []
-    for position, one in enumerate(systems):
+    models: list[CausalModel | None] = []
+    for position, (name, one) in enumerate(zip(names, systems, strict=True)):
+        own = reference
         if isinstance(one, System):
-            recording = capture(one.to(device), n_trials, seed=seed * 1000 + position, model=model)
+            own = model or get_task(one.config.task)
+            recording = capture(one.to(device), n_trials, seed=seed * 1000 + position, model=own)
         else:
             recording = one
-        like = model.variables if model is not None else recordings[0] if recordings else None
-        recordings.append(recording.relabel((mapping or {}).get(names[position]), like=like))
-    chosen = tuple(variables) if variables is not None else _shared_variables(recordings, model)
-    if live and model is not None and chosen != model.variable_names and set(chosen) <= set(model.variable_names):
-        raise InvalidInput(
-            f"variables are {', '.join(chosen)}, but {live[0].name!r} can be run and needs all that drive task"
-            f" {model.name!r}, in its order: {', '.join(model.variable_names)}. To interchange only some of them, give"
-            ' subspaces, e.g. {"' + chosen[0] + '": 4}',
-            kind="variables_of_task",
-        )
+            if model is None and name not in (mapping or {}):
+                own = _task_of(one) or reference
+        like = own.variables if own is not None else recordings[0] if recordings else None
+        recordings.append(recording.relabel((mapping or {}).get(name), like=like))
+        models.append(own)
+    shared = None if any(own is not None for own in models) else _shared_variables(recordings)
     sides = []
-    for name, one, recording in zip(names, systems, recordings, strict=True):
-        system = one if isinstance(one, System) else None
-        wanted = None if units is None else units.get(name)
-        sides.append(_side(name, recording, system, chosen, wanted, fractions, seed, device))
-    return sides, model
+    for name, one, recording, own in zip(names, systems, recordings, models, strict=True):
+        chosen = tuple(variables or shared or (own.variable_names if own is not None else ()))
+        given = isinstance(one, System) and own is not None and chosen != own.variable_names
+        if given and own is not None and set(chosen) <= set(own.variable_names):
+            raise InvalidInput(
+                f"variables are {', '.join(chosen)}, but {name!r} can be run and needs all that drive task {own.name!r}, in"
+                f" its order: {', '.join(own.variable_names)}. To interchange only some of them, give subspaces, e.g. "
+                '{"' + chosen[0] + '": 4}',
+                kind="variables_of_task",
+            )
+        called = {role: of[name] for role, of in (roles or {}).items() if name in of}
+        side = _side(
+            name,
+            recording,
+            one if isinstance(one, System) else None,
+            chosen,
+            None if units is None else units.get(name),
+            own if own is not None and own.variable_names == chosen else None,
+            called,
+            values or {},
+            fractions,
+            seed,
+            device,
+        )
+        sides.append(replace(side, unrolled=_unroll(side)) if stepwise else side)
+    return sides
 
 
 def side_names(systems: Sequence[System | Recording]) -> list[str]:
-    """How each system is called in a comparison: by its own name, or SET/RECORDING where two recordings share theirs."""
+    """How each system is called in a comparison: by its own name; where two share theirs, TASK/NAME or SET/RECORDING."""
     short = [one.manifest.name if isinstance(one, Recording) else one.name for one in systems]
-    return [
-        one.name if isinstance(one, Recording) and short.count(name) > 1 else name
-        for one, name in zip(systems, short, strict=True)
-    ]
+    long = [one.name if isinstance(one, Recording) else f"{one.config.task}/{one.name}" for one in systems]
+    return [full if short.count(name) > 1 else name for full, name in zip(long, short, strict=True)]
 
 
-def _shared_variables(recordings: Sequence[Recording], model: CausalModel | None) -> tuple[str, ...]:
-    if model is not None:
-        return model.variable_names
+def _task_of(recording: Recording) -> CausalModel | None:
+    """The causal model of the recording's task, if it is a registered one with these variables and tokens."""
+    if recording.manifest.task not in TASKS:
+        return None
+    model = get_task(recording.manifest.task)
+    told = recording.manifest.vocabulary
+    known = all(name in recording.variable_names for name in model.variable_names)
+    return model if known and (told is None or told[: len(model.vocabulary)] == model.vocabulary) else None
+
+
+def _shared_variables(recordings: Sequence[Recording]) -> tuple[str, ...]:
     shared = [
         name for name in recordings[0].variable_names if all(name in other.variable_names for other in recordings)
     ]
@@ -244,6 +340,9 @@ def _side(
     system: System | None,
     variables: tuple[str, ...],
     units: Sequence[str] | None,
+    model: CausalModel | None,
+    roles: Mapping[str, str],
+    only: Mapping[str, Sequence[float]],
     fractions: Mapping[str, float] | None,
     seed: int,
     device: str | torch.device,
@@ -258,12 +357,19 @@ def _side(
     splits = split_by_trial(recording, fractions, seed=seed)
     values = recording.values(list(variables))
     usable = recording.eligible & recording.complete(units) & np.isfinite(values).all(axis=1)
+    for variable, allowed in only.items():
+        (column,) = variable_columns(variables, [roles.get(variable, variable)], f"system {name!r}")
+        usable &= np.isin(values[:, column], np.asarray(allowed, dtype=np.float64))
     candidates, indexes = {}, {}
     for part in PARTS:
         samples = np.flatnonzero(usable & splits[part].samples)
         if not len(samples):
+            told = "".join(
+                f", with {variable} among {', '.join(f'{x:g}' for x in of)}" for variable, of in only.items()
+            )
             raise InvalidInput(
-                f"recording {recording.name!r}: no eligible, complete sample in the {part} part", kind="no_samples"
+                f"recording {recording.name!r}: no eligible, complete sample in the {part} part{told}",
+                kind="no_samples",
             )
         candidates[part] = Candidates.from_samples(samples, recording.trial[samples], values[samples])
         indexes[part] = CLIndex(recording, list(variables), split=splits[part], units=units, device=device)
@@ -275,9 +381,19 @@ def _side(
         latents=torch.from_numpy(np.asarray(recording.latents(units), dtype=np.float32)).to(device),
         candidates=candidates,
         indexes=indexes,
+        model=model,
+        roles=roles,
         system=system,
         context=None if system is None else _context(system, recording),
     )
+
+
+def _trials(recording: Recording, fill: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Tokens (n_trials, n_steps), `fill` after the end, and the trial that each sample belongs to (n_samples,)."""
+    trials, rows = np.unique(recording.trial, return_inverse=True)
+    tokens = np.full((len(trials), int(recording.step.max()) + 1), fill, dtype=np.int64)
+    tokens[rows, recording.step] = recording.dataset["token"].values
+    return tokens, rows.astype(np.int64)
 
 
 def _context(system: System, recording: Recording) -> HeldContext | None:
@@ -289,11 +405,28 @@ def _context(system: System, recording: Recording) -> HeldContext | None:
                 kind="no_tokens",
             )
         return None
-    trials, rows = np.unique(recording.trial, return_inverse=True)
-    tokens = np.full((len(trials), int(recording.step.max()) + 1), PAD, dtype=np.int64)
-    tokens[rows, recording.step] = recording.dataset["token"].values
+    tokens, rows = _trials(recording, PAD)
     context = system.context(torch.from_numpy(tokens))
-    return None if context is None else HeldContext(context, rows.astype(np.int64), recording.step)
+    return None if context is None else HeldContext(context, rows, recording.step)
+
+
+def _unroll(side: Side) -> Unrolled:
+    system, model = side.system, side.model
+    if system is None or not system.stepwise or model is None or model.filler is None:
+        why = (
+            "can only be read"
+            if system is None
+            else f"has latents at layer {system.layer!r} that follow from one another"
+            if not system.stepwise
+            else "has a task without a token to fill trials up with"
+        )
+        raise InvalidInput(
+            f"stepwise interchanges need systems that run, at a layer such as 'embedding'; {side.name!r} {why}",
+            kind="not_stepwise",
+        )
+    tokens, rows = _trials(side.recording, model.filler)
+    given = torch.from_numpy(tokens).to(side.latents.device)
+    return Unrolled(given, system.latents(given), rows, side.recording.step)
 
 
 @dataclass(frozen=True)
@@ -324,6 +457,8 @@ class PairSet:
     subspace : ndarray of int64, shape (n_pairs,)
         Number of the subspace.
     resampled : int
+    lengths : ndarray of int64, shape (n_pairs,), or None
+        Stepwise: at how many steps, from the first on, each pair is intervened at.
     """
 
     direction: Direction
@@ -334,9 +469,18 @@ class PairSet:
     continuation: Sequences | None = field(repr=False)
     subspace: NDArray[np.int64] = field(repr=False)
     resampled: int
+    lengths: NDArray[np.int64] | None = field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.source)
+
+    def latents(self, rows: NDArray[np.int64] | slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Source's and target's latents of these pairs: each (n, n_units), or stepwise (n, n_steps, n_units)."""
+        source, target = self.direction.source, self.direction.target
+        if self.lengths is None:
+            return source.take(self.source[rows]), target.take(self.target[rows])
+        n_steps = int(self.lengths[rows].max())
+        return source.take_steps(self.source[rows], n_steps), target.take_steps(self.target[rows], n_steps)
 
 
 def draw_pair_set(
@@ -344,37 +488,86 @@ def draw_pair_set(
     part: str,
     n_pairs: int,
     subspaces: Sequence[Subspace],
-    model: CausalModel | None,
     seed: Sequence[int],
+    *,
+    stepwise: bool = False,
 ) -> PairSet:
-    """Draw `n_pairs` of a direction, spread evenly over the subspaces; `seed` is a sequence of numbers."""
+    """Draw `n_pairs` of a direction, spread evenly over the subspaces; `seed` is a sequence of numbers.
+
+    Raises
+    ------
+    InvalidInput
+        The two sides have no value of a subspace's variables in common; or, stepwise, a subspace is not all variables.
+    """
+    source, target = direction.source, direction.target
     generator = np.random.default_rng(list(seed))
-    variables = direction.target.variables
     drawn: list[Pairs] = []
     for share, subspace in zip(np.array_split(np.arange(n_pairs), len(subspaces)), subspaces, strict=True):
-        columns = variable_columns(variables, subspace.variables, f"the comparison of {direction.name}")
-        fitting = model if model is not None and model.variable_names == variables else None
+        columns, source_columns = _paired_columns(direction, subspace)
+        if stepwise and len(columns) < len(target.variables):
+            raise InvalidInput(
+                f"a stepwise interchange moves all that the source's steps hold: expected the subspace 'full', got"
+                f" {subspace.name!r}",
+                kind="not_stepwise",
+            )
+        _check_shared(direction, part, subspace, columns, source_columns)
         drawn.append(
             draw_pairs(
-                direction.source.candidates[part],
-                direction.target.candidates[part],
+                source.candidates[part],
+                target.candidates[part],
                 columns,
                 len(share),
-                model=fitting,
+                source_columns=source_columns,
+                model=target.model,
                 seed=generator,
             )
         )
     order = generator.permutation(n_pairs) if len(drawn) > 1 else np.arange(n_pairs)
+    sources = np.concatenate([pairs.source for pairs in drawn])[order]
     return PairSet(
         direction,
         part,
-        np.concatenate([pairs.source for pairs in drawn])[order],
+        sources,
         np.concatenate([pairs.target for pairs in drawn])[order],
         np.concatenate([pairs.values for pairs in drawn])[order],
         _join([pairs.continuation for pairs in drawn], order),
         np.repeat(np.arange(len(drawn)), [len(pairs) for pairs in drawn])[order],
         sum(pairs.resampled for pairs in drawn),
+        source.recording.step[sources] + 1 if stepwise else None,
     )
+
+
+def _paired_columns(direction: Direction, subspace: Subspace) -> tuple[list[int], list[int]]:
+    """Columns of the subspace's variables in the target's values and in the source's."""
+    source, target = direction.source, direction.target
+    if subspace.variables == ("full",) and source.variables != target.variables:
+        raise InvalidInput(
+            f"subspace 'full' needs the same variables in both systems: {source.name!r} has {', '.join(source.variables)},"
+            f" {target.name!r} has {', '.join(target.variables)}. Name one of each with roles=",
+            kind="different_variables",
+        )
+    return target.columns(subspace.variables), source.columns(subspace.variables)
+
+
+def _check_shared(
+    direction: Direction, part: str, subspace: Subspace, columns: list[int], source_columns: list[int]
+) -> None:
+    source, target = direction.source, direction.target
+    given = {tuple(row) for row in source.candidates[part].values[:, source_columns].tolist()}
+    known = {tuple(row) for row in target.candidates[part].values[:, columns].tolist()}
+    if not given & known:
+
+        def told(side: Side, at: list[int], values: set[tuple[float, ...]]) -> str:
+            names = "+".join(side.variables[column] for column in at)
+            some = [" ".join(f"{x:g}" for x in row) for row in sorted(values)]
+            return f"{names} of {side.name!r} is {', '.join(some[:10])}{', …' if len(some) > 10 else ''}"
+
+        raise InvalidInput(
+            f"{direction.name}: the two systems have no value of {subspace.name!r} in common: "
+            f"{told(source, source_columns, given)}; {told(target, columns, known)}. Where names or codes differ, map them"
+            " (mapping=, --mapping)",
+            kind="no_shared_value",
+        )
 
 
 def _join(parts: Sequence[Sequences | None], order: NDArray[np.int64]) -> Sequences | None:

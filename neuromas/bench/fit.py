@@ -94,9 +94,9 @@ def _started(fitter: Fitter, systems: list[System | Recording]) -> tuple[Plan, S
 def bench_pairs(*, n_pairs: int = 10_000) -> list[Row]:
     """Time the drawing of pairs with their counterfactual sequences."""
     model = get_task("multi-object")
-    sides, _ = make_sides([shipped_store().get("multi-object/gru-0")], model=model)
+    sides = make_sides([shipped_store().get("multi-object/gru-0")], model=model)
     direction = Direction(sides[0], sides[0])
     subspaces = lay_out({"full": 16})
     with threads(1):
-        taken = seconds(lambda: draw_pair_set(direction, "train", n_pairs, subspaces, model, [0]), repeats=5)
+        taken = seconds(lambda: draw_pair_set(direction, "train", n_pairs, subspaces, [0]), repeats=5)
     return [at_most(f"{n_pairs} pairs with counterfactual sequences", taken, "s", 1.0)]

@@ -84,6 +84,7 @@ def draw_pairs(
     columns: list[int],
     n_pairs: int,
     *,
+    source_columns: list[int] | None = None,
     model: CausalModel | None,
     seed: int | np.random.Generator,
 ) -> Pairs:
@@ -94,12 +95,14 @@ def draw_pairs(
     Parameters
     ----------
     source, target : Candidates
-        Both with the same variables in the same order, those of `model` where one is given.
+        The target's variables are those of `model` where one is given.
     columns : list of int
-        Which variables are interchanged.
+        Which of the target's variables take the source's values.
     n_pairs : int
+    source_columns : list of int, optional
+        Which of the source's variables they are there; by default the same columns.
     model : CausalModel or None
-        Says which V* are possible and what they lead to. Without one nothing is refused here: what was never
+        The target's; says which V* are possible and what they lead to. Without one nothing is refused here: what was never
         recorded turns up as a miss of the counterfactual-latent index.
     seed : int or numpy.random.Generator
 
@@ -113,8 +116,9 @@ def draw_pairs(
         Hardly any draw gives a possible V*.
     """
     generator = np.random.default_rng(seed)
+    given = source.values[:, columns if source_columns is None else source_columns]
     sources, targets = source.draw(n_pairs, generator), target.draw(n_pairs, generator)
-    values = _exchange(source.values[sources], target.values[targets], columns)
+    values = _exchange(given[sources], target.values[targets], columns)
     resampled = 0
     if model is not None:
         wrong = np.flatnonzero(~_possible(model, values))
@@ -123,7 +127,7 @@ def draw_pairs(
                 break
             resampled += len(wrong)
             sources[wrong], targets[wrong] = source.draw(len(wrong), generator), target.draw(len(wrong), generator)
-            values[wrong] = _exchange(source.values[sources[wrong]], target.values[targets[wrong]], columns)
+            values[wrong] = _exchange(given[sources[wrong]], target.values[targets[wrong]], columns)
             wrong = wrong[~_possible(model, values[wrong])]
         if len(wrong):
             raise InvalidInput(
@@ -138,7 +142,7 @@ def draw_pairs(
 
 def _exchange(source: FloatArray, target: FloatArray, columns: list[int]) -> FloatArray:
     expected = target.copy()
-    expected[:, columns] = source[:, columns]
+    expected[:, columns] = source
     return expected
 
 

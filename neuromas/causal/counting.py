@@ -86,6 +86,10 @@ class Counting(CausalModel):
         told = [f"void={void:g}"] * (void > 0) + [f"hold_out={self.hold_out}"] * bool(self.hold_out)
         self.options = ", ".join(told)
 
+    @property
+    def filler(self) -> int:  # type: ignore[override]
+        return self.response
+
     def responses(self, quantity: IntArray) -> IntArray:
         """How many responses an object quantity calls for; any shape in, the same shape out."""
         return quantity

@@ -67,6 +67,8 @@ class CausalModel(ABC):
     """Token that starts every trial."""
     end: int
     """Token that ends every trial."""
+    filler: int | None = None
+    """Token that stands in after the end where a stepwise interchange outlasts the target's trial; None: there is none."""
     max_steps: int = 10_000
     """Longest sequence; one that has not ended by then is taken for a fault of the model."""
     options: str = ""

@@ -18,7 +18,6 @@ from torch import Tensor
 
 from neuromas.align.alignment import Alignment, random_maps
 from neuromas.align.side import Direction, PairSet, Side, draw_pair_set
-from neuromas.causal.model import CausalModel, get_task
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.evaluate.divergence import cl_distance, nearest_values
 from neuromas.evaluate.inference import bootstrap_interval
@@ -56,7 +55,7 @@ def behaviour(intervened: Tensor, pairs: PairSet, target: Side) -> Behaviour:
 
     Parameters
     ----------
-    intervened : Tensor, shape (n_pairs, n_units)
+    intervened : Tensor, shape (n_pairs, n_units), or stepwise (n_pairs, n_steps, n_units)
     pairs : PairSet
         With continuations.
     target : Side
@@ -75,7 +74,8 @@ def behaviour(intervened: Tensor, pairs: PairSet, target: Side) -> Behaviour:
     for start in range(0, len(pairs), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(pairs)))
         packed = Packed.from_continuation(pairs.continuation, rows, intervened.device)
-        logits = target.resume(intervened[start : start + _CHUNK], packed, pairs.target[rows])
+        lengths = None if pairs.lengths is None else pairs.lengths[rows]
+        logits = target.resume(intervened[start : start + _CHUNK], packed, pairs.target[rows], lengths)
         rights.append(all_right(logits, packed, len(rows)))
         scored = packed.deterministic
         n_right += int(((logits.argmax(dim=-1) == packed.tokens) & scored).sum())
@@ -86,7 +86,6 @@ def behaviour(intervened: Tensor, pairs: PairSet, target: Side) -> Behaviour:
 def evaluate(
     alignment: Alignment,
     sides: Sequence[Side],
-    model: CausalModel | None,
     *,
     method: str = "alignment",
     oracles: Mapping[str, System] | None = None,
@@ -95,6 +94,7 @@ def evaluate(
     ran: Collection[str] | None = None,
     n_pairs: int = 1000,
     part: Literal["train", "validation", "test"] = "test",
+    stepwise: bool = False,
     seed: int = 0,
 ) -> Evaluation:
     """Score an alignment, and controls on the same pairs, in every direction.
@@ -104,8 +104,6 @@ def evaluate(
     alignment : Alignment
     sides : sequence of Side
         As fitted.
-    model : CausalModel or None
-        Needed wherever a target is run; None takes an oracle's task, if its variables are those compared.
     method : str
         How the alignment's rows are called.
     oracles : mapping of side name to System, optional
@@ -120,6 +118,8 @@ def evaluate(
         Held-out pairs per direction.
     part : str
         Which trials.
+    stepwise : bool
+        Interchange at every step up to the source's, as the fit did; distances are then those of the last one.
     seed : int
 
     Returns
@@ -153,9 +153,6 @@ def evaluate(
         raise InvalidInput(
             f"{', '.join(needless)} can be run; an oracle is for what can only be read", kind="needless_oracle"
         )
-    if model is None and oracles:
-        known = get_task(next(iter(oracles.values())).config.task)
-        model = known if known.variable_names == next(iter(by_name.values())).variables else None
     runnable = {name: side.with_system(oracles[name]) if name in oracles else side for name, side in by_name.items()}
     device = next(iter(by_name.values())).latents.device
     alignment = alignment.to(device)
@@ -163,19 +160,19 @@ def evaluate(
 
     scores = []
     for source_name, target_name in wanted:
-        direction = Direction(by_name[source_name], by_name[target_name])
-        pairs = draw_pair_set(
-            direction, part, n_pairs, alignment.subspaces, model, [seed, _EVALUATION, _stream(source_name, target_name)]
-        )
+        direction = Direction(by_name[source_name], runnable[target_name])
+        stream = [seed, _EVALUATION, _stream(source_name, target_name)]
+        pairs = draw_pair_set(direction, part, n_pairs, alignment.subspaces, stream, stepwise=stepwise)
         generator = torch.Generator(device=device).manual_seed(seed * 2**32 + _stream(source_name, target_name))
         by_fit = by_name[target_name].system is not None if ran is None else target_name in ran
         ruler = _Ruler(pairs, runnable[target_name], generator, accessed=by_fit)
-        source, target = direction.source.take(pairs.source), direction.target.take(pairs.target)
+        source, target = pairs.latents()
         for control in controls:
             if control == "none":
                 scores.append(ruler.score(control, target, target_name in oracles))
             elif control == "cl-ceiling":
-                scores.append(ruler.score(control, ruler.cl, target_name in oracles))
+                if not stepwise:  # a latent of one step says nothing of those before it
+                    scores.append(ruler.score(control, ruler.cl, target_name in oracles))
             elif random is not None:
                 h = _interchange(random, target, source, pairs)
                 scores.append(ruler.score(control, h, target_name in oracles))
@@ -250,6 +247,9 @@ class _Ruler:
         if self.target.system is not None:
             done = behaviour(intervened, self.pairs, self.target)
             right = done.right & self.hit if method == "cl-ceiling" else done.right
+        if self.pairs.lengths is not None:
+            last = torch.from_numpy(self.pairs.lengths - 1).to(intervened.device)
+            intervened = intervened[torch.arange(len(last), device=last.device), last]
         low, high = (None, None) if right is None else bootstrap_interval(right.cpu().numpy())
         return DirectionScore(
             method=method,

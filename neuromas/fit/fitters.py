@@ -37,7 +37,7 @@ from neuromas.align.alignment import (
 from neuromas.align.closed_form import procrustes_axes
 from neuromas.align.interchange import LinearMap
 from neuromas.align.side import Direction, PairSet, Side, draw_pair_set, make_sides
-from neuromas.causal.model import CausalModel, variable_columns
+from neuromas.causal.model import CausalModel
 from neuromas.errors import InvalidInput, ReadOnly
 from neuromas.files import sha256_bytes
 from neuromas.fit.loop import CHECKPOINT, Plan, Progress, run, validate
@@ -60,14 +60,12 @@ class Prepared:
     plan : Plan
     sides, taking_part : tuple of Side
         All that were handed in, and those that some direction touches.
-    model : CausalModel or None
     inputs : tuple of FitInput
     """
 
     plan: Plan
     sides: tuple[Side, ...]
     taking_part: tuple[Side, ...]
-    model: CausalModel | None
     inputs: tuple[FitInput, ...]
 
 
@@ -125,7 +123,7 @@ class Fitter:
         systems : sequence of System or Recording
             What is handed in decides access: a `System` may be run, a `Recording` is never run.
         model : CausalModel, optional
-            By default the task of the first `System`.
+            By default each system's own task.
         mapping : mapping of recording name to mapping, optional
             Names and values that differ; see `Recording.relabel`.
         units : mapping of recording name to units, optional
@@ -158,7 +156,7 @@ class Fitter:
         if folder is not None:
             finished = _finished(folder, plan)
             if finished is not None:
-                return FitResult(finished.alignment, finished.report, sides, ready.model)
+                return FitResult(finished.alignment, finished.report, sides)
         started = time.monotonic()
         if config.solver == "closed-form":
             maps, history = _solve(plan)
@@ -172,7 +170,7 @@ class Fitter:
         report = FitReport(
             config=config,
             inputs=ready.inputs,
-            variables=sides[0].variables,
+            variables=_compared(sides, plan.subspaces),
             ran=tuple(dict.fromkeys(term.direction.target.name for term in plan.terms if term.behaviour)),
             status=status,  # type: ignore[arg-type]
             iterations=iterations,
@@ -190,7 +188,7 @@ class Fitter:
                 notes=f"device {device}, {torch.get_num_threads()} threads",
             ),
         )
-        result = FitResult(alignment, report, sides, ready.model)
+        result = FitResult(alignment, report, sides)
         if folder is not None:
             result.save(folder)
             (folder / CHECKPOINT).unlink(missing_ok=True)
@@ -206,13 +204,13 @@ class Fitter:
         device: str = "cpu",
     ) -> Prepared:
         """Everything up to the first iteration: sides, pairs, the plan. Parameters and errors are those of `fit`."""
-        sides, model = self.sides(systems, model=model, mapping=mapping, units=units, device=device)
+        sides = self.sides(systems, model=model, mapping=mapping, units=units, device=device)
         terms = self.terms(sides)
         taking_part = [side for side in sides if any(side in (t.direction.source, t.direction.target) for t in terms)]
         subspaces = self._subspaces(taking_part)
         inputs = describe_inputs(sides, systems, mapping)
-        plan = self._plan(terms, subspaces, model, inputs)
-        return Prepared(plan, tuple(sides), tuple(taking_part), model, inputs)
+        plan = self._plan(terms, subspaces, inputs)
+        return Prepared(plan, tuple(sides), tuple(taking_part), inputs)
 
     def sides(
         self,
@@ -222,8 +220,8 @@ class Fitter:
         mapping: Mapping[str, Mapping[str, Any]] | None = None,
         units: Mapping[str, Sequence[str]] | None = None,
         device: str = "cpu",
-    ) -> tuple[list[Side], CausalModel | None]:
-        """What `systems` are to this fit, and the causal model: the same again whenever they are handed in again.
+    ) -> list[Side]:
+        """What `systems` are to this fit: the same again whenever they are handed in again.
 
         Parameters and errors are those of `fit`.
         """
@@ -233,6 +231,9 @@ class Fitter:
             model=model,
             mapping=mapping,
             units=units,
+            roles=self.config.roles,
+            values=self.config.values,
+            stepwise=self.config.stepwise,
             n_trials=self.config.n_trials,
             fractions={str(part): share for part, share in self.config.fractions.items()},
             seed=self.config.seed,
@@ -250,14 +251,14 @@ class Fitter:
                     f"rank {rank} is larger than the width: {name!r} has {width} units", kind="rank_too_large"
                 )
         for subspace in subspaces:
-            variable_columns(sides[0].variables, subspace.variables, "the comparison")
+            for side in sides:
+                side.columns(subspace.variables)
         return subspaces
 
     def _plan(
         self,
         terms: Sequence[Term],
         subspaces: tuple[Subspace, ...],
-        model: CausalModel | None,
         inputs: tuple[FitInput, ...],
     ) -> Plan:
         config = self.config
@@ -265,7 +266,7 @@ class Fitter:
         for part, n_pairs in (("train", config.n_train_pairs), ("validation", config.n_validation_pairs)):
             for number, term in enumerate(terms):
                 seed = [config.seed, _PART_SEEDS[part], number]
-                pairs = draw_pair_set(term.direction, part, n_pairs, subspaces, model, seed)
+                pairs = draw_pair_set(term.direction, part, n_pairs, subspaces, seed, stepwise=config.stepwise)
                 if term.cl and count_misses(pairs).n_missed == n_pairs:
                     raise InvalidInput(
                         f"{term.direction.name}: none of the {n_pairs} {part} pairs has a counterfactual latent; the expected"
@@ -293,7 +294,8 @@ class Fitter:
         config, sides, subspaces = self.config, ready.taking_part, ready.plan.subspaces
         offsets = None
         if config.map == "linear":
-            everything = Subspace("full", sides[0].variables, 0, 1)
+            same = len({side.variables for side in sides}) == 1
+            everything = Subspace("full", ("full",), 0, 1) if same else subspaces[0]
             offsets = [means.mean(dim=0) for means in _shared_means(sides, everything)]
         if config.init == "random":
             made = random_maps(
@@ -443,34 +445,44 @@ def _describe(side: Side, one: System | Recording, mapping: Mapping[str, Mapping
         "mapping": None if mapping is None or side.name not in mapping else dict(mapping[side.name]),
     }
     if isinstance(one, System):
-        return FitInput(**common, system=one.name, weights_sha256=one.config.weights_sha256)
+        return FitInput(**common, system=one.name, layer=one.layer, weights_sha256=one.config.weights_sha256)
     manifest = one.manifest
     stored = None if manifest.set is None else f"{manifest.set}/{manifest.name}"
     return FitInput(**common, recording=stored, content_sha256=manifest.content_sha256)
 
 
+def _compared(sides: Sequence[Side], subspaces: Sequence[Subspace]) -> tuple[str, ...]:
+    """The variables of all sides, or where these differ, the names under which they were brought together."""
+    if len({side.variables for side in sides}) == 1:
+        return sides[0].variables
+    return tuple(name for subspace in subspaces for name in subspace.variables)
+
+
 def _shared_means(sides: Sequence[Side], subspace: Subspace) -> list[Tensor]:
     """Mean training latents for the subspace's values, over combinations that every side recorded, in one order."""
-    columns = variable_columns(sides[0].variables, subspace.variables, "the comparison")
     tables = []
     for side in sides:
         means = side.indexes["train"].means()
         tables.append(dict(zip(map(tuple, means.values.tolist()), means.latents.cpu(), strict=True)))
-    shared = sorted(set.intersection(*(set(table) for table in tables)))
-    grouped: dict[tuple[float, ...], list[tuple[float, ...]]] = {}
-    for combination in shared:
-        grouped.setdefault(tuple(combination[column] for column in columns), []).append(combination)
-    if len(grouped) < 2:
+    if len({side.variables for side in sides}) == 1:  # then the means are over the same combinations everywhere
+        together = set.intersection(*(set(table) for table in tables))
+        tables = [{one: table[one] for one in together} for table in tables]
+    grouped: list[dict[tuple[float, ...], list[Tensor]]] = []
+    for side, table in zip(sides, tables, strict=True):
+        columns = side.columns(subspace.variables)
+        members: dict[tuple[float, ...], list[Tensor]] = {}
+        for combination in sorted(table):
+            members.setdefault(tuple(combination[column] for column in columns), []).append(table[combination])
+        grouped.append(members)
+    shared = sorted(set.intersection(*(set(members) for members in grouped)))
+    if len(shared) < 2:
         raise InvalidInput(
-            f"{', '.join(side.name for side in sides)} share {len(grouped)} values of {subspace.name}; a closed-form start"
+            f"{', '.join(side.name for side in sides)} share {len(shared)} values of {subspace.name}; a closed-form start"
             " needs at least 2 (names or values may need mapping=)",
             kind="too_few_shared_values",
         )
     # unweighted mean over what else varies
-    return [
-        torch.stack([torch.stack([table[one] for one in members]).mean(dim=0) for members in grouped.values()])
-        for table in tables
-    ]
+    return [torch.stack([torch.stack(members[one]).mean(dim=0) for one in shared]) for members in grouped]
 
 
 def _solve(plan: Plan) -> tuple[dict[str, LinearMap], list[Validation]]:

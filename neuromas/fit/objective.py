@@ -42,6 +42,7 @@ class Batch:
     term : Term
     source : Tensor, shape (n_pairs, n_units of the source)
     target : Tensor, shape (n_pairs, n_units of the target)
+        Stepwise, both (n_pairs, n_steps, …).
     mask : Tensor or None, shape (n_pairs, rank)
         Components to exchange; None for all.
     cl : Tensor or None, shape (n_pairs, n_units of the target)
@@ -52,6 +53,8 @@ class Batch:
         The target's samples, for systems that keep more than the latent.
     tokens, lengths, deterministic : ndarray
         The continuation, padded; empty where behaviour is not trained on.
+    steps : ndarray of int64, shape (n_pairs,), or None
+        Stepwise: how many steps are intervened at.
     """
 
     term: Term
@@ -64,6 +67,7 @@ class Batch:
     tokens: NDArray[np.int64] = field(repr=False)
     lengths: NDArray[np.int64] = field(repr=False)
     deterministic: NDArray[np.bool_] = field(repr=False)
+    steps: NDArray[np.int64] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -106,7 +110,7 @@ def make_batch(
     fixed : (Tensor, Tensor), optional
         Latents and hits of all of `pairs`, drawn once and for good.
     """
-    source, target = pairs.direction.source, pairs.direction.target
+    target = pairs.direction.target
     rows = pairs.target[chosen]
     mask = None
     if len(subspaces) > 1:
@@ -128,9 +132,8 @@ def make_batch(
     else:
         tokens = np.empty((len(chosen), 0), np.int64)
         lengths, deterministic = np.zeros(len(chosen), np.int64), np.empty((len(chosen), 0), bool)
-    return Batch(
-        term, source.take(pairs.source[chosen]), target.take(rows), mask, cl, hit, rows, tokens, lengths, deterministic
-    )
+    steps = None if pairs.lengths is None else pairs.lengths[chosen]
+    return Batch(term, *pairs.latents(chosen), mask, cl, hit, rows, tokens, lengths, deterministic, steps)
 
 
 def behavioural_loss(
@@ -204,10 +207,12 @@ def losses(
         packed = _pack(together, target.latents.device)
         sizes = [len(batch.rows) for batch in together]
         part = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)).to(target.latents.device)
+        steps = [batch.steps for batch in together if batch.steps is not None]
         logits = target.resume(
-            torch.cat([intervened[number] for number in numbers]),
+            _stack([intervened[number] for number in numbers]),
             packed,
             np.concatenate([batch.rows for batch in together]),
+            np.concatenate(steps) if steps else None,
         )
         by_part = behavioural_loss(logits, packed, part, len(sizes), config.loss_tokens)
         ok = all_right(logits.detach(), packed, sum(sizes)).split(sizes) if score else None
@@ -217,6 +222,14 @@ def losses(
                 right[batch.term.direction.name] = ok[position]
     total = _weigh(list(behaviour.values()), list(cl.values()), config)
     return Losses(total, behaviour, cl, right)
+
+
+def _stack(latents: Sequence[Tensor]) -> Tensor:
+    """One batch after another; stepwise ones are filled up to the longest."""
+    if latents[0].ndim == 2:
+        return torch.cat(list(latents))
+    longest = max(one.shape[1] for one in latents)
+    return torch.cat([functional.pad(one, (0, 0, 0, longest - one.shape[1])) for one in latents])
 
 
 def _weigh(behaviour: Sequence[Tensor], cl: Sequence[Tensor], config: FitConfig) -> Tensor:

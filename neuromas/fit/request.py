@@ -175,14 +175,14 @@ def reopen(folder: str | Path, *, store: str | Path | None = None, device: str =
         request = request.model_copy(update={"store": str(store)})
     systems = open_inputs(request, device)
     mapping = _by_side(request.mapping, systems)
-    sides, model = Fitter.from_config(request.config).sides(
+    sides = Fitter.from_config(request.config).sides(
         systems, mapping=mapping, units=_by_side(request.units, systems), device=device
     )
     inputs = describe_inputs(sides, systems, mapping)
     differences = _differences(result.report.inputs, inputs)
     if differences:
         raise Corrupt(f"{folder}: the inputs are not those that were fitted: {'; '.join(differences)}", kind="changed")
-    return FitResult(result.alignment, result.report, tuple(sides), model)
+    return FitResult(result.alignment, result.report, tuple(sides))
 
 
 def read_request(folder: str | Path) -> FitRequest:

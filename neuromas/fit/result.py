@@ -11,7 +11,6 @@ from typing import Any
 
 from neuromas.align.alignment import Alignment
 from neuromas.align.side import Side
-from neuromas.causal.model import CausalModel
 from neuromas.errors import Corrupt, InvalidInput, NotFound
 from neuromas.evaluate.accuracy import evaluate
 from neuromas.files import sha256_file, write_atomically
@@ -33,14 +32,11 @@ class FitResult:
         Configuration, inputs, history, misses, provenance.
     sides : tuple of Side
         What was fitted, for an evaluation in the same program; empty after `load`.
-    model : CausalModel or None
-        The causal model, likewise.
     """
 
     alignment: Alignment
     report: FitReport
     sides: tuple[Side, ...] = field(default=(), repr=False)
-    model: CausalModel | None = field(default=None, repr=False)
 
     def evaluate(self, *, oracles: Mapping[str, System] | None = None, **options: Any) -> Evaluation:
         """Score the alignment on held-out pairs; see `neuromas.evaluate.accuracy.evaluate`.
@@ -68,8 +64,9 @@ class FitResult:
             options.setdefault(
                 "directions", [(source, target) for target in names for source in names if source != target]
             )
-        options = {"method": self.report.config.method, "ran": self.report.ran, **options}
-        return evaluate(self.alignment, self.sides, self.model, oracles=oracles, **options)
+        settled = {"method": self.report.config.method, "ran": self.report.ran, "stepwise": self.report.config.stepwise}
+        options = settled | options
+        return evaluate(self.alignment, self.sides, oracles=oracles, **options)
 
     def save(self, folder: str | Path) -> None:
         """Write the files; ``result.json`` last, so that a folder that has it is whole."""

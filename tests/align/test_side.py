@@ -21,7 +21,7 @@ def brain(toys):
 
 @pytest.fixture(scope="module")
 def sides(toys, brain):
-    return make_sides([toys.make("net"), brain], model=toys.model, n_trials=70)[0]
+    return make_sides([toys.make("net"), brain], model=toys.model, n_trials=70)
 
 
 def test_a_recording_holds_nothing_that_runs(sides):
@@ -36,7 +36,7 @@ def test_a_recording_holds_nothing_that_runs(sides):
 
 def test_access_is_what_was_handed_in_not_what_the_manifest_says(toys):
     said = capture(toys.make("x"), 40, model=toys.model, access="intervene")
-    assert make_sides([said], model=toys.model)[0][0].access == "read"
+    assert make_sides([said], model=toys.model)[0].access == "read"
 
 
 def test_parts_share_no_trial(sides):
@@ -58,14 +58,14 @@ def test_candidates_are_eligible(toys, sides):
 @pytest.mark.parametrize("part", PARTS)
 def test_pairs_come_from_their_part(toys, sides, part):
     direction = Direction(*sides)
-    pairs = draw_pair_set(direction, part, 300, lay_out({"full": 4}), toys.model, [1])
+    pairs = draw_pair_set(direction, part, 300, lay_out({"full": 4}), [1])
     assert set(pairs.source) <= set(sides[0].candidates[part].samples)
     assert set(pairs.target) <= set(sides[1].candidates[part].samples)
     np.testing.assert_array_equal(pairs.values, sides[0].recording.values(["phase", "count"])[pairs.source])
 
 
 def test_pairs_of_several_subspaces(toys, sides):
-    pairs = draw_pair_set(Direction(*sides), "train", 301, lay_out({"phase": 2, "count": 2}), toys.model, [1])
+    pairs = draw_pair_set(Direction(*sides), "train", 301, lay_out({"phase": 2, "count": 2}), [1])
     of_source = sides[0].recording.values(["phase", "count"])[pairs.source]
     of_target = sides[1].recording.values(["phase", "count"])[pairs.target]
     for number, column in ((0, 0), (1, 1)):
@@ -99,8 +99,8 @@ def test_other_names_and_values_can_be_mapped(toys, brain):
             "count": "n_left",
         }
     }
-    mapped = make_sides([toys.make("net"), foreign], model=toys.model, mapping=mapping, n_trials=70)[0][1]
-    plain = make_sides([toys.make("net"), brain], model=toys.model, n_trials=70)[0][1]
+    mapped = make_sides([toys.make("net"), foreign], model=toys.model, mapping=mapping, n_trials=70)[1]
+    plain = make_sides([toys.make("net"), brain], model=toys.model, n_trials=70)[1]
     for part in PARTS:
         np.testing.assert_array_equal(mapped.candidates[part].samples, plain.candidates[part].samples)
         np.testing.assert_array_equal(mapped.candidates[part].values, plain.candidates[part].values)
@@ -123,9 +123,9 @@ def test_incomplete_samples_are_left_out(toys, brain):
     )
     net = toys.make("net")
     mapping = {"brain": {"phase": {"values": {"demo": 0, "response": 1}}}}
-    every = make_sides([net, holed], model=toys.model, mapping=mapping, n_trials=70)[0][1]
+    every = make_sides([net, holed], model=toys.model, mapping=mapping, n_trials=70)[1]
     some = [name for name in holed.unit_names if name != "u3"]
-    fewer = make_sides([net, holed], model=toys.model, mapping=mapping, n_trials=70, units={"brain": some})[0][1]
+    fewer = make_sides([net, holed], model=toys.model, mapping=mapping, n_trials=70, units={"brain": some})[1]
     usable = brain.eligible & (trial % 4 != 0)
     assert every.n_samples == int(usable.sum())
     assert sum(index.n_incomplete for index in every.indexes.values()) == int((brain.eligible & ~usable).sum())
@@ -138,7 +138,7 @@ def test_incomplete_samples_are_left_out(toys, brain):
 
 class TestBadInput:
     def test_two_of_one_name(self, toys):
-        with pytest.raises(InvalidInput, match="'net'") as caught:
+        with pytest.raises(InvalidInput, match="'toy/net'") as caught:
             make_sides([toys.make("net"), toys.make("net", seed=1)], model=toys.model)
         assert caught.value.kind == "same_name"
 
@@ -202,9 +202,9 @@ class TestBadInput:
         bare = Recording.from_arrays(
             seen.latents(), {"phase": values[:, 0], "count": values[:, 1]}, name="mind", trial=seen.trial
         )
-        (side,), _ = make_sides([bare])
+        (side,) = make_sides([bare])
         with pytest.raises(InvalidInput) as caught:
             side.with_system(oracle)
         assert caught.value.kind == "no_tokens"
-        (whole,), _ = make_sides([seen])
+        (whole,) = make_sides([seen])
         assert whole.with_system(oracle).context is not None

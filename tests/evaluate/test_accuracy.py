@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -32,7 +33,7 @@ def planted(toys):
     net, other = toys.make("net"), toys.make("other", 13, seed=4, scale=0.7)
     live = toys.make("brain", 14, seed=2, scale=1.5)
     brain = capture(live, 150, model=toys.model, seed=5)
-    sides, _ = make_sides([net, other, brain], model=toys.model, n_trials=150)
+    sides = make_sides([net, other, brain], model=toys.model, n_trials=150)
     return sides, {"net": net, "other": other, "brain": live}
 
 
@@ -49,7 +50,7 @@ def of_columns(systems, columns=slice(None), wrong=None) -> Alignment:
 @pytest.fixture(scope="module")
 def perfect(planted, toys):
     sides, systems = planted
-    return evaluate(of_columns(systems), sides, toys.model, oracles={"brain": systems["brain"]}, n_pairs=400)
+    return evaluate(of_columns(systems), sides, oracles={"brain": systems["brain"]}, n_pairs=400)
 
 
 def scores_of(evaluation, method):
@@ -71,7 +72,7 @@ def test_the_planted_alignment_is_perfect_in_every_direction(perfect):
 
 def test_a_wrong_alignment_is_not(planted, toys):
     sides, systems = planted
-    found = evaluate(of_columns(systems, wrong="other"), sides, toys.model, n_pairs=200, controls=())
+    found = evaluate(of_columns(systems, wrong="other"), sides, n_pairs=200, controls=())
     for score in found.scores:
         if score.target == "brain":
             continue
@@ -126,7 +127,7 @@ def test_without_interchange_there_is_only_chance(perfect, planted, toys):
 def test_a_random_rotation_of_low_rank_is_near_chance(planted, toys):
     """Two random components of 12 change little, so there is nearly only chance."""
     sides, systems = planted
-    found = evaluate(of_columns(systems, slice(2)), sides[:2], toys.model, n_pairs=400, controls=("none", "random"))
+    found = evaluate(of_columns(systems, slice(2)), sides[:2], n_pairs=400, controls=("none", "random"))
     by = {(score.method, score.source, score.target): score.iia for score in found.scores}
     for source, target in (("net", "other"), ("other", "net")):
         assert by["random", source, target] < by["none", source, target] + 0.1
@@ -135,7 +136,7 @@ def test_a_random_rotation_of_low_rank_is_near_chance(planted, toys):
 def test_methods_and_controls_are_scored_on_the_same_pairs(planted, toys):
     sides, systems = planted
     one, other = (
-        evaluate(of_columns(systems, columns), sides[:2], toys.model, n_pairs=150, method=name)
+        evaluate(of_columns(systems, columns), sides[:2], n_pairs=150, method=name)
         for columns, name in ((slice(None), "a"), (slice(3), "b"))
     )
     for control in ("none", "cl-ceiling"):
@@ -156,7 +157,7 @@ def test_directions_have_pairs_of_their_own(perfect):
 class TestReadOnly:
     def test_without_an_oracle_there_is_no_iia(self, planted, toys):
         sides, systems = planted
-        found = evaluate(of_columns(systems), sides, toys.model, n_pairs=100)
+        found = evaluate(of_columns(systems), sides, n_pairs=100)
         assert found.oracles == ()
         into_brain = [score for score in found.scores if score.target == "brain"]
         assert len(into_brain) == 3 * (len(CONTROLS) + 1)
@@ -181,17 +182,17 @@ class TestReadOnly:
     def test_recordings_alone_need_no_causal_model(self, planted, toys):
         values = planted[0][2].recording
         one = capture(planted[1]["net"], 80, model=toys.model, name="one")
-        sides, model = make_sides([one, values])
-        assert model is None
+        sides = make_sides([one, values])
+        assert all(side.model is None for side in sides)
         systems = {"one": planted[1]["net"], "brain": planted[1]["brain"]}
-        found = evaluate(of_columns(systems), sides, None, n_pairs=100)
+        found = evaluate(of_columns(systems), sides, n_pairs=100)
         for score in scores_of(found, "alignment"):
             assert score.iia is None
             assert score.retrieval == 1.0
 
     def test_running_it_is_an_error(self, planted, toys):
         sides, _ = planted
-        pairs = draw_pair_set(Direction(sides[0], sides[2]), "test", 5, lay_out({"full": 2}), toys.model, [0])
+        pairs = draw_pair_set(Direction(sides[0], sides[2]), "test", 5, lay_out({"full": 2}), [0])
         with pytest.raises(ReadOnly):
             behaviour(sides[2].take(pairs.target), pairs, sides[2])
 
@@ -210,9 +211,9 @@ def test_misses_are_counted_and_in_no_distance(planted, toys):
         eligible=brain.eligible[keep],
         variable_specs=toys.Toy.variables,
     )
-    sides, _ = make_sides([planted[1]["net"], holed], model=toys.model, n_trials=100)
+    sides = make_sides([planted[1]["net"], holed], model=toys.model, n_trials=100)
     systems = {name: planted[1][name] for name in ("net", "brain")}
-    found = evaluate(of_columns(systems), sides, toys.model, oracles={"brain": systems["brain"]}, n_pairs=300)
+    found = evaluate(of_columns(systems), sides, oracles={"brain": systems["brain"]}, n_pairs=300)
     for score in found.scores:
         missing = {tuple(v.values.values()): v.n_missed for v in score.by_value if v.n_missed}
         if (score.source, score.target) == ("net", "brain"):
@@ -235,7 +236,7 @@ class TestFitted:
 
     def scored(self, toys, fitter, systems, oracles=None):
         result = fitter.fit(systems, model=toys.model)
-        found = evaluate(result.alignment, result.sides, result.model, oracles=oracles, n_pairs=300, controls=())
+        found = evaluate(result.alignment, result.sides, oracles=oracles, n_pairs=300, controls=())
         return {(score.source, score.target): score.iia for score in found.scores}
 
     @pytest.mark.parametrize("kind", ["orthogonal", "linear"])
@@ -297,7 +298,7 @@ class TestBadInput:
     def refused(self, planted, toys, error, **options):
         sides, systems = planted
         with pytest.raises(error) as caught:
-            evaluate(of_columns(systems), sides, toys.model, n_pairs=10, **options)
+            evaluate(of_columns(systems), sides, n_pairs=10, **options)
         return caught.value
 
     def test_an_oracle_for_nobody(self, planted, toys):
@@ -318,7 +319,7 @@ class TestBadInput:
     def test_sides_that_the_alignment_does_not_join(self, planted, toys):
         sides, systems = planted
         with pytest.raises(NotFound, match="net, other"):
-            evaluate(of_columns({k: systems[k] for k in ("net", "other")}), sides[2:], toys.model, n_pairs=10)
+            evaluate(of_columns({k: systems[k] for k in ("net", "other")}), sides[2:], n_pairs=10)
 
     def test_an_unknown_control(self, planted, toys):
         assert self.refused(planted, toys, NotFound, controls=("nothing",)).kind == "unknown_control"
@@ -326,5 +327,5 @@ class TestBadInput:
     def test_behaviour_without_a_causal_model(self, planted, toys):
         sides, systems = planted
         with pytest.raises(InvalidInput) as caught:
-            evaluate(of_columns(systems), sides, None, n_pairs=10)
+            evaluate(of_columns(systems), [replace(side, model=None) for side in sides], n_pairs=10)
         assert caught.value.kind == "no_model"

@@ -32,7 +32,7 @@ def carried(fitter: Fitter, sides) -> dict[str, str]:
 class TestTable:
     @pytest.fixture
     def sides(self, cast, toys):
-        made, _ = make_sides([cast.net, cast.other, cast.brain], model=toys.model, n_trials=60)
+        made = make_sides([cast.net, cast.other, cast.brain], model=toys.model, n_trials=60)
         return {side.name: side for side in made}
 
     def of(self, sides, fitter, *names):
@@ -290,7 +290,7 @@ class TestMissesAndGaps:
         )
         with pytest.raises(InvalidInput, match="mapping=") as caught:
             cast.fit("latent-stitch", [cast.net, shifted])
-        assert caught.value.kind == "no_counterfactual_latents"
+        assert caught.value.kind == "no_shared_value"
 
     def test_units_that_were_not_recorded(self, cast):
         activity = cast.noisy.latents()

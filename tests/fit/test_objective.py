@@ -22,7 +22,7 @@ from neuromas.systems.system import Packed
 def sides(cast, toys):
     values = cast.noisy.values(["phase", "count"])
     holed = cast.rewritten(cast.noisy, keep=~((values[:, 0] == 0) & (values[:, 1] == 3)))
-    made, _ = make_sides([cast.net, cast.other, holed], model=toys.model, n_trials=60)
+    made = make_sides([cast.net, cast.other, holed], model=toys.model, n_trials=60)
     return {side.name: side for side in made}
 
 
@@ -33,7 +33,7 @@ def configured(**options) -> FitConfig:
 def batch(sides, toys, source, target, behaviour, cl, n=40, ranks=None, fixed=None):
     subspaces = lay_out(ranks or {"full": 3})
     direction = Direction(sides[source], sides[target])
-    pairs = draw_pair_set(direction, "train", n, subspaces, toys.model, [0])
+    pairs = draw_pair_set(direction, "train", n, subspaces, [0])
     term = Term(direction, behaviour, cl)
     generator = torch.Generator().manual_seed(0)
     return make_batch(term, pairs, np.arange(n), subspaces, generator, fixed), pairs

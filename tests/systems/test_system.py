@@ -86,12 +86,12 @@ class TestContext:
 
     @pytest.fixture
     def side(self, toys):
-        sides, _ = make_sides([toys.make("mind", 14, kind=toys.Remembering)], model=toys.model, n_trials=80)
+        sides = make_sides([toys.make("mind", 14, kind=toys.Remembering)], model=toys.model, n_trials=80)
         return sides[0]
 
     @pytest.fixture
     def pairs(self, toys, side):
-        return draw_pair_set(Direction(side, side), "test", 300, lay_out({"full": 4}), toys.model, [0])
+        return draw_pair_set(Direction(side, side), "test", 300, lay_out({"full": 4}), [0])
 
     def test_its_own_latent_with_its_own_past_goes_on_rightly(self, toys, side, pairs):
         own = toys.model.counterfactual(
