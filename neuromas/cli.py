@@ -125,6 +125,58 @@ def demo(
 
 
 @app.command(rich_help_panel=_ALIGNMENT)
+def reproduce(
+    figure: Annotated[
+        str | None, typer.Argument(metavar="FIGURE", help="As the paper numbers it, e.g. 2d.", show_default=False)
+    ] = None,
+    out: Annotated[
+        Path, typer.Option("--out", metavar="DIR", help="Folder for systems, fits and figures; figures share them.")
+    ] = Path("neuromas-figures"),
+    quick: Annotated[bool, typer.Option("--quick", help="A smaller sweep; the figure says so.")] = False,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            "--workers", min=1, metavar="N", help="Processes on this machine. [one per core]", show_default=False
+        ),
+    ] = None,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            "--scheduler",
+            metavar="ADDRESS",
+            help="A Dask scheduler, tcp://…, whose one-thread workers share DIR.",
+            show_default=False,
+        ),
+    ] = None,
+    list_figures: Annotated[bool, typer.Option("--list", help="List the figures.")] = False,
+) -> None:
+    """Reproduce a figure of the paper; interrupted, the same command goes on.
+
+    Writes table.csv, figure.png, figure.svg and claims.csv into DIR/FIGURE.
+    """
+    from neuromas.experiments.figures import FIGURES
+    from neuromas.experiments.reproduce import reproduce as reproduce_figure
+
+    if list_figures or figure is None:
+        known = _table("figure", "what")
+        for one in FIGURES.values():
+            _row(known, one.name, one.title)
+        _show_table(known)
+        return
+    if workers is not None and scheduler is not None:
+        raise InvalidInput("reproduce: --workers is for this machine, --scheduler has its own", kind="invalid_option")
+    try:
+        claims = reproduce_figure(figure, out, quick=quick, workers=workers, scheduler=scheduler, console=_output(True))
+    except KeyboardInterrupt:
+        _stop(f"Interrupted. The same command goes on from what {out} holds.")
+    table = _table("claim", "held", "detail")
+    for claim in claims:
+        _row(table, claim.claim, "yes" if claim.held else "no", claim.detail)
+    _show_table(table)
+    _output().print(_text(f"wrote {_contents(out / figure)}"), soft_wrap=True)
+
+
+@app.command(rich_help_panel=_ALIGNMENT)
 def bench(
     what: Annotated[Literal["fit", "pairs"], typer.Argument(help="What to measure.")],
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the fit.")] = 1,

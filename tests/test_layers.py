@@ -42,7 +42,8 @@ MODULES = {
     "measures": ("check", "rsa", "cka", "registry", "samples", "comparison"),
     "evaluate": ("inference", "divergence", "accuracy"),
     "fit": ("objective", "result", "loop", "fitters", "request"),
-    "report": ("figures", "page"),
+    "report": ("figures", "panels", "page"),
+    "experiments": ("demo", "jobs", "sweep", "table", "figure", "figures", "reproduce"),
     "bench": ("measure", "fit"),
 }
 """Order inside packages, importer to the right of the imported."""

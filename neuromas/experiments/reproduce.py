@@ -1,0 +1,119 @@
+"""A figure of the paper from its declaration to its files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+
+from neuromas.errors import NeuromasError, NotFound
+from neuromas.experiments.figure import Claim, PaperFigure
+from neuromas.experiments.figures import FIGURES
+from neuromas.experiments.sweep import SweepRun, run_sweep
+from neuromas.experiments.table import sweep_table
+from neuromas.files import write_atomically
+from neuromas.report.figures import png
+from neuromas.report.panels import svg, titled
+
+TABLE, PNG, SVG, CLAIMS, SWEEP = "table.csv", "figure.png", "figure.svg", "claims.csv", "sweep.json"
+
+
+class JobsFailed(NeuromasError):
+    """Some jobs of a sweep failed; all others were done, and the table has them."""
+
+    kind = "jobs_failed"
+
+
+def get_figure(name: str, figures: Mapping[str, PaperFigure] = FIGURES) -> PaperFigure:
+    """The figure called `name`.
+
+    Raises
+    ------
+    NotFound
+        There is none of that name; the known ones are listed.
+    """
+    if name not in figures:
+        raise NotFound(f"no figure {name!r}; known figures: {', '.join(figures)}", kind="unknown_figure")
+    return figures[name]
+
+
+def reproduce(
+    figure: str | PaperFigure,
+    out: str | Path = "neuromas-figures",
+    *,
+    quick: bool = False,
+    workers: int | None = None,
+    scheduler: str | None = None,
+    console: Console | None = None,
+) -> list[Claim]:
+    """Run a figure's sweep and write ``table.csv``, ``figure.png``, ``figure.svg`` and ``claims.csv`` into ``out/FIGURE``.
+
+    Systems, fits and measures lie beside it in `out`, shared by all figures; what is finished there is not repeated, so an
+    interrupted figure goes on when this is called again.
+
+    Parameters
+    ----------
+    figure : str or PaperFigure
+        One of `FIGURES` by name.
+    out : path-like
+    quick : bool
+        The smaller sweep; the figure says so.
+    workers, scheduler, console
+        As for `run_sweep`.
+
+    Returns
+    -------
+    list of Claim
+        The rows of ``claims.csv``.
+
+    Raises
+    ------
+    NotFound
+        No such figure.
+    JobsFailed
+        With every failure. ``table.csv`` has what there is; there is no figure, and no claim, from a part of a sweep.
+    NeuromasError
+        What `run_sweep` raises.
+    """
+    chosen = get_figure(figure) if isinstance(figure, str) else figure
+    console = console or Console(stderr=True)
+    out = Path(out)
+    folder = out / chosen.name
+    sweep = chosen.sweep(quick)
+    write_atomically(folder / SWEEP, sweep.to_json())
+    run = run_sweep(sweep, out, workers=workers, scheduler=scheduler, console=console)
+    table = sweep_table(run)
+    write_atomically(folder / TABLE, table.to_csv(index=False))
+    _tell_run(run, console)
+    if run.problems or len(run.jobs) < run.n_jobs:
+        for name in (PNG, SVG, CLAIMS):
+            (folder / name).unlink(missing_ok=True)  # of an earlier table
+        raise JobsFailed(_failure(run, folder))
+    claims = list(chosen.claims(table))
+    drawn = titled(chosen.draw(table), sweep.title, f"quick: {sweep.note}" if sweep.quick else "")
+    write_atomically(folder / PNG, png(drawn))
+    write_atomically(folder / SVG, svg(drawn))
+    write_atomically(folder / CLAIMS, claims_table(claims))
+    return claims
+
+
+def claims_table(claims: Sequence[Claim]) -> str:
+    """Claims as CSV text: ``claim, held, detail``."""
+    rows = [(one.claim, "yes" if one.held else "no", one.detail) for one in claims]
+    return pd.DataFrame(rows, columns=["claim", "held", "detail"]).to_csv(index=False)
+
+
+def _tell_run(run: SweepRun, console: Console) -> None:
+    told = f"{run.sweep.figure}: {len(run.jobs)} of {run.n_jobs} jobs finished; this run did {run.n_done} units of work"
+    console.print(told + (f", {len(run.problems)} failed" if run.problems else ""), highlight=False, soft_wrap=True)
+
+
+def _failure(run: SweepRun, folder: Path) -> str:
+    missing = run.n_jobs - len(run.jobs)
+    lines = [
+        f"{missing} of {run.n_jobs} jobs of figure {run.sweep.figure} are missing; {folder / TABLE} has the others"
+    ]
+    lines += [f"  - {unit}: {problem}" for unit, problem in run.problems.items()]
+    return "\n".join([*lines, "The same command tries only these again."])
