@@ -464,12 +464,25 @@ class ValueScore(Document):
     iia: float | None
 
 
+class SourceTargetScore(Document):
+    """Pairs whose source and target hold these values."""
+
+    source: dict[str, str]
+    """What the source holds, by its own variable names."""
+    target: dict[str, str]
+    """What the target held before."""
+    n_pairs: int
+    iia: float
+
+
 class DirectionScore(Document):
     """How one method does in one direction, on held-out pairs."""
 
     method: str
     source: str
     target: str
+    subspace: str = ""
+    """Only pairs that interchange this one; empty: all pairs. Where an alignment has one subspace, there is only that row."""
     access: Literal["yes", "no"]
     """Whether the fit could run the target, or only read it."""
     oracle: bool
@@ -490,11 +503,29 @@ class DirectionScore(Document):
     """Held-out counterfactual-latent loss (eqs. 8, 9); null for the ceiling, which would be compared with itself."""
     cl_spread: float | None
     """The same between two different counterfactual latents of equal values; a perfect prediction of their mean has half."""
+    l2_ratio: float | None = None
+    """Mean L2 distance from counterfactual latents, over that between two different ones of equal values: 1 for natural
+    latents, about 0.7 for their means; null where equal values always have equal latents."""
+    cosine_ratio: float | None = None
+    """The same of 1 − cosine: 1 for natural latents, about 0.5 for their means."""
+    wasserstein: float | None = None
+    """Sliced Wasserstein distance of the cloud of intervened latents from that of counterfactual latents, in units of the
+    activity. It compares clouds: a natural latent with other values than those expected adds little."""
+    wasserstein_natural: float | None = None
+    """The same between two draws of counterfactual latents: what chance alone makes of this number of pairs."""
+    outside: float | None = None
+    """Share outside the ellipsoid that holds 99 % of natural latents, whatever their values."""
+    outside_natural: float | None = None
+    """The same of counterfactual latents."""
+    mahalanobis_ratio: float | None = None
+    """Median Mahalanobis distance from the mean of natural latents, over that of counterfactual latents."""
     retrieval: float | None
     """Share of intervened latents whose nearest mean latent holds the expected values."""
     retrieval_ceiling: float | None
     """The same for counterfactual latents themselves."""
     by_value: tuple[ValueScore, ...] = ()
+    by_source_target: tuple[SourceTargetScore, ...] = ()
+    """Combinations that occur, for methods whose target was run; empty for controls."""
 
 
 class Evaluation(Document):

@@ -14,22 +14,33 @@ from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from neuromas.align.alignment import Alignment, random_maps
+from neuromas.align.alignment import Alignment, Subspace, random_maps
 from neuromas.align.side import Direction, PairSet, Side, draw_pair_set
 from neuromas.errors import InvalidInput, NotFound
-from neuromas.evaluate.divergence import cl_distance, nearest_values
+from neuromas.evaluate.divergence import (
+    Ellipsoid,
+    cl_distance,
+    natural_ellipsoid,
+    nearest_values,
+    outside_ellipsoid,
+    relative_distance,
+    sliced_wasserstein,
+)
 from neuromas.evaluate.inference import bootstrap_interval
 from neuromas.files import sha256_bytes
-from neuromas.schema import DirectionScore, Evaluation, Provenance, ValueScore
+from neuromas.schema import DirectionScore, Evaluation, Provenance, SourceTargetScore, ValueScore
 from neuromas.systems.system import Packed, System, all_right
 from neuromas.systems.training import now, versions
 
-CONTROLS = ("none", "random", "cl-ceiling")
-"""No interchange; a random rotation of the same rank; a counterfactual latent itself put in place."""
+CONTROLS = ("none", "random", "wrong-variable", "cl-ceiling")
+"""No interchange; a random rotation of the same rank; the components of another subspace than the one asked for, left out
+where there is only one; a counterfactual latent itself put in place."""
 _CHUNK = 2000  # pairs run at once
-_EVALUATION = 4  # stream of seeds
+_EVALUATION, _NATURAL = 4, 5  # streams of seeds
+_N_NATURAL = 10_000  # held-out latents that size the ellipsoid
 
 
 @dataclass(frozen=True)
@@ -40,13 +51,13 @@ class Behaviour:
     ----------
     right : Tensor of bool, shape (n_pairs,)
         Whether every deterministic token was the argmax.
-    n_right, n_tokens : int
-        Deterministic tokens, right and all.
+    n_right, n_tokens : Tensor of int64, shape (n_pairs,)
+        Deterministic tokens of each pair, right and all.
     """
 
     right: Tensor = field(repr=False)
-    n_right: int
-    n_tokens: int
+    n_right: Tensor = field(repr=False)
+    n_tokens: Tensor = field(repr=False)
 
 
 @torch.no_grad()
@@ -70,7 +81,7 @@ def behaviour(intervened: Tensor, pairs: PairSet, target: Side) -> Behaviour:
         raise InvalidInput(
             "pairs without a causal model have no counterfactual behaviour to compare with", kind="no_model"
         )
-    rights, n_right, n_tokens = [], 0, 0
+    rights, n_right, n_tokens = [], [], []
     for start in range(0, len(pairs), _CHUNK):
         rows = np.arange(start, min(start + _CHUNK, len(pairs)))
         packed = Packed.from_continuation(pairs.continuation, rows, intervened.device)
@@ -78,9 +89,10 @@ def behaviour(intervened: Tensor, pairs: PairSet, target: Side) -> Behaviour:
         logits = target.resume(intervened[start : start + _CHUNK], packed, pairs.target[rows], lengths)
         rights.append(all_right(logits, packed, len(rows)))
         scored = packed.deterministic
-        n_right += int(((logits.argmax(dim=-1) == packed.tokens) & scored).sum())
-        n_tokens += int(scored.sum())
-    return Behaviour(torch.cat(rights), n_right, n_tokens)
+        told = (logits.argmax(dim=-1) == packed.tokens) & scored
+        n_right.append(torch.bincount(packed.rows[told], minlength=len(rows)))
+        n_tokens.append(torch.bincount(packed.rows[scored], minlength=len(rows)))
+    return Behaviour(torch.cat(rights), torch.cat(n_right), torch.cat(n_tokens))
 
 
 def evaluate(
@@ -158,25 +170,36 @@ def evaluate(
     alignment = alignment.to(device)
     random = _random_alignment(alignment, by_name, seed) if "random" in controls else None
 
-    scores = []
+    scores: list[DirectionScore] = []
+    ellipsoids = {name: _ellipsoid(by_name[name], seed) for name in dict.fromkeys(name for _, name in wanted)}
     for source_name, target_name in wanted:
         direction = Direction(by_name[source_name], runnable[target_name])
         stream = [seed, _EVALUATION, _stream(source_name, target_name)]
         pairs = draw_pair_set(direction, part, n_pairs, alignment.subspaces, stream, stepwise=stepwise)
         generator = torch.Generator(device=device).manual_seed(seed * 2**32 + _stream(source_name, target_name))
         by_fit = by_name[target_name].system is not None if ran is None else target_name in ran
-        ruler = _Ruler(pairs, runnable[target_name], generator, accessed=by_fit)
+        ruler = _Ruler(
+            pairs,
+            runnable[target_name],
+            alignment.subspaces,
+            ellipsoids[target_name],
+            generator,
+            accessed=by_fit,
+            by_oracle=target_name in oracles,
+        )
         source, target = pairs.latents()
         for control in controls:
             if control == "none":
-                scores.append(ruler.score(control, target, target_name in oracles))
+                scores += ruler.score(control, target)
             elif control == "cl-ceiling":
                 if not stepwise:  # a latent of one step says nothing of those before it
-                    scores.append(ruler.score(control, ruler.cl, target_name in oracles))
+                    scores += ruler.score(control, ruler.cl)
+            elif control == "wrong-variable":
+                if len(alignment.subspaces) > 1:
+                    scores += ruler.score(control, _interchange(alignment, target, source, pairs, shift=1))
             elif random is not None:
-                h = _interchange(random, target, source, pairs)
-                scores.append(ruler.score(control, h, target_name in oracles))
-        scores.append(ruler.score(method, _interchange(alignment, target, source, pairs), target_name in oracles))
+                scores += ruler.score(control, _interchange(random, target, source, pairs))
+        scores += ruler.score(method, _interchange(alignment, target, source, pairs), in_full=True)
     return Evaluation(
         part=part,
         n_pairs=n_pairs,
@@ -192,19 +215,27 @@ def _stream(source: str, target: str) -> int:
     return int(sha256_bytes(f"{source}->{target}".encode())[:8], 16)
 
 
-def _interchange(alignment: Alignment, target: Tensor, source: Tensor, pairs: PairSet) -> Tensor:
+def _interchange(alignment: Alignment, target: Tensor, source: Tensor, pairs: PairSet, shift: int = 0) -> Tensor:
+    """Interchange each pair's subspace, or the one `shift` places after it."""
     h = torch.empty_like(target)
     subspace = torch.from_numpy(pairs.subspace).to(target.device)
-    for number, one in enumerate(alignment.subspaces):
+    for number in range(len(alignment.subspaces)):
         rows = subspace == number
         h[rows] = alignment.interchange(
             target[rows],
             source[rows],
             target_system=pairs.direction.target.name,
             source_system=pairs.direction.source.name,
-            subspace=one.name,
+            subspace=alignment.subspaces[(number + shift) % len(alignment.subspaces)].name,
         )
     return h
+
+
+def _ellipsoid(side: Side, seed: int) -> Ellipsoid:
+    """Where latents of `side` lie that pairs may draw, whatever their values."""
+    candidates = side.candidates["validation"]
+    drawn = candidates.draw(_N_NATURAL, np.random.default_rng([seed, _NATURAL]))
+    return natural_ellipsoid(side.indexes["train"].latents, side.take(candidates.samples[drawn]))
 
 
 def _random_alignment(alignment: Alignment, sides: Mapping[str, Side], seed: int) -> Alignment:
@@ -218,30 +249,96 @@ def _random_alignment(alignment: Alignment, sides: Mapping[str, Side], seed: int
     return Alignment(maps, alignment.subspaces, "orthogonal", alignment.replace).to(device)
 
 
+@dataclass(frozen=True)
+class _Part:
+    """Pairs that are scored together, and what natural latents do there.
+
+    Attributes
+    ----------
+    subspace : str
+        Whose pairs; empty for all.
+    rows : Tensor of bool, shape (n_pairs,)
+    hit : Tensor of bool, shape (n_pairs,)
+        Those of `rows` with a counterfactual latent.
+    differ : Tensor of bool, shape (n_pairs,)
+        Those of `hit` with two different ones: a latent is at no distance from itself.
+    decodable : Tensor of bool, shape (n_pairs,)
+        Those of `hit` whose values have a mean latent.
+    spread, ceiling, wasserstein, outside, distance : float or None
+        Of counterfactual latents: loss, retrieval, sliced Wasserstein, share outside the ellipsoid, median distance.
+    """
+
+    subspace: str
+    rows: Tensor
+    hit: Tensor
+    differ: Tensor
+    decodable: Tensor
+    spread: float | None
+    ceiling: float | None
+    wasserstein: float | None
+    outside: float | None
+    distance: float | None
+
+
 class _Ruler:
     """Measures intervened latents of one direction: behaviour where the target runs, distances always."""
 
-    def __init__(self, pairs: PairSet, target: Side, generator: torch.Generator, *, accessed: bool) -> None:
+    def __init__(
+        self,
+        pairs: PairSet,
+        target: Side,
+        subspaces: Sequence[Subspace],
+        ellipsoid: Ellipsoid,
+        generator: torch.Generator,
+        *,
+        accessed: bool,
+        by_oracle: bool,
+    ) -> None:
         index = target.indexes[pairs.part]
         values = torch.from_numpy(pairs.values)
         draw, again = index.sample(values, generator), index.sample(values, generator)
-        self.pairs, self.target, self.hit, self.accessed = pairs, target, draw.hit, accessed
+        self.pairs, self.target, self.ellipsoid = pairs, target, ellipsoid
+        self.hit, self.accessed, self.by_oracle = draw.hit, accessed, by_oracle
         # without a match nothing stands in for the latent: such rows count as wrong, and in no distance
         self.cl = torch.where(draw.hit[:, None], draw.latents, 0.0)
+        self.again = torch.where(draw.hit[:, None], again.latents, 0.0)
         self.means = target.indexes["train"].means()
         self.combination, known = target.indexes["train"].lookup(values)
-        self.decodable = self.hit & (known > 0)
-        differ = self.hit & (again.samples != draw.samples)  # a latent is at no distance from itself
-        self.spread = _mean(cl_distance(again.latents[differ], draw.latents[differ]))
-        self.ceiling = self._retrieval(self.cl)
+        self.decodable, self.differ = draw.hit & (known > 0), draw.hit & (again.samples != draw.samples)
+        self.projections = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
+        self.parts = [self._part("", torch.ones_like(draw.hit))]
+        if len(subspaces) > 1:
+            number = torch.from_numpy(pairs.subspace).to(draw.hit.device)
+            self.parts += [self._part(one.name, number == i) for i, one in enumerate(subspaces)]
 
-    def _retrieval(self, latents: Tensor) -> float | None:
-        if not bool(self.decodable.any()):
+    def _part(self, subspace: str, rows: Tensor) -> _Part:
+        hit, differ, decodable = self.hit & rows, self.differ & rows, self.decodable & rows
+        return _Part(
+            subspace,
+            rows,
+            hit,
+            differ,
+            decodable,
+            spread=_mean(cl_distance(self.again[differ], self.cl[differ])),
+            ceiling=self._retrieval(self.cl, decodable),
+            wasserstein=self._wasserstein(self.cl, hit),
+            outside=outside_ellipsoid(self.cl[hit], self.ellipsoid),
+            distance=_median(self.ellipsoid.distance(self.cl[hit])),
+        )
+
+    def _retrieval(self, latents: Tensor, decodable: Tensor) -> float | None:
+        if not bool(decodable.any()):
             return None
-        found = nearest_values(latents[self.decodable], self.means.latents)
-        return float((found == self.combination[self.decodable]).double().mean())
+        found = nearest_values(latents[decodable], self.means.latents)
+        return float((found == self.combination[decodable]).double().mean())
 
-    def score(self, method: str, intervened: Tensor, by_oracle: bool) -> DirectionScore:
+    def _wasserstein(self, latents: Tensor, hit: Tensor) -> float | None:
+        # the same projections for every method, so that their scores differ by the latents alone
+        generator = torch.Generator(device=latents.device).manual_seed(self.projections)
+        return sliced_wasserstein(latents[hit], self.again[hit], generator=generator)
+
+    def score(self, method: str, intervened: Tensor, *, in_full: bool = False) -> list[DirectionScore]:
+        """Over all pairs, then by subspace where there are several; `in_full` with IIA by source and target value."""
         done: Behaviour | None = None
         right: Tensor | None = None
         if self.target.system is not None:
@@ -250,58 +347,111 @@ class _Ruler:
         if self.pairs.lengths is not None:
             last = torch.from_numpy(self.pairs.lengths - 1).to(intervened.device)
             intervened = intervened[torch.arange(len(last), device=last.device), last]
-        low, high = (None, None) if right is None else bootstrap_interval(right.cpu().numpy())
+        return [self._score(part, method, intervened, done, right, in_full) for part in self.parts]
+
+    def _score(
+        self,
+        part: _Part,
+        method: str,
+        intervened: Tensor,
+        done: Behaviour | None,
+        right: Tensor | None,
+        in_full: bool,
+    ) -> DirectionScore:
+        rows, hit = part.rows, part.hit
+        of_part = None if right is None else right[rows]
+        # an interval needs two pairs
+        low, high = (None, None) if of_part is None or len(of_part) < 2 else bootstrap_interval(of_part.cpu().numpy())
+        l2, cosine = relative_distance(intervened[part.differ], self.cl[part.differ], self.again[part.differ])
+        distance = _median(self.ellipsoid.distance(intervened[hit]))
+        n_pairs = int(rows.sum())
         return DirectionScore(
             method=method,
             source=self.pairs.direction.source.name,
             target=self.target.name,
+            subspace=part.subspace,
             access="yes" if self.accessed else "no",
-            oracle=by_oracle,
-            iia=None if right is None else float(right.double().mean()),
+            oracle=self.by_oracle,
+            iia=None if of_part is None else _mean(of_part),
             low=low,
             high=high,
-            token_accuracy=None if done is None else done.n_right / max(done.n_tokens, 1),
-            n_pairs=len(self.pairs),
-            n_missed=int((~self.hit).sum()),
-            coverage=float(self.hit.double().mean()),
-            cl_loss=None if method == "cl-ceiling" else _mean(cl_distance(intervened[self.hit], self.cl[self.hit])),
-            cl_spread=self.spread,
-            retrieval=self._retrieval(intervened),
-            retrieval_ceiling=self.ceiling,
-            by_value=self._by_value(right),
+            token_accuracy=None
+            if done is None
+            else float(done.n_right[rows].sum() / done.n_tokens[rows].sum().clamp(1)),
+            n_pairs=n_pairs,
+            n_missed=n_pairs - int(hit.sum()),
+            coverage=int(hit.sum()) / max(n_pairs, 1),
+            cl_loss=None if method == "cl-ceiling" else _mean(cl_distance(intervened[hit], self.cl[hit])),
+            cl_spread=part.spread,
+            l2_ratio=l2,
+            cosine_ratio=cosine,
+            wasserstein=self._wasserstein(intervened, hit),
+            wasserstein_natural=part.wasserstein,
+            outside=outside_ellipsoid(intervened[hit], self.ellipsoid),
+            outside_natural=part.outside,
+            mahalanobis_ratio=distance / part.distance if distance is not None and part.distance else None,
+            retrieval=self._retrieval(intervened, part.decodable),
+            retrieval_ceiling=part.ceiling,
+            by_value=self._by_value(rows, right),
+            by_source_target=self._by_source_target(rows, right) if in_full and right is not None else (),
         )
 
-    def _by_value(self, right: Tensor | None) -> tuple[ValueScore, ...]:
-        specs = [self.target.recording.manifest.variable(name) for name in self.target.variables]
-        combinations, which = np.unique(self.pairs.values, axis=0, return_inverse=True)
-        hit = self.hit.cpu().numpy()
-        ok = None if right is None else right.cpu().numpy()
-        rows = []
+    def _by_value(self, rows: Tensor, right: Tensor | None) -> tuple[ValueScore, ...]:
+        mine = rows.cpu().numpy()
+        hit = self.hit.cpu().numpy()[mine]
+        ok = None if right is None else right.cpu().numpy()[mine]
+        combinations, which = np.unique(self.pairs.values[mine], axis=0, return_inverse=True)
+        scores = []
         for number, combination in enumerate(combinations):
-            mine = which.reshape(-1) == number
-            rows.append(
+            its = which.reshape(-1) == number
+            scores.append(
                 ValueScore(
-                    values={
-                        spec.name: spec.label(code) for spec, code in zip(specs, combination.tolist(), strict=True)
-                    },
-                    n_pairs=int(mine.sum()),
-                    n_missed=int((~hit[mine]).sum()),
-                    iia=None if ok is None else float(ok[mine].mean()),
+                    values=_labels(self.target, combination),
+                    n_pairs=int(its.sum()),
+                    n_missed=int((~hit[its]).sum()),
+                    iia=None if ok is None else float(ok[its].mean()),
                 )
             )
-        return tuple(rows)
+        return tuple(scores)
+
+    def _by_source_target(self, rows: Tensor, right: Tensor) -> tuple[SourceTargetScore, ...]:
+        mine, donor = rows.cpu().numpy(), self.pairs.direction.source
+        own = donor.recording.values(list(donor.variables))[self.pairs.source[mine]]
+        held = self.target.recording.values(list(self.target.variables))[self.pairs.target[mine]]
+        ok = right.cpu().numpy()[mine]
+        combinations, which = np.unique(np.hstack([own, held]), axis=0, return_inverse=True)
+        counts = np.bincount(which.reshape(-1), minlength=len(combinations))
+        n_right = np.bincount(which.reshape(-1), weights=ok, minlength=len(combinations))
+        return tuple(
+            SourceTargetScore(
+                source=_labels(donor, combination[: own.shape[1]]),
+                target=_labels(self.target, combination[own.shape[1] :]),
+                n_pairs=int(count),
+                iia=float(n / count),
+            )
+            for combination, count, n in zip(combinations, counts, n_right, strict=True)
+        )
+
+
+def _labels(side: Side, combination: NDArray[np.float64]) -> dict[str, str]:
+    specs = [side.recording.manifest.variable(name) for name in side.variables]
+    return {spec.name: spec.label(code) for spec, code in zip(specs, combination.tolist(), strict=True)}
 
 
 def _mean(values: Tensor) -> float | None:
     return float(values.double().mean()) if len(values) else None
 
 
-COLUMNS = tuple(name for name in DirectionScore.model_fields if name != "by_value")
+def _median(values: Tensor) -> float | None:
+    return float(values.median()) if len(values) else None
+
+
+COLUMNS = tuple(name for name in DirectionScore.model_fields if not name.startswith("by_"))
 """Columns of ``iia.csv``."""
 
 
 def scores_table(scores: Sequence[DirectionScore]) -> str:
-    """Scores as CSV text, one row per method and direction; empty where nothing was measured."""
+    """Scores as CSV text, one row per method, direction and subspace; empty where nothing was measured."""
     text = io.StringIO()
     writer = csv.writer(text)
     writer.writerow(COLUMNS)
