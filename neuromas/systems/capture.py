@@ -23,6 +23,7 @@ def capture(
     model: CausalModel | None = None,
     dtype: str = "float32",
     batch_size: int = 500,
+    only_solved: bool = False,
 ) -> Recording:
     """Run `system` on `trials` and return what was recorded.
 
@@ -43,6 +44,8 @@ def capture(
         ``float16`` halves the size; GRU states lie in (-1, 1), where it errs by at most 5e-4.
     batch_size : int
         Trials run at once.
+    only_solved : bool
+        Keep only trials in which every deterministic token is the most probable one; the provenance says how many were not.
 
     Returns
     -------
@@ -52,7 +55,7 @@ def capture(
     Raises
     ------
     InvalidInput
-        The task's tokens are not the system's.
+        The task's tokens are not the system's; no trial is solved.
 
     Examples
     --------
@@ -71,6 +74,16 @@ def capture(
             kind="vocabulary_mismatch",
         )
     drawn = trials if isinstance(trials, Sequences) else model.sample(trials, seed)
+    notes = ""
+    if only_solved:
+        solved = system.solved(drawn)
+        if not solved.any():
+            raise InvalidInput(
+                f"system {system.name!r} solves none of {len(drawn)} trials of task {model.name!r}; expected at least 1",
+                kind="none_solved",
+            )
+        notes = f"left out {int((~solved).sum())} of {len(drawn)} trials, which the system does not solve"
+        drawn = Sequences(**{name: array[solved] for name, array in vars(drawn).items()})
     n_trials, n_steps = drawn.tokens.shape
     activity = np.empty((n_trials, n_steps, system.n_units), dtype=dtype)
     for start in range(0, n_trials, batch_size):
@@ -97,5 +110,6 @@ def capture(
             seed=None if isinstance(trials, Sequences) else seed,
             created=now(),
             versions=versions(),
+            notes=notes,
         ),
     )

@@ -23,8 +23,9 @@ from neuromas.errors import Corrupt, InvalidInput, NotFound
 from neuromas.files import sha256_bytes, write_atomically
 from neuromas.interrupts import deferred_interrupt
 from neuromas.schema import Provenance, SystemConfig
+from neuromas.systems.huggingface import CARD, is_huggingface, load_huggingface
 from neuromas.systems.recurrent import GRU, LSTM
-from neuromas.systems.system import System, Trained, check_device
+from neuromas.systems.system import EMBEDDING, System, Trained, check_device
 from neuromas.systems.transformer import Transformer
 
 CONFIG, WEIGHTS, CHECKPOINT = "config.json", "weights.safetensors", "checkpoint.safetensors"
@@ -34,7 +35,7 @@ SYSTEMS: dict[str, type[Trained]] = {"gru": GRU, "lstm": LSTM, "transformer": Tr
 SHIPPED = Path(__file__).parent / "shipped"
 """Folder of the trained systems that travel with the package."""
 
-_HELD_OUT_STREAM = 2**32  # seeds of training batches are (seed, iteration); no iteration reaches this
+HELD_OUT_STREAM = 2**32  # seeds of training batches are (seed, iteration); no iteration reaches this
 BATCH_SIZE = 128
 WARM_UP, MAX_RATE, MIN_RATE, POWER = 100, 1e-3, 1e-7, 0.5
 
@@ -188,7 +189,7 @@ def _train(
     network = network.to(device)
     optimiser = torch.optim.Adam(network.parameters(), lr=MAX_RATE)
     start, streak = _restore(out, config, network, optimiser)
-    held_out = model.sample(limits.n_held_out, np.random.default_rng([seed, _HELD_OUT_STREAM]))
+    held_out = model.sample(limits.n_held_out, np.random.default_rng([seed, HELD_OUT_STREAM]))
     accuracy: float | None = None
     iteration = start
     for iteration in range(start, limits.max_iterations):
@@ -313,11 +314,12 @@ def load_system(path: str | Path, device: str = "cpu", *, layer: str | None = No
     Parameters
     ----------
     path : path-like
-        A folder written by `train`, or the name of a shipped system such as ``"multi-object/gru-0"``. A layer may follow:
-        ``"multi-object/gru-0@embedding"``.
+        A folder written by `train` or by ``save_pretrained`` of a Hugging Face model, or the name of a shipped system such
+        as ``"multi-object/gru-0"``. A layer may follow: ``"multi-object/gru-0@embedding"``.
     device : str
     layer : str, optional
-        Whose activity is the latent; by default the one after ``@``, or else the hidden layer.
+        Whose activity is the latent; by default the one after ``@``, or else the hidden layer (of a Hugging Face model, the
+        embedding).
 
     Returns
     -------
@@ -352,6 +354,8 @@ def load_system(path: str | Path, device: str = "cpu", *, layer: str | None = No
             kind="unknown_system",
         )
     check_device(device)
+    if (folder / CARD).is_file() or is_huggingface(folder):
+        return load_huggingface(folder, layer=layer or EMBEDDING, device=device)
     config = SystemConfig.parse((folder / CONFIG).read_bytes(), str(folder / CONFIG))
     if config.kind not in SYSTEMS:
         raise NotFound(

@@ -1,0 +1,667 @@
+"""Hugging Face causal language models as systems: any decoder that keeps keys and values, any of its modules as the layer.
+
+The begin token of a task stands for a whole prompt, whose keys and values are computed once and shared by every trial; each
+other token is one token of the language model. `transformers` is an extra and is imported when a model is loaded.
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Self
+
+import numpy as np
+import torch
+from pydantic import Field
+from safetensors import SafetensorError
+from torch import Tensor, nn
+from torch.nn import functional
+
+from neuromas.causal.in_context import PROMPT, InContext
+from neuromas.causal.model import CausalModel, get_task
+from neuromas.errors import Corrupt, InvalidInput, NotFound
+from neuromas.files import sha256_bytes, sha256_file
+from neuromas.schema import Document, Name, Provenance, SystemConfig
+from neuromas.systems.system import EMBEDDING, Context, Packed, System, check_device, find_layer
+
+CARD = "neuromas.json"
+"""File beside a language model's weights that says which task it does, and in which words."""
+
+Past = tuple[tuple[Tensor, Tensor], ...]
+"""Keys and values by block, each (n, n_heads, n_steps, head width)."""
+
+_CHUNK = 64  # trials run at once where nothing has to be kept for a gradient
+_NEVER = torch.finfo(torch.float32).min / 2  # finite, so that 0 times it is 0; exp of it is 0
+
+
+class Card(Document):
+    """What a language model is asked to do: the content of `CARD`.
+
+    The rest of a `SystemConfig` (layer, widths, hash) follows from the model itself.
+    """
+
+    format_version: Literal[1] = 1
+    task: str = InContext.name
+    prompt: str = PROMPT
+    """What the task's begin token stands for."""
+    words: dict[str, str] = Field(default_factory=dict)
+    """Token of the task → text, where that is not the token itself after a space."""
+    name: Name | None = None
+    dtype: str | None = None
+    """Numbers that the weights are kept in, e.g. ``float32``."""
+    seed: int = 0
+    iterations: int = 0
+    trial_accuracy: float | None = Field(default=None, ge=0, le=1)
+    provenance: Provenance = Provenance()
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """What the steps to come attend to: keys and values of prompt and trial up to before each pair's step.
+
+    Attributes
+    ----------
+    past : tuple of (Tensor, Tensor)
+        By block, each (n_pairs, n_heads, n_past, head width); padded on the left, so that what lies side by side in a
+        sequence does so here.
+    alive : Tensor of int64, shape (n_pairs, n_past)
+        0 where there is padding.
+    steps : Tensor of int64, shape (n_pairs,)
+    words : Tensor of int64, shape (n_pairs,)
+        The language model's token at each pair's step.
+    """
+
+    past: Past
+    alive: Tensor
+    steps: Tensor
+    words: Tensor
+
+
+class KeysValues(Context):
+    """Keys and values of whole trials, those of the prompt but once.
+
+    Parameters
+    ----------
+    prompt : tuple of (Tensor, Tensor)
+        By block, each (1, n_heads, n_prompt, head width).
+    past : tuple of (Tensor, Tensor)
+        By block, each (n_trials, n_heads, n_steps, head width).
+    words : Tensor of int64, shape (n_trials, n_steps)
+    """
+
+    def __init__(self, prompt: Past, past: Past, words: Tensor) -> None:
+        self._prompt, self._past, self._words = prompt, past, words
+
+    def at(self, trials: np.ndarray, steps: np.ndarray) -> Prefix:
+        n_prompt, longest = self._prompt[0][0].shape[2], int(steps.max(initial=0))
+        rows, at = torch.from_numpy(trials), torch.from_numpy(steps)
+        # column of [prompt, trial] that each place holds; negative in the padding
+        columns = torch.arange(n_prompt + longest) - (longest - at)[:, None]
+        ragged = bool((at != longest).any())
+
+        def whole(prompt: Tensor, past: Tensor) -> Tensor:
+            trial = past[rows.to(past.device), :, :longest]
+            joined = torch.cat([prompt.to(past.device).expand(len(rows), -1, -1, -1), trial], dim=2)
+            if not ragged:
+                return joined
+            index = columns.clamp(min=0).to(past.device)
+            return joined.gather(2, index[:, None, :, None].expand_as(joined))
+
+        both = zip(self._prompt, self._past, strict=True)
+        device = self._words.device
+        return Prefix(
+            tuple((whole(of_prompt[0], of_trial[0]), whole(of_prompt[1], of_trial[1])) for of_prompt, of_trial in both),
+            (columns >= 0).long().to(device),
+            at.to(device),
+            self._words[rows.to(device), at.to(device)],
+        )
+
+
+class HuggingFace(System):
+    """A frozen causal language model; its latent is the output of one of its modules at a token's position.
+
+    Step 0, the begin token, is the last token of the prompt; each further step is one token. Logits range over the whole
+    vocabulary of the language model: first the task's tokens, in the task's order (the begin token can never win), then
+    all others. Equal logits, which low precision makes likely, go to the earlier column.
+
+    Parameters
+    ----------
+    model : transformers.PreTrainedModel
+        Taken as it is, not copied: it is put in evaluation mode and its parameters no longer get gradients.
+    tokenizer : transformers.PreTrainedTokenizerBase
+    card : Card, optional
+        Task, prompt and words; by default the in-context task.
+    layer : str
+        Dotted name of a module, e.g. ``model.layers.1``, or ``embedding``. If it gives a tuple, its first element counts.
+    name : str
+        The system's name.
+    source : str
+        Where the model comes from, for the provenance.
+    weights_sha256 : str, optional
+
+    Raises
+    ------
+    NotFound
+        No such layer, or no such task.
+    InvalidInput
+        A word is not exactly one token of the language model; the model keeps no keys and values; the layer gives no
+        tensor of shape (n_trials, n_steps, n_units); `transformers` is not installed.
+    """
+
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        card: Card | None = None,
+        *,
+        layer: str = EMBEDDING,
+        name: str = "language-model",
+        source: str = "",
+        weights_sha256: str | None = None,
+    ) -> None:
+        self._library = import_transformers()
+        self.card = Card() if card is None else card
+        task = get_task(self.card.task)
+        self.prompt_ids, self.word_ids = read_words(tokenizer, task, self.card, name)
+        self._model, self._tokenizer = model.eval().requires_grad_(False), tokenizer
+        self._embedding: nn.Module = model.get_input_embeddings()
+        self._head: nn.Module | None = model.get_output_embeddings()
+        self.device = _device(self._embedding)
+        self._takes_positions = "position_ids" in inspect.signature(model.forward).parameters
+        self._begin = task.begin
+        self._names = (EMBEDDING, *(name for name, _ in model.named_modules() if name))
+        shape = getattr(model.config, "get_text_config", lambda: model.config)()
+        provenance = self.card.provenance
+        dtype = str(next(model.parameters()).dtype).removeprefix("torch.")
+        notes = "; ".join(note for note in (provenance.notes, f"weights in {dtype}") if note)
+        self.config = SystemConfig(
+            kind="huggingface",
+            name=name,
+            task=task.name,
+            vocabulary=task.vocabulary,
+            n_layers=getattr(shape, "num_hidden_layers", None) or 1,
+            n_heads=getattr(shape, "num_attention_heads", None) or 1,
+            dropout=0.0,
+            seed=self.card.seed,
+            iterations=self.card.iterations,
+            trial_accuracy=self.card.trial_accuracy,
+            weights_sha256=weights_sha256,
+            provenance=provenance.model_copy(update={"source": provenance.source or source, "notes": notes}),
+        )
+        self._prompt, n_words = self._read_prompt()
+        if max(*self.prompt_ids, *self.word_ids) >= n_words:
+            raise InvalidInput(
+                f"system {name!r}: its tokenizer gives token {max(*self.prompt_ids, *self.word_ids)}, but it knows only"
+                f" {n_words}: tokenizer and model do not belong together",
+                kind="vocabulary_mismatch",
+            )
+        others = sorted(set(range(n_words)) - {id_ for at, id_ in enumerate(self.word_ids) if at != task.begin})
+        self._columns = torch.tensor([*self.word_ids, *others])
+        self._tap(find_layer(layer, self._names, name))
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        return self._names
+
+    @property
+    def stepwise(self) -> bool:
+        return True  # a module sees all steps at once: none of its latents is made from another
+
+    def at(self, layer: str) -> Self:
+        """The same system, its latent taken from another layer; they share the weights, and so the device."""
+        other = copy.copy(self)
+        other._tap(find_layer(layer, self._names, self.name))
+        return other
+
+    def to(self, device: str | torch.device) -> Self:
+        if getattr(self._model, "hf_device_map", None):
+            if torch.device(device).type != self.device.type:
+                raise InvalidInput(
+                    f"system {self.name!r} was laid out over devices by device_map, its embedding on {self.device}; it"
+                    f" cannot be moved to {device}. Load it again without device_map, or with another",
+                    kind="no_device",
+                )
+            return self
+        check_device(device)
+        self._model.to(device)
+        self.device = _device(self._embedding)
+        self._prompt = tuple((keys.to(self.device), values.to(self.device)) for keys, values in self._prompt)
+        return self
+
+    @torch.no_grad()
+    def latents(self, tokens: Tensor) -> Tensor:
+        return torch.cat([self._record(words)[0].float() for words in self._words(tokens).split(_CHUNK)])
+
+    @torch.no_grad()
+    def context(self, tokens: Tensor) -> KeysValues:
+        words = self._words(tokens)
+        found = [self._record(chunk)[1] for chunk in words.split(_CHUNK)]
+        joined = (
+            (torch.cat([keys for keys, _ in parts]), torch.cat([values for _, values in parts]))
+            for parts in zip(*found, strict=True)
+        )
+        return KeysValues(self._prompt, tuple(joined), words)
+
+    def solved(self, trials: Any, batch_size: int = _CHUNK) -> np.ndarray:
+        return super().solved(trials, min(batch_size, _CHUNK))  # logits range over a large vocabulary
+
+    def resume(self, latents: Tensor, continuation: Packed, context: Any = None) -> Tensor:
+        if not isinstance(context, Prefix):
+            raise InvalidInput(
+                f"system {self.name!r} attends to what came before: resume it with what context(tokens).at(...) gives",
+                kind="no_context",
+            )
+        rest = self._words(continuation.padded()[:, :-1])  # nothing is predicted from the last one
+        words = torch.cat([context.words[:, None], rest], dim=1)
+        inside = torch.zeros_like(words, dtype=torch.bool)
+        inside[:, 0] = True
+        live = continuation.rows, continuation.steps
+        return self._resume(latents[:, None], inside, words, context.past, context.alive, context.steps, live)
+
+    def resume_steps(self, latents: Tensor, lengths: Tensor, tokens: Tensor, continuation: Packed) -> Tensor:
+        n_steps = int(lengths.max()) + len(continuation.sizes)
+        whole = functional.pad(tokens, (0, max(0, n_steps - tokens.shape[1])))[:, :n_steps].clone()
+        column = lengths[continuation.rows] + continuation.steps
+        whole[continuation.rows, column] = continuation.tokens
+        inside = torch.arange(n_steps, device=self.device) < lengths[:, None]  # (n_pairs, n_steps)
+        live = continuation.rows, column - 1  # each token is predicted one step before it
+        past, alive, steps = self._after_prompt(len(whole))
+        return self._resume(latents, inside, self._words(whole), past, alive, steps, live)
+
+    def _resume(
+        self,
+        latents: Tensor,
+        inside: Tensor,
+        words: Tensor,
+        past: Past,
+        alive: Tensor,
+        steps: Tensor,
+        live: tuple[Tensor, Tensor],
+    ) -> Tensor:
+        """Logits (n_live, n_tokens) at the (row, column) positions `live`, with `latents` where `inside` says so."""
+        room = words.shape[1] - latents.shape[1]  # may be negative: nobody looks at steps beyond the last
+
+        def put(module: nn.Module, args: Any, output: Any) -> Any:
+            own = _first(output)
+            given = functional.pad(latents, (0, 0, 0, room)).to(own)
+            mixed = torch.where(inside[:, :, None].to(own.device), given, own)
+            return mixed if isinstance(output, Tensor) else (mixed, *output[1:])
+
+        logits, _ = self._run(words, past, alive, steps, put, live)
+        logits = logits.float().index_select(1, self._columns.to(logits.device))
+        logits[:, self._begin] = _NEVER
+        return logits.to(self.device)
+
+    def _record(self, words: Tensor) -> tuple[Tensor, Past]:
+        """Latents (n, n_steps, n_units) of trials `words` (n, n_steps), and the keys and values of their own steps."""
+        found: list[Any] = []
+
+        def keep(module: nn.Module, args: Any, output: Any) -> None:
+            found.append(_first(output))
+
+        nowhere = torch.zeros(0, dtype=torch.int64, device=self.device)
+        _, cache = self._run(words, *self._after_prompt(len(words)), keep, (nowhere, nowhere))
+        if len(found) != 1 or not isinstance(found[0], Tensor) or found[0].shape[:-1] != words.shape:
+            gave = ", ".join(str(tuple(one.shape)) if isinstance(one, Tensor) else type(one).__name__ for one in found)
+            raise InvalidInput(
+                f"system {self.name!r}: layer {self.layer!r} gives {gave or 'nothing'} for {tuple(words.shape)} tokens;"
+                f" expected one tensor of shape {(*words.shape, 'n_units')}, as decoder blocks and their parts give",
+                kind="no_latent",
+            )
+        n_prompt = len(self.prompt_ids) - 1
+        return found[0], tuple((keys[:, :, n_prompt:], values[:, :, n_prompt:]) for keys, values in cache)
+
+    def _run(
+        self,
+        words: Tensor,
+        past: Past,
+        alive: Tensor,
+        steps: Tensor,
+        hook: Callable[[nn.Module, Any, Any], Any] | None,
+        live: tuple[Tensor, Tensor],
+    ) -> tuple[Tensor, Past]:
+        """Run `words` (n, n_steps), which begin at `steps`, after `past`: logits at `live`, keys and values of all."""
+        cache = self._library.DynamicCache()  # updated in place: a new one for each run
+        for number, (keys, values) in enumerate(past):
+            cache.update(keys, values, number)
+        ones = torch.ones_like(words)
+        given: dict[str, Tensor] = {}
+        if self._takes_positions:
+            first = len(self.prompt_ids) - 1 + steps
+            given["position_ids"] = first[:, None] + torch.arange(words.shape[1], device=words.device)
+        # the head alone may cost more than all blocks: it runs only where something is predicted
+        narrow = self._head is not None and self._module not in set(self._head.modules())
+        rows, columns = live
+        with _hooked(self._module if hook is not None else None, hook), self._narrowed(narrow, live):
+            out = self._model(
+                input_ids=words,
+                attention_mask=torch.cat([alive, ones], dim=1),
+                past_key_values=cache,
+                use_cache=True,
+                **given,
+            )
+        logits = out.logits[0] if narrow else out.logits[rows.to(out.logits.device), columns.to(out.logits.device)]
+        return logits, tuple((layer.keys, layer.values) for layer in cache.layers)
+
+    @contextmanager
+    def _narrowed(self, wanted: bool, live: tuple[Tensor, Tensor]) -> Iterator[None]:
+        """Let the head see only the positions `live` of its input, as one row."""
+        if not wanted or self._head is None:
+            yield
+            return
+
+        def pick(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:
+            rows, columns = (index.to(args[0].device) for index in live)
+            return (args[0][rows, columns][None], *args[1:])
+
+        handle = self._head.register_forward_pre_hook(pick)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def _tap(self, layer: str) -> None:
+        """Take the latent from `layer`, whose width is found by running two tokens."""
+        self.layer = layer
+        self._module = self._embedding if layer == EMBEDDING else self._model.get_submodule(layer)
+        with torch.no_grad():
+            latents, _ = self._record(torch.tensor([self.word_ids[:2]], device=self.device))
+        self.config = self.config.model_copy(update={"n_units": latents.shape[-1], "n_hidden": latents.shape[-1]})
+
+    @torch.no_grad()
+    def _read_prompt(self) -> tuple[Past, int]:
+        """Keys and values of the prompt but for its last token, and how many tokens the model knows."""
+        probe = torch.tensor([self.prompt_ids[-1:]], device=self.device)
+        out = self._model(input_ids=probe, use_cache=True)
+        cache = out.get("past_key_values")
+        layers = getattr(cache, "layers", None) or ()
+        whole = [getattr(layer, "keys", None) is not None and layer.keys.shape[2] == 1 for layer in layers]
+        states = [hasattr(layer, "conv_states") or hasattr(layer, "recurrent_states") for layer in layers]
+        if not layers or not all(whole) or any(states):
+            raise InvalidInput(
+                f"system {self.name!r}: {type(self._model).__name__} keeps no keys and values of all its steps, so it cannot be"
+                " resumed inside a trial; expected a decoder with attention in every layer (config.use_cache)",
+                kind="no_cache",
+            )
+        empty = tuple((layer.keys[:, :, :0], layer.values[:, :, :0]) for layer in layers)
+        if len(self.prompt_ids) == 1:
+            return empty, out.logits.shape[-1]
+        before = torch.tensor([self.prompt_ids[:-1]], device=self.device)
+        past = self._library.DynamicCache()  # keeps all steps, also of models whose own cache keeps only the last
+        self._model(input_ids=before, past_key_values=past, use_cache=True)
+        return tuple((layer.keys, layer.values) for layer in past.layers), out.logits.shape[-1]
+
+    def _after_prompt(self, n: int) -> tuple[Past, Tensor, Tensor]:
+        """Past, mask and steps of `n` sequences that begin with the begin token."""
+        past = tuple((keys.expand(n, -1, -1, -1), values.expand(n, -1, -1, -1)) for keys, values in self._prompt)
+        alive = torch.ones(n, len(self.prompt_ids) - 1, dtype=torch.int64, device=self.device)
+        return past, alive, torch.zeros(n, dtype=torch.int64, device=self.device)
+
+    def _words(self, tokens: Tensor) -> Tensor:
+        """The language model's tokens for the task's `tokens`, of any shape."""
+        ids = torch.tensor(self.word_ids, device=self.device)
+        return ids[tokens.to(self.device).clamp(min=0)]  # what stands after a trial's end is seen by nothing before it
+
+
+def load_huggingface(
+    path: str | Path,
+    *,
+    layer: str = EMBEDDING,
+    device: str | torch.device | None = None,
+    device_map: Any = None,
+    dtype: str | None = None,
+    task: str | None = None,
+    prompt: str | None = None,
+    words: Mapping[str, str] | None = None,
+    name: str | None = None,
+    revision: str | None = None,
+    local_files_only: bool = False,
+) -> HuggingFace:
+    """A causal language model from a local folder or from the hub, as a system.
+
+    Only safetensors are read, nothing is unpickled, and no code that comes with a model is run.
+
+    Parameters
+    ----------
+    path : path-like
+        A folder that ``save_pretrained`` wrote, or a name on the hub such as ``"deepseek-ai/DeepSeek-R1-Distill-Llama-8B"``.
+        What `CARD` in the folder says holds where nothing else is given here.
+    layer : str
+        Dotted name of a module, e.g. ``model.layers.1``, or ``embedding``.
+    device : str or torch.device, optional
+        Where a model without `device_map` goes.
+    device_map : str or mapping, optional
+        As for ``from_pretrained``, e.g. ``"auto"``.
+    dtype : str, optional
+        ``"bfloat16"`` (default), ``"float32"``, ``"float16"``, or ``"auto"``: what the weights are saved in.
+    task, prompt : str, optional
+        By default the in-context task and the paper's prompt.
+    words : mapping of str to str, optional
+        Token of the task → text; by default the token itself after a space.
+    name : str, optional
+        The system's name; by default the last part of `path`.
+    revision : str, optional
+        Branch, tag or commit on the hub.
+    local_files_only : bool
+        Never ask the hub, only what it left on this disk.
+
+    Raises
+    ------
+    NotFound
+        No such folder or name, or it cannot be reached; no such layer.
+    Corrupt
+        A folder without weights, or with damaged, incomplete or other weights than its config says.
+    InvalidInput
+        Weights that would have to be unpickled; a dtype that is none; what `HuggingFace` raises.
+    """
+    library = import_transformers()
+    folder = Path(path)
+    local = folder.is_dir()
+    if local:
+        _check_folder(folder)
+    elif folder.is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") > 1:
+        raise NotFound(f"no folder {path}: expected one with config.json and safetensors", kind="unknown_system")
+    card = Card.parse((folder / CARD).read_bytes(), str(folder / CARD)) if (folder / CARD).is_file() else Card()
+    given = {"task": task, "prompt": prompt, "words": None if words is None else dict(words)}
+    card = card.model_copy(update={key: value for key, value in given.items() if value is not None})
+    source = {"revision": revision, "local_files_only": local or local_files_only, "trust_remote_code": False}
+    kind = _dtype(dtype or card.dtype or "bfloat16")
+    with _faults(str(path), local):
+        tokenizer = library.AutoTokenizer.from_pretrained(str(path), **source)
+        model, told = library.AutoModelForCausalLM.from_pretrained(
+            str(path), dtype=kind, device_map=device_map, use_safetensors=True, output_loading_info=True, **source
+        )
+    lacking = sorted(told.get("missing_keys") or ())
+    if lacking:
+        raise Corrupt(
+            f"{path} lacks {len(lacking)} of its model's weights: {', '.join(lacking[:5])}{', …' * (len(lacking) > 5)}",
+            kind="missing_weights",
+        )
+    commit = revision or getattr(model.config, "_commit_hash", None)
+    system = HuggingFace(
+        model,
+        tokenizer,
+        card,
+        layer=layer,
+        name=name or card.name or _as_name(folder.resolve().name if local else str(path).rsplit("/", 1)[-1]),
+        source=str(path) + (f" at {commit}" if commit else ""),
+        weights_sha256=_hash(folder) if local else None,
+    )
+    return system if device is None or device_map is not None else system.to(device)
+
+
+def is_huggingface(folder: Path) -> bool:
+    """Whether the config in `folder` is that of a Hugging Face model."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+    except ValueError:
+        return False
+    return isinstance(config, dict) and ("architectures" in config or "model_type" in config)
+
+
+def import_transformers() -> Any:
+    try:
+        import transformers
+    except ImportError as error:
+        raise InvalidInput(
+            "a Hugging Face language model needs the package transformers, which is not installed:"
+            ' pip install "neuromas[hf]"',
+            kind="missing_package",
+        ) from error
+    return transformers
+
+
+def _check_folder(folder: Path) -> None:
+    """Raise unless `folder` holds a config and safetensors."""
+    if not (folder / "config.json").is_file():
+        raise NotFound(f"no language model in {folder}: it has no config.json", kind="unknown_system")
+    if any(folder.glob("*.safetensors")):
+        return
+    pickled = sorted(path.name for ending in ("bin", "pt", "pth", "ckpt") for path in folder.glob(f"*.{ending}"))
+    if pickled:
+        raise InvalidInput(
+            f"{folder} has its weights in {', '.join(pickled[:3])}, which would have to be unpickled, and that can run any"
+            " code; expected safetensors. Convert them with save_pretrained where you trust them",
+            kind="pickled_weights",
+        )
+    raise Corrupt(f"{folder} has a config.json but no weights: expected safetensors beside it", kind="missing_weights")
+
+
+def _dtype(name: str) -> Any:
+    found = getattr(torch, name, None)
+    if name == "auto" or (isinstance(found, torch.dtype) and found.is_floating_point):
+        return found or name
+    raise InvalidInput(
+        f"expected dtype 'bfloat16', 'float16', 'float32', 'float64' or 'auto', got {name!r}", kind="wrong_dtype"
+    )
+
+
+@contextmanager
+def _faults(path: str, local: bool) -> Iterator[None]:
+    """Errors of the libraries below as ours: one line, and what can be done."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except ImportError as error:
+        raise InvalidInput(f'{path}: {_line(error)} (pip install "neuromas[hf]")', kind="missing_package") from error
+    except SafetensorError as error:
+        raise Corrupt(f"{path}: damaged weights: {_line(error)}", kind="not_safetensors") from error
+    except RuntimeError as error:
+        raise Corrupt(f"{path}: weights do not fit the config: {_line(error)}", kind="wrong_shapes") from error
+    except OSError as error:
+        if local:
+            raise Corrupt(f"{path}: {_line(error)}", kind="missing_weights") from error
+        raise NotFound(
+            f"no language model {path!r}: neither a folder here nor to be had from the hub: {_line(error)}",
+            kind="unknown_system",
+        ) from error
+    except (ValueError, KeyError) as error:
+        raise InvalidInput(f"{path} is no causal language model: {_line(error)}", kind="wrong_architecture") from error
+
+
+def _as_name(text: str) -> str:
+    """`text` without what a system's name may not hold."""
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:100] or "language-model"
+
+
+def _line(error: BaseException) -> str:
+    """The first line of an error's message, at most 300 characters."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
+
+
+def _hash(folder: Path) -> str:
+    """SHA-256 of the one weight file, or of the names and hashes of several."""
+    files = sorted(folder.glob("*.safetensors"))
+    if len(files) == 1:
+        return sha256_file(files[0])
+    return sha256_bytes("".join(f"{sha256_file(file)}  {file.name}\n" for file in files).encode())
+
+
+def read_words(tokenizer: Any, task: CausalModel, card: Card, name: str) -> tuple[list[int], list[int]]:
+    """Tokens of the prompt, and the token of each of the task's, where the begin token has the prompt's last.
+
+    Raises
+    ------
+    InvalidInput
+        Lists every word that is not exactly one token after the prompt and after every other word.
+    """
+    spoken = [token for number, token in enumerate(task.vocabulary) if number != task.begin]
+    strange = [token for token in card.words if token not in spoken]
+    if strange:
+        raise InvalidInput(
+            f"words for {', '.join(map(repr, strange))}, but the tokens of task {task.name!r} that are said are"
+            f" {', '.join(spoken)}",
+            kind="vocabulary_mismatch",
+        )
+    text = {token: card.words.get(token, f" {token}") for token in spoken}
+    prompt = _encode(tokenizer, card.prompt)
+    if not prompt:
+        raise InvalidInput(f"system {name!r}: expected a prompt of at least 1 token, got none", kind="no_prompt")
+    ids: dict[str, int] = {}
+    faults = []
+    for token in spoken:
+        found = _encode(tokenizer, card.prompt + text[token])
+        added = found[len(prompt) :]
+        if found[: len(prompt)] != prompt or len(added) != 1:
+            pieces = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(added)))
+            faults.append(f"{text[token]!r} is {len(added)} tokens ({pieces})")
+        elif added[0] == tokenizer.unk_token_id:
+            faults.append(f"{text[token]!r} is unknown")
+        elif added[0] in ids.values():
+            faults.append(f"{text[token]!r} is the same token as another")
+        else:
+            ids[token] = added[0]
+    for one in ids:
+        for other in ids:
+            if _encode(tokenizer, card.prompt + text[one] + text[other]) != [*prompt, ids[one], ids[other]]:
+                faults.append(f"{text[one] + text[other]!r} is not the tokens of its two words")
+    if faults:
+        raise InvalidInput(
+            f"system {name!r} cannot say the words of task {task.name!r}: {'; '.join(faults)}. Each must be exactly one token"
+            " of the language model; choose others with words=",
+            kind="vocabulary_mismatch",
+        )
+    return prompt, [prompt[-1] if number == task.begin else ids[token] for number, token in enumerate(task.vocabulary)]
+
+
+def _encode(tokenizer: Any, text: str) -> list[int]:
+    """Tokens of `text` with what the tokenizer puts before, but not after it."""
+    ids = list(tokenizer(text)["input_ids"])
+    while ids and ids[-1] in tokenizer.all_special_ids and ids[-1] != tokenizer.unk_token_id:
+        ids.pop()
+    return ids
+
+
+def _device(embedding: nn.Module) -> torch.device:
+    """Where `embedding` runs: a model laid out by device_map may keep its weights elsewhere."""
+    hook = getattr(embedding, "_hf_hook", None)
+    device = getattr(hook, "execution_device", None)
+    found = next(embedding.parameters()).device if device is None else device
+    return torch.device(found)
+
+
+def _first(output: Any) -> Any:
+    return output[0] if isinstance(output, (tuple, list)) and output else output
+
+
+@contextmanager
+def _hooked(module: nn.Module | None, hook: Callable[[nn.Module, Any, Any], Any] | None) -> Iterator[None]:
+    """`hook` after each run of `module`."""
+    if module is None or hook is None:
+        yield
+        return
+    handle = module.register_forward_hook(hook)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+__all__: Sequence[str] = ["CARD", "Card", "HuggingFace", "KeysValues", "Prefix", "load_huggingface"]
