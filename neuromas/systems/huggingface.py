@@ -10,7 +10,7 @@ import copy
 import inspect
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neuromas.causal.in_context import PROMPT, InContext
-from neuromas.causal.model import CausalModel, get_task
+from neuromas.causal.model import CausalModel, Sequences, get_task
 from neuromas.errors import Corrupt, InvalidInput, NotFound
 from neuromas.files import sha256_bytes, sha256_file
 from neuromas.schema import Document, Name, Provenance, SystemConfig
@@ -194,13 +194,15 @@ class HuggingFace(System):
             weights_sha256=weights_sha256,
             provenance=provenance.model_copy(update={"source": provenance.source or source, "notes": notes}),
         )
-        self._prompt, n_words = self._read_prompt()
-        if max(*self.prompt_ids, *self.word_ids) >= n_words:
+        last, n_known = max(*self.prompt_ids, *self.word_ids), getattr(self._embedding, "num_embeddings", None)
+        if n_known is not None and last >= n_known:
             raise InvalidInput(
-                f"system {name!r}: its tokenizer gives token {max(*self.prompt_ids, *self.word_ids)}, but it knows only"
-                f" {n_words}: tokenizer and model do not belong together",
+                f"system {name!r}: its tokenizer gives token number {last}, but its embedding ends at {n_known - 1}: tokenizer"
+                " and model do not belong together",
                 kind="vocabulary_mismatch",
             )
+        self._longest: int | None = getattr(shape, "max_position_embeddings", None)
+        self._prompt, n_words = self._read_prompt()
         others = sorted(set(range(n_words)) - {id_ for at, id_ in enumerate(self.word_ids) if at != task.begin})
         self._columns = torch.tensor([*self.word_ids, *others])
         self._tap(find_layer(layer, self._names, name))
@@ -236,7 +238,8 @@ class HuggingFace(System):
 
     @torch.no_grad()
     def latents(self, tokens: Tensor) -> Tensor:
-        return torch.cat([self._record(words)[0].float() for words in self._words(tokens).split(_CHUNK)])
+        found = [self._record(words)[0].float() for words in self._words(tokens).split(_CHUNK)]
+        return torch.cat(found).to(self.device)
 
     @torch.no_grad()
     def context(self, tokens: Tensor) -> KeysValues:
@@ -248,7 +251,7 @@ class HuggingFace(System):
         )
         return KeysValues(self._prompt, tuple(joined), words)
 
-    def solved(self, trials: Any, batch_size: int = _CHUNK) -> np.ndarray:
+    def solved(self, trials: Sequences, batch_size: int = _CHUNK) -> np.ndarray:
         return super().solved(trials, min(batch_size, _CHUNK))  # logits range over a large vocabulary
 
     def resume(self, latents: Tensor, continuation: Packed, context: Any = None) -> Tensor:
@@ -294,7 +297,7 @@ class HuggingFace(System):
             return mixed if isinstance(output, Tensor) else (mixed, *output[1:])
 
         logits, _ = self._run(words, past, alive, steps, put, live)
-        logits = logits.float().index_select(1, self._columns.to(logits.device))
+        logits = logits.index_select(1, self._columns.to(logits.device)).float()
         logits[:, self._begin] = _NEVER
         return logits.to(self.device)
 
@@ -327,6 +330,12 @@ class HuggingFace(System):
         live: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, Past]:
         """Run `words` (n, n_steps), which begin at `steps`, after `past`: logits at `live`, keys and values of all."""
+        length = alive.shape[1] + words.shape[1]
+        if self._longest is not None and length > self._longest:
+            raise InvalidInput(
+                f"system {self.name!r} reads at most {self._longest} tokens; prompt and trials have {length}",
+                kind="too_long",
+            )
         cache = self._library.DynamicCache()  # updated in place: a new one for each run
         for number, (keys, values) in enumerate(past):
             cache.update(keys, values, number)
@@ -664,4 +673,4 @@ def _hooked(module: nn.Module | None, hook: Callable[[nn.Module, Any, Any], Any]
         handle.remove()
 
 
-__all__: Sequence[str] = ["CARD", "Card", "HuggingFace", "KeysValues", "Prefix", "load_huggingface"]
+__all__ = ["CARD", "Card", "HuggingFace", "KeysValues", "Prefix", "load_huggingface"]

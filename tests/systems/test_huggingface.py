@@ -236,8 +236,32 @@ def test_words_must_be_one_token_each():
     with pytest.raises(InvalidInput, match="words for 'walnut'"):
         HuggingFace(network("llama"), TOKENIZER, Card(words={"walnut": " nut"}))
     small = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=20, **SHAPE, **NO_SPECIAL))
-    with pytest.raises((InvalidInput, IndexError)):
+    with pytest.raises(InvalidInput, match=r"token number \d+, but its embedding ends at 19") as foreign:
         HuggingFace(small, TOKENIZER)
+    assert foreign.value.kind == "vocabulary_mismatch"
+
+
+def test_trials_must_fit_behind_the_prompt():
+    room = len(TOKENIZER(PROMPT)["input_ids"]) + 4  # for " nut : seed stop"
+    config = transformers.LlamaConfig(vocab_size=N_WORDS, **SHAPE, **NO_SPECIAL, max_position_embeddings=room)
+    system = HuggingFace(transformers.LlamaForCausalLM(config), TOKENIZER)
+    assert system.latents(torch.tensor([[0, 1, 2, 3, 4]])).shape == (1, 5, 16)
+    with pytest.raises(InvalidInput, match=f"at most {room} tokens; prompt and trials have {room + 1}") as caught:
+        system.latents(torch.tensor([[0, 1, 1, 2, 3, 3]]))
+    assert caught.value.kind == "too_long"
+
+
+@pytest.mark.gpu
+def test_moving_to_a_gpu():
+    trials, steps, went_on = cut(5, 9)
+    packed, held = Packed.from_continuation(went_on), np.arange(5)
+    tokens, start = torch.from_numpy(trials.tokens), torch.randn(5, 16)
+    here = HuggingFace(network("llama"), TOKENIZER, layer="model.layers.0")
+    expected = here.resume(start, packed, here.context(tokens).at(held, steps))
+    there = here.to("cuda")
+    moved = Packed.from_continuation(went_on, device="cuda")
+    found = there.resume(start.cuda(), moved, there.context(tokens).at(held, steps))
+    torch.testing.assert_close(found.cpu(), expected, rtol=1e-3, atol=1e-3)
 
 
 def test_other_words_can_stand_for_the_tokens():
@@ -418,3 +442,16 @@ def test_training_saves_what_can_be_loaded(tmp_path):
     with pytest.raises(InvalidInput, match="already holds") as caught:
         train_language_model(tmp_path / "lm", seed=4)
     assert caught.value.kind == "occupied"
+
+
+@pytest.mark.slow
+def test_a_small_llama_learns_the_task(tmp_path):
+    system = train_language_model(tmp_path / "lm", validate_every=50, n_held_out=200)
+    assert system.config.trial_accuracy >= 0.999
+    assert system.config.iterations < 1000
+    trials = TASK.sample(100, 1)
+    assert system.solved(trials).all()
+    half = load_huggingface(tmp_path / "lm", dtype="bfloat16", device_map="cpu", layer="model.layers.1")
+    assert half.trial_accuracy(trials) == 1.0
+    recording = capture(half, trials, only_solved=True)
+    assert recording.manifest.provenance.notes.startswith("left out 0 of 100")
