@@ -902,11 +902,21 @@ def _print_evaluation(evaluation: Evaluation) -> None:
         how = "its live copy, an oracle, was run here" if first.oracle else "only read, never run"
         how = "run" if first.access == "yes" else how
         _output().print(_text(f"{source} → {target} ({how}; {first.n_pairs:,} {evaluation.part} pairs)", "bold"))
-        table = _table("method", "IIA >", "95 % >", "tokens >", "CL loss >", "retrieval >", "coverage >")
+        several = any(score.subspace for score in scores)
+        heads = ("IIA >", "95 % >", "tokens >", "CL loss >", "L2 ratio >", "outside >", "retrieval >", "coverage >")
+        table = _table("method", *(["subspace"] if several else []), *heads)
         for score in scores:
             interval = "" if score.low is None or score.high is None else f"{score.low:.3f}–{score.high:.3f}"
-            numbers = (score.token_accuracy, score.cl_loss, score.retrieval, score.coverage)
-            _row(table, score.method, _number(score.iia), interval, *map(_number, numbers))
+            numbers = (
+                score.token_accuracy,
+                score.cl_loss,
+                score.l2_ratio,
+                score.outside,
+                score.retrieval,
+                score.coverage,
+            )
+            names = (score.method, score.subspace or "all") if several else (score.method,)
+            _row(table, *names, _number(score.iia), interval, *map(_number, numbers))
         _show_table(table)
     if evaluation.oracles:
         _tell(

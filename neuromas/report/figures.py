@@ -18,6 +18,7 @@ from neuromas.schema import DirectionScore, FitReport
 COLOURS = {
     "none": "#9a9a9a",
     "random": "#c4c4c4",
+    "wrong-variable": "#b08d8d",
     "cl-ceiling": "#4d4d4d",
     "stitch": "#d1772c",
     "latent-stitch": "#c9a227",
@@ -81,7 +82,8 @@ def iia_bars(scores: Sequence[DirectionScore], directions: Sequence[tuple[str, s
     methods = list(dict.fromkeys(score.method for score in scores))
     figure, axes = new_figure(5.2 * len(directions), 3.8, columns=len(directions))
     for panel, (title, source, target) in zip(axes[0], directions, strict=True):
-        found = {score.method: score for score in scores if (score.source, score.target) == (source, target)}
+        mine = [score for score in scores if (score.source, score.target, score.subspace) == (source, target, "")]
+        found = {score.method: score for score in mine}
         not_run = sum(score.access == "no" for score in found.values()) > len(found) / 2
         shown = [method for method in methods if method in found and found[method].iia is not None]
         for place, method in enumerate(shown):
@@ -100,6 +102,42 @@ def iia_bars(scores: Sequence[DirectionScore], directions: Sequence[tuple[str, s
         panel.set_yticks(np.linspace(0, 1, 6))
         panel.set_title(title, fontsize=10, loc="left")
         panel.set_ylabel("IIA on held-out pairs")
+    return figure
+
+
+def divergence_bars(scores: Sequence[DirectionScore], directions: Sequence[tuple[str, str, str]]) -> Figure:
+    """How far intervened latents lie from natural ones, by method and direction; 1, the line, is natural.
+
+    Parameters
+    ----------
+    scores : sequence of DirectionScore
+        Drawn in their order.
+    directions : sequence of (title, source, target)
+        One column of panels each: above the L2 ratio, below the Mahalanobis ratio on a logarithmic axis.
+    """
+    fields = (
+        ("l2_ratio", "L2 distance from\nlatents of the same values"),
+        ("mahalanobis_ratio", "Mahalanobis distance"),
+    )
+    figure, axes = new_figure(5.2 * len(directions), 5.6, rows=len(fields), columns=len(directions))
+    for row, (name, told) in zip(axes, fields, strict=True):
+        for panel, (_, source, target) in zip(row, directions, strict=True):
+            mine = [score for score in scores if (score.source, score.target, score.subspace) == (source, target, "")]
+            shown = [(score.method, getattr(score, name)) for score in mine if getattr(score, name) is not None]
+            for place, (method, ratio) in enumerate(shown):
+                panel.bar(place, ratio, color=COLOURS.get(method, _OTHER), width=0.75)
+                panel.annotate(
+                    f"{ratio:.3g}", (place, ratio), (0, 2), textcoords="offset points", ha="center", fontsize=8
+                )
+            panel.axhline(1, color="black", linewidth=0.8, linestyle=":")
+            panel.set_xticks(range(len(shown)), [method for method, _ in shown], rotation=40, ha="right", fontsize=9)
+            panel.set_ylabel(f"{told}\n(natural latents: 1)", fontsize=9)
+            panel.margins(y=0.12)
+            if name == "mahalanobis_ratio":
+                panel.set_yscale("log")
+                panel.set_ylim(bottom=0.5)
+    for panel, (title, _, _) in zip(axes[0], directions, strict=True):
+        panel.set_title(title, fontsize=10, loc="left")
     return figure
 
 
@@ -192,4 +230,39 @@ def value_histogram(score: DirectionScore, group: str, value: str) -> Figure:
         panel.set_xlabel(f"expected {value}")
         panel.set_ylabel("held-out pairs")
         panel.legend(frameon=False, fontsize=8)
+    return figure
+
+
+def source_target_map(score: DirectionScore, group: str, value: str) -> Figure:
+    """IIA of one direction by what source and target hold; blank where no pair fell.
+
+    Parameters
+    ----------
+    score : DirectionScore
+    group, value : str
+        Variables: one panel per value of `group` in the source, `value` of the target along and of the source up. Other
+        variables are pooled.
+    """
+    cells = score.by_source_target
+    groups = sorted({cell.source[group] for cell in cells})
+    along = sorted({float(cell.target[value]) for cell in cells})
+    up = sorted({float(cell.source[value]) for cell in cells})
+    figure, axes = new_figure(5.2 * len(groups), 4.6, columns=len(groups))
+    for panel, name in zip(axes[0], groups, strict=True):
+        right, pairs = np.zeros((2, len(up), len(along)))
+        for cell in cells:
+            if cell.source[group] == name:
+                place = up.index(float(cell.source[value])), along.index(float(cell.target[value]))
+                right[place] += cell.n_pairs * cell.iia
+                pairs[place] += cell.n_pairs
+        shares = np.divide(right, pairs, out=np.full_like(right, np.nan), where=pairs > 0)
+        drawn = panel.imshow(shares, cmap="RdYlBu", vmin=0, vmax=1, origin="lower", aspect="auto")
+        panel.set_facecolor("#eeeeee")
+        for ticks, labels in ((panel.set_xticks, along), (panel.set_yticks, up)):
+            every = max(1, len(labels) // 10)
+            ticks(range(0, len(labels), every), [f"{label:g}" for label in labels[::every]], fontsize=8)
+        panel.set_title(f"source in the {name} phase", fontsize=10, loc="left")
+        panel.set_xlabel(f"{value} that the target held")
+        panel.set_ylabel(f"{value} from the source")
+    figure.colorbar(drawn, ax=axes[0, -1], label="IIA")
     return figure

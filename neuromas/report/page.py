@@ -15,7 +15,16 @@ from neuromas.align.alignment import Alignment
 from neuromas.align.side import Side
 from neuromas.files import write_atomically
 from neuromas.fit.result import FitResult
-from neuromas.report.figures import Cloud, iia_bars, overlaid_components, png, training_curves, value_histogram
+from neuromas.report.figures import (
+    Cloud,
+    divergence_bars,
+    iia_bars,
+    overlaid_components,
+    png,
+    source_target_map,
+    training_curves,
+    value_histogram,
+)
 from neuromas.schema import DirectionScore
 
 _SHOWN_SAMPLES = 600  # per system in the scatter plot
@@ -23,6 +32,7 @@ _SHOWN_SAMPLES = 600  # per system in the scatter plot
 _METHODS = {
     "none": "control: the target's own latent is left alone",
     "random": "control: components of a random rotation of the same rank are exchanged",
+    "wrong-variable": "control: components of another variable than the one asked for are exchanged",
     "cl-ceiling": "ceiling: a recorded counterfactual latent is put in place",
     "stitch": "full-width orthogonal map, trained on behaviour from the read-only into the live system; replaces the latent",
     "latent-stitch": "full-width orthogonal map, trained on counterfactual latents alone; replaces the latent",
@@ -97,6 +107,15 @@ def render(page: DemoPage) -> str:
         ),
         _score_table(page.scores),
         _method_table(page),
+        "<h2>How natural are intervened latents?</h2>",
+        _figure(
+            divergence_bars(page.scores, [(f"{s} → {t}", s, t) for s, t in ((first, second), (second, first))]),
+            "Above: mean distance of an intervened latent from a recorded one with the expected values, over the distance"
+            " between two recorded ones with equal values. Below, on a logarithmic axis: median Mahalanobis distance from the"
+            " centre of all recorded latents, over that of recorded latents with the expected values. The dotted line is where"
+            " natural latents lie.",
+        ),
+        _divergence_table(page.scores),
         "<h2>How the fits went</h2>",
         _figure(
             training_curves(reports),
@@ -117,7 +136,7 @@ def render(page: DemoPage) -> str:
 
 def _find(page: DemoPage, method: str, source: str, target: str) -> DirectionScore | None:
     for score in page.scores:
-        if (score.method, score.source, score.target) == (method, source, target):
+        if (score.method, score.source, score.target, score.subspace) == (method, source, target, ""):
             return score
     return None
 
@@ -171,6 +190,37 @@ def _score_table(scores: Sequence[DirectionScore]) -> str:
     )
 
 
+def _divergence_table(scores: Sequence[DirectionScore]) -> str:
+    head = "method,source,target,L2 ratio,cosine ratio,Mahalanobis ratio,outside,naturally,Wasserstein,naturally"
+    rows = []
+    for s in scores:
+        cells = "".join(f'<td class="text">{escape(text)}</td>' for text in (s.method, s.source, s.target))
+        for value, digits in (
+            (s.l2_ratio, 2),
+            (s.cosine_ratio, 2),
+            (s.mahalanobis_ratio, 2),
+            (s.outside, 3),
+            (s.outside_natural, 3),
+            (s.wasserstein, 3),
+            (s.wasserstein_natural, 3),
+        ):
+            cells += f"<td>{_number(value, digits)}</td>"
+        rows.append(f"<tr>{cells}</tr>")
+    titles = "".join(f'<th class="text">{escape(name)}</th>' for name in head.split(","))
+    return (
+        f'<div class="wide"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+        "<p>Ratios are 1 for natural latents; a latent at the mean of those with its values has an L2 ratio of about 0.7 and a"
+        " cosine ratio of about 0.5. Outside: share of intervened latents outside the ellipsoid that holds 99 % of recorded"
+        " ones, whatever their values; beside it the share of recorded latents with the expected values. Units are not"
+        " independent, so along many axes recorded latents hardly vary, and little suffices to be outside: the Mahalanobis"
+        " ratio tells how far. Wasserstein: sliced distance between the cloud of intervened latents and that of recorded ones"
+        " with the same values; beside it that between two draws of recorded ones, which is chance. A latent that nobody"
+        " touched (none) is natural but holds other values than those expected: only the first two ratios see that. To be"
+        " outside need not matter for behaviour; that IIA is high does not show that the system works in this way by nature"
+        " either.</p>"
+    )
+
+
 def _method_table(page: DemoPage) -> str:
     rows = []
     for method in dict.fromkeys(score.method for score in page.scores):
@@ -215,12 +265,23 @@ def _values(page: DemoPage) -> str:
     score = _find(page, "clmas", page.first, page.second)
     if score is None or not score.by_value:
         return ""
-    return _figure(
+    asked = _figure(
         value_histogram(score, "phase", "count"),
         f"Expected values of the {score.n_pairs} held-out pairs {escape(page.first)} → {escape(page.second)}, and those of"
         " them that CLMAS got wrong. Trials are drawn uniformly, then a step within the trial, so small counts are asked"
         " for more often.",
     )
+    by_target = (
+        _figure(
+            source_target_map(score, "phase", "count"),
+            f"IIA of CLMAS {escape(page.first)} → {escape(page.second)} by the count that the source gave and the count that"
+            " the target held before, both phases of the target together. Grey: no held-out pair. Most cells hold one or two"
+            " pairs, so rows, columns and corners tell something, single cells do not.",
+        )
+        if score.by_source_target
+        else ""
+    )
+    return asked + by_target
 
 
 def _provenance(page: DemoPage) -> str:

@@ -5,11 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neuromas.report.figures import Cloud, iia_bars, overlaid_components, png, value_histogram
-from neuromas.schema import DirectionScore, ValueScore
+from neuromas.report.figures import (
+    Cloud,
+    divergence_bars,
+    iia_bars,
+    overlaid_components,
+    png,
+    source_target_map,
+    value_histogram,
+)
+from neuromas.schema import DirectionScore, SourceTargetScore, ValueScore
 
 
-def score(method, iia, *, low=None, high=None, access="no", values=()):
+def score(method, iia, *, low=None, high=None, access="no", values=(), **fields):
     return DirectionScore(
         method=method,
         source="a",
@@ -28,6 +36,7 @@ def score(method, iia, *, low=None, high=None, access="no", values=()):
         retrieval=None,
         retrieval_ceiling=None,
         by_value=values,
+        **fields,
     )
 
 
@@ -78,3 +87,39 @@ def test_the_plane_is_that_of_the_other_samples():
 def test_equal_figures_are_equal_files():
     scores = [score("none", 0.05, low=0.0, high=0.1)]
     assert png(iia_bars(scores, [("t", "a", "b")])) == png(iia_bars(scores, [("t", "a", "b")]))
+
+
+def test_ratios_are_drawn_by_method_and_those_of_subspaces_are_not():
+    scores = [
+        score("none", 0.05, l2_ratio=5.0, mahalanobis_ratio=1.1),
+        score("clmas", 0.9, l2_ratio=1.3, mahalanobis_ratio=23.0),
+        score("clmas", 0.8, l2_ratio=9.0, mahalanobis_ratio=9.0, subspace="count"),
+        score("mas", 1.0, mahalanobis_ratio=170.0),
+    ]
+    above, below = divergence_bars(scores, [("a to b", "a", "b")]).axes
+    assert [bar.get_height() for bar in above.patches] == [5.0, 1.3]
+    assert [bar.get_height() for bar in below.patches] == [1.1, 23.0, 170.0]
+    assert [label.get_text() for label in above.get_xticklabels()] == ["none", "clmas"]  # no yardstick, no bar
+    assert above.get_title(loc="left") == "a to b"
+    assert below.get_yscale() == "log"
+
+
+def test_the_map_pools_other_variables_and_leaves_blank_what_did_not_occur():
+    cells = [
+        SourceTargetScore(
+            source={"phase": "demo", "count": source},
+            target={"phase": phase, "count": target},
+            n_pairs=n_pairs,
+            iia=iia,
+        )
+        for source, phase, target, n_pairs, iia in (
+            ("1", "demo", "1", 3, 1.0),
+            ("1", "response", "1", 1, 0.0),
+            ("10", "demo", "2", 2, 0.5),
+        )
+    ]
+    panel, _ = source_target_map(score("clmas", 0.8, by_source_target=tuple(cells)), "phase", "count").axes
+    shown = panel.images[0].get_array()
+    np.testing.assert_array_equal(shown.mask, [[False, True], [True, False]])
+    assert (shown[0, 0], shown[1, 1]) == (0.75, 0.5)  # rows: from the source, 1 and 10; columns: the target's, 1 and 2
+    assert [label.get_text() for label in panel.get_yticklabels()] == ["1", "10"]
