@@ -294,8 +294,8 @@ class FitConfig(Document):
     variables: tuple[str, ...] | None = Field(default=None, min_length=1)
     """What is compared, the columns of V*; null: the causal model's, or all that the recordings share."""
     roles: dict[str, dict[str, str]] | None = None
-    """Variables that are called differently in each system: shared name → system → its own variable, e.g. ``{"number":
-    {"gru-0": "count", "arithmetic/gru-0": "rem_ops"}}``. Subspaces may then be named after the shared name."""
+    """Variables that are called differently in each system: shared name → system or task → its own variable, e.g.
+    ``{"number": {"multi-object": "count", "arithmetic": "rem_ops"}}``. Subspaces may then be named after the shared name."""
     values: dict[str, tuple[float, ...]] | None = None
     """Variable (or shared name) → values: pairs are drawn only from samples in which it holds one of these."""
     stepwise: bool = False
@@ -335,6 +335,8 @@ class FitConfig(Document):
     """What chooses the checkpoint; IIA counts only directions whose target the fit may run."""
     n_trials: int = Field(default=2_000, gt=0)
     """Fresh trials on which systems that can be run are recorded."""
+    only_solved: bool = False
+    """Of these, keep only trials that the system solves."""
     fractions: dict[Literal["train", "validation", "test"], float] = {"train": 0.6, "validation": 0.2, "test": 0.2}
     """Shares of the trials."""
     seed: int = Field(default=0, ge=0)

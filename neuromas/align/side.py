@@ -198,6 +198,7 @@ def make_sides(
     roles: Mapping[str, Mapping[str, str]] | None = None,
     values: Mapping[str, Sequence[float]] | None = None,
     stepwise: bool = False,
+    only_solved: bool = False,
     n_trials: int = 2000,
     fractions: Mapping[str, float] | None = None,
     seed: int = 0,
@@ -219,12 +220,14 @@ def make_sides(
         For recordings that use other names or values; see `Recording.relabel`.
     units : mapping of name to sequence of str, optional
         Units to take of a recording; all by default.
-    roles : mapping of shared name to mapping of side to variable, optional
+    roles : mapping of shared name to mapping of side or task to variable, optional
         Variables that stand for each other but are called differently, in systems of different tasks.
     values : mapping of variable or shared name to sequence of float, optional
         Only samples in which it holds one of these are drawn into pairs.
     stepwise : bool
         Keep what interchanges at every step need.
+    only_solved : bool
+        Record only trials that the system solves.
     n_trials : int
     fractions : mapping of part to float, optional
         By default train 0.6, validation 0.2, test 0.2 of the trials.
@@ -256,11 +259,17 @@ def make_sides(
         raise InvalidInput(
             f"two systems are called {', '.join(map(repr, twice))}; give one another name", kind="same_name"
         )
-    asked = [("mapping", mapping), ("units", units), *((f"role {role!r}", of) for role, of in (roles or {}).items())]
-    for what, keyed in asked:
-        strange = [name for name in keyed or {} if name not in names]
+    tasks = [one.manifest.task if isinstance(one, Recording) else one.config.task for one in systems]
+    for what, keyed, known in (
+        ("mapping", mapping, names),
+        ("units", units, names),
+        *((f"role {role!r}", of, [*names, *tasks]) for role, of in (roles or {}).items()),
+    ):
+        strange = [name for name in keyed or {} if name not in known]
         if strange:
-            raise InvalidInput(f"{what} for {', '.join(map(repr, strange))}, but the systems are {', '.join(names)}")
+            raise InvalidInput(
+                f"{what} for {', '.join(map(repr, strange))}, but the systems are {', '.join(dict.fromkeys(known))}"
+            )
     live = [one for one in systems if isinstance(one, System)]
     reference = get_task(live[0].config.task) if model is None and live else model
     recordings: list[Recording] = []
@@ -269,7 +278,9 @@ def make_sides(
         own = reference
         if isinstance(one, System):
             own = model or get_task(one.config.task)
-            recording = capture(one.to(device), n_trials, seed=seed * 1000 + position, model=own)
+            recording = capture(
+                one.to(device), n_trials, seed=seed * 1000 + position, model=own, only_solved=only_solved
+            )
         else:
             recording = one
             if model is None and name not in (mapping or {}):
@@ -279,7 +290,7 @@ def make_sides(
         models.append(own)
     shared = None if any(own is not None for own in models) else _shared_variables(recordings)
     sides = []
-    for name, one, recording, own in zip(names, systems, recordings, models, strict=True):
+    for name, task, one, recording, own in zip(names, tasks, systems, recordings, models, strict=True):
         chosen = tuple(variables or shared or (own.variable_names if own is not None else ()))
         given = isinstance(one, System) and own is not None and chosen != own.variable_names
         if given and own is not None and set(chosen) <= set(own.variable_names):
@@ -289,7 +300,7 @@ def make_sides(
                 '{"' + chosen[0] + '": 4}',
                 kind="variables_of_task",
             )
-        called = {role: of[name] for role, of in (roles or {}).items() if name in of}
+        called = {role: of.get(name, of.get(task, role)) for role, of in (roles or {}).items()}
         side = _side(
             name,
             recording,

@@ -234,6 +234,7 @@ class Fitter:
             roles=self.config.roles,
             values=self.config.values,
             stepwise=self.config.stepwise,
+            only_solved=self.config.only_solved,
             n_trials=self.config.n_trials,
             fractions={str(part): share for part, share in self.config.fractions.items()},
             seed=self.config.seed,

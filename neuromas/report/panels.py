@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import matplotlib
 from matplotlib.axes import Axes
@@ -67,3 +67,39 @@ def svg(figure: Figure) -> bytes:
     with matplotlib.rc_context({"svg.hashsalt": "neuromas"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
+
+
+def bars(
+    panel: Axes,
+    labels: Sequence[str],
+    series: Mapping[str, Sequence[tuple[float, float]]],
+    colours: Mapping[str, str],
+) -> None:
+    """Groups of bars with standard errors.
+
+    Parameters
+    ----------
+    panel : Axes
+    labels : sequence of str
+        Of the groups, along the horizontal axis.
+    series : mapping of str to sequence of (mean, error)
+        By the name in the legend, one per group; a mean that is not a number leaves its place empty, an error that is not one
+        draws no bar of error.
+    colours : mapping of str to str
+        By the same names.
+    """
+    width = 0.8 / max(len(series), 1)
+    for number, (name, found) in enumerate(series.items()):
+        at = [group + (number - (len(series) - 1) / 2) * width for group in range(len(labels))]
+        means = [mean for mean, _ in found]
+        panel.bar(at, means, width * 0.92, label=name, color=colours[name])
+        panel.errorbar(
+            at, means, yerr=[error for _, error in found], fmt="none", ecolor="#222222", capsize=2.5, linewidth=1
+        )
+        for x, (mean, error) in zip(at, found, strict=True):
+            if mean == mean:  # not for one that is not a number
+                top = mean + (error if error == error else 0)
+                told = f"{mean:.2f}".replace("0.", ".") if width < 0.2 else f"{mean:.3f}"
+                panel.text(x, max(top, 0) + 0.02, told, ha="center", va="bottom", fontsize=7, color="#333333")
+    panel.set_xticks(range(len(labels)), labels)
+    panel.tick_params(axis="x", labelsize=8.5, length=0)

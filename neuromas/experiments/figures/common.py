@@ -1,0 +1,124 @@
+"""What the figures share: the systems that they name, pairs of them, settings, and the reading of a table."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import pandas as pd
+
+from neuromas.experiments.table import best_of, headline, mean_and_error
+from neuromas.schema import Sweep, TrainSpec
+
+RANKS = (16, 32)
+"""The better one is kept (paper 2.4)."""
+SEEDS = (0, 1)
+MORE_SEEDS = (0, 1, 2, 3)
+"""Within one kind of network and task (paper 2.4)."""
+HIGH, NEAR_ONE = 0.9, 0.95
+COLOURS = {"MAS": "#2f6fb0", "DAS": "#7a5aa8", "RSA": "#c9a227", "CKA": "#8c564b"}
+
+
+def made(name: str) -> TrainSpec:
+    """How the system TASK/KIND-SEED is made.
+
+    Examples
+    --------
+    >>> made("arithmetic/gru-1").memory
+    60
+    """
+    task, _, rest = name.partition("/")
+    kind, _, seed = rest.rpartition("-")
+    # voids keep transformers from reading the position off (paper 2.1); a GRU does not learn arithmetic without a long memory
+    options = {"void": 0.2} if kind == "transformer" else {}
+    return TrainSpec(task=task, kind=kind, seed=int(seed), options=options, memory=60 if task == "arithmetic" else 0)
+
+
+def declare(
+    figure: str, title: str, quick: bool, groups: Sequence[dict[str, Any]], note: str = "200 iterations on 2,000 pairs"
+) -> Sweep:
+    """The sweep of these groups, with every system that they name."""
+    names = dict.fromkeys(name.partition("@")[0] for group in groups for chosen in group["systems"] for name in chosen)
+    document = {
+        "figure": figure,
+        "title": title,
+        "quick": quick,
+        "note": note if quick else "",
+        "systems": {name: made(name) for name in names},
+        "groups": list(groups),
+    }
+    return Sweep.parse(document, f"figure {figure}")
+
+
+def settings(quick: bool, **others: Any) -> dict[str, Any]:
+    """Fields of a fit's configuration: until validation is flat, or 200 iterations for a quick figure.
+
+    The loss, the pairs (10,000 and 1,000), the trials and the validation are the paper's. Batches are of 128 instead of 512 per
+    direction, with three times the learning rate.
+    """
+    common = {"batch_size": 128, "learning_rate": 3e-3, "tolerance": 3e-3, "patience": 6, "max_iterations": 3000}
+    if quick:
+        common |= {"max_iterations": 200, "n_train_pairs": 2000, "n_validation_pairs": 300, "n_trials": 800}
+    return common | others
+
+
+def ranks(quick: bool, subspace: str = "full") -> dict[str, list[int]]:
+    """The axis along which ranks are tried."""
+    return {f"subspaces.{subspace}": [RANKS[0]] if quick else list(RANKS)}
+
+
+def within(task: str, kind: str, seeds: Sequence[int], layer: str = "") -> list[list[str]]:
+    """Every pair of networks of one kind that differ in their seed.
+
+    Examples
+    --------
+    >>> within("modulo", "gru", (0, 1))
+    [['modulo/gru-0', 'modulo/gru-1']]
+    """
+    names = [f"{task}/{kind}-{seed}" + (f"@{layer}" if layer else "") for seed in seeds]
+    return [list(pair) for pair in itertools.combinations(names, 2)]
+
+
+def between(first: str, second: str, seeds: Sequence[int] = SEEDS, layer: str = "") -> list[list[str]]:
+    """Every pair of a ``TASK/KIND`` and another, over seeds.
+
+    Examples
+    --------
+    >>> between("modulo/gru", "rounding/gru", (0,))
+    [['modulo/gru-0', 'rounding/gru-0']]
+    """
+    end = f"@{layer}" if layer else ""
+    return [[f"{first}-{one}{end}", f"{second}-{other}{end}"] for one in seeds for other in seeds]
+
+
+def best(table: pd.DataFrame) -> pd.DataFrame:
+    """Every fit's worst direction, of the rank that validation found best; one row per label and choice of systems."""
+    fits = table[table["iia"].notna()]
+    return best_of(headline(fits), by=["label", "systems"])
+
+
+def by_label(table: pd.DataFrame, value: str = "iia") -> dict[str, tuple[float, float]]:
+    """Mean and standard error over choices of systems, by label."""
+    found = mean_and_error(table, by=["label"], value=value)
+    return dict(zip(found["label"], zip(found["mean"], found["error"], strict=True), strict=True))
+
+
+def measured(table: pd.DataFrame) -> dict[str, tuple[float, float]]:
+    """The same for measures."""
+    return by_label(table[table["value"].notna()], "value")
+
+
+def at(found: dict[str, tuple[float, float]], label: str) -> tuple[float, float]:
+    """Mean and error of a label; not a number where there is none."""
+    return found.get(label, (math.nan, math.nan))
+
+
+def told(found: dict[str, tuple[float, float]], labels: Iterable[str]) -> str:
+    """Means with their errors, for a claim."""
+    parts = []
+    for label in labels:
+        mean, error = at(found, label)
+        parts.append(f"{label} {mean:.3f}" + ("" if math.isnan(error) else f" ± {error:.3f}"))
+    return "; ".join(parts)

@@ -1,0 +1,103 @@
+"""Figure 3a: CLMAS, Latent Stitch, Stitch, and MAS as the bound, with and without access to the target."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from neuromas.experiments.figure import Claim, PaperFigure
+from neuromas.experiments.figures.common import MORE_SEEDS, SEEDS, at, by_label, declare, ranks, settings, told, within
+from neuromas.experiments.table import best_of
+from neuromas.report.figures import COLOURS, new_figure
+from neuromas.report.panels import bars, iia_axis
+from neuromas.schema import Sweep
+
+TITLE = "A system that is only read: CLMAS, Latent Stitch and Stitch, with MAS as the bound"
+METHODS = {
+    "Stitch": "stitch",
+    "Latent Stitch": "latent-stitch",
+    "CLMAS": "clmas",
+    "CLMAS, linear": "clmas-linear",
+    "MAS": "mas",
+}
+NO_ACCESS, ACCESS = "no access", "access"
+
+
+def sweep(quick: bool = False) -> Sweep:
+    """The second system of every pair is a recording to all fits but MAS; an oracle scores what leads into it."""
+    pairs = within("multi-object", "gru", SEEDS if quick else MORE_SEEDS)
+    config = settings(quick)
+    linear = {"map": "linear", "init": "closed-form", "epsilon": 3.0}
+    longer = {} if quick else {"max_iterations": 6000}
+    groups: list[dict[str, Any]] = [
+        {"label": "Stitch", "method": "stitch", "read": [1], "config": config},
+        {"label": "Latent Stitch", "method": "latent-stitch", "read": [1], "config": config},
+        {"label": "CLMAS", "method": "clmas", "read": [1], "config": config | longer, "axes": ranks(quick)},
+        {"label": "CLMAS, linear", "method": "clmas", "read": [1], "config": config | linear, "axes": ranks(quick)},
+        {"label": "MAS", "method": "mas", "config": config, "axes": ranks(quick)},
+    ]
+    for group in groups:
+        group["systems"] = pairs
+        group["evaluation"] = {"controls": ["none", "random"] if group["label"] == "CLMAS" else []}
+    return declare("3a", TITLE, quick, groups, "seeds 0 and 1, rank 16, 200 iterations on 2,000 pairs")
+
+
+def scored(table: pd.DataFrame) -> dict[str, dict[str, tuple[float, float]]]:
+    """Mean and error over pairs, by direction (no access: from the first system into the second) and label."""
+    own = table[table["method"].isin(["stitch", "latent-stitch", "clmas", "mas"])]
+    kept = best_of(own, by=["label", "systems"])
+    first = kept["systems"].str.split(" + ", regex=False).str[0]
+    into_second = kept[(kept["source"] == first) & (kept["target"] != first)]
+    into_first = kept[(kept["source"] != first) & (kept["target"] == first)]
+    return {NO_ACCESS: by_label(into_second), ACCESS: by_label(into_first)}
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """Bars by direction; MAS, which has access to both, as a dashed line."""
+    found = scored(table)
+    figure, axes = new_figure(8.6, 3.8)
+    panel = axes[0, 0]
+    shown = {label: METHODS[label] for label in METHODS if label != "MAS"}
+    series = {label: [at(found[side], label) for side in (NO_ACCESS, ACCESS)] for label in shown}
+    bars(
+        panel,
+        ["into the system that is only read", "into the system that runs"],
+        series,
+        {k: COLOURS[v] for k, v in shown.items()},
+    )
+    for place, side in enumerate((NO_ACCESS, ACCESS)):
+        panel.hlines(
+            at(found[side], "MAS")[0],
+            place - 0.42,
+            place + 0.42,
+            linestyles="dashed",
+            colors="#111111",
+            label="MAS" if place else None,
+        )
+    iia_axis(panel)
+    panel.set_ylim(0, 1.25)
+    panel.legend(frameon=False, fontsize=8.5, ncols=5, loc="upper center")
+    return figure
+
+
+def claims(table: pd.DataFrame) -> list[Claim]:
+    """What the paper says about figure 3a."""
+    found = scored(table)
+    no_access = {label: at(found[NO_ACCESS], label)[0] for label in METHODS}
+    stitch, latent, clmas, mas = (no_access[label] for label in ("Stitch", "Latent Stitch", "CLMAS", "MAS"))
+    order = ["Stitch", "Latent Stitch", "CLMAS", "MAS"]
+    return [
+        Claim("Without access: Stitch < Latent Stitch", stitch < latent, told(found[NO_ACCESS], order[:2])),
+        Claim("Without access: Latent Stitch < CLMAS", latent < clmas, told(found[NO_ACCESS], order[1:3])),
+        Claim("Without access: CLMAS ≤ MAS", clmas <= mas, told(found[NO_ACCESS], order[2:])),
+        Claim(
+            "Behavioural stitching works in the direction that it was trained in",
+            at(found[ACCESS], "Stitch")[0] >= 0.95,
+            told(found[ACCESS], ["Stitch"]),
+        ),
+    ]
+
+
+FIGURE = PaperFigure("3a", TITLE, sweep, draw, claims)

@@ -1,0 +1,86 @@
+"""Figure 3b: the count alone, within and across multi-object, rounding and modulo GRUs."""
+
+from __future__ import annotations
+
+import itertools
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from neuromas.experiments.figure import Claim, PaperFigure
+from neuromas.experiments.figures.common import (
+    COLOURS,
+    HIGH,
+    SEEDS,
+    at,
+    best,
+    between,
+    by_label,
+    declare,
+    ranks,
+    settings,
+    told,
+    within,
+)
+from neuromas.report.figures import new_figure
+from neuromas.report.panels import bars, iia_axis
+from neuromas.schema import Sweep
+
+TITLE = "The count alone, within and across tasks, GRUs"
+TASKS = ("multi-object", "rounding", "modulo")
+ACROSS = tuple(itertools.combinations(TASKS, 2))
+
+
+def sweep(quick: bool = False) -> Sweep:
+    """DAS in each network, MAS between seeds of a task and between tasks."""
+    common = {"config": settings(quick), "axes": ranks(quick, "count")}
+    groups = []
+    for task in TASKS:
+        alone = [[f"{task}/gru-{seed}"] for seed in SEEDS]
+        groups.append({"label": f"DAS {task}", "method": "das", "systems": alone, **common})
+        groups.append({"label": f"MAS {task}", "method": "mas", "systems": within(task, "gru", SEEDS), **common})
+    for first, second in ACROSS:
+        pairs = between(f"{first}/gru", f"{second}/gru", (0,) if quick else SEEDS)
+        groups.append({"label": f"MAS {first}–{second}", "method": "mas", "systems": pairs, **common})
+    return declare("3b", TITLE, quick, groups, "fewer seeds, rank 16, 200 iterations on 2,000 pairs")
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """DAS and MAS within tasks to the left, MAS across tasks to the right."""
+    found = by_label(best(table))
+    figure, axes = new_figure(9.6, 3.8, columns=2)
+    left, right = axes[0]
+    bars(left, list(TASKS), {name: [at(found, f"{name} {task}") for task in TASKS] for name in ("DAS", "MAS")}, COLOURS)
+    left.set_title("within a task", fontsize=9)
+    across = [f"{first}–{second}" for first, second in ACROSS]
+    names = [label.replace("–", "–\n") for label in across]
+    bars(right, names, {"MAS": [at(found, f"MAS {label}") for label in across]}, COLOURS)
+    right.set_title("across tasks", fontsize=9)
+    for panel in (left, right):
+        iia_axis(panel)
+        panel.set_ylim(0, 1.18)
+    left.legend(frameon=False, fontsize=9, ncols=2, loc="upper center")
+    return figure
+
+
+def claims(table: pd.DataFrame) -> list[Claim]:
+    """What the paper says about figure 3b."""
+    found = by_label(best(table))
+    das = [f"DAS {task}" for task in TASKS]
+    across = [f"MAS {first}–{second}" for first, second in ACROSS]
+    lower = min(at(found, label)[0] for label in das)
+    return [
+        Claim(
+            "Each network has a single count (DAS high)",
+            lower >= HIGH,
+            f"{told(found, das)}; high from {HIGH:g}",
+        ),
+        Claim(
+            "The count differs across tasks (MAS across tasks lower than DAS within)",
+            max(at(found, label)[0] for label in across) < lower,
+            told(found, across),
+        ),
+    ]
+
+
+FIGURE = PaperFigure("3b", TITLE, sweep, draw, claims)

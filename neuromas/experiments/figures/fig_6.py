@@ -1,0 +1,194 @@
+"""Figures 5 and 6: numbers in arithmetic GRUs, among themselves and against the count of multi-object GRUs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from neuromas.causal.model import CausalModel, get_task
+from neuromas.experiments.figure import Claim, PaperFigure
+from neuromas.experiments.figures.common import (
+    COLOURS,
+    HIGH,
+    SEEDS,
+    at,
+    best,
+    between,
+    by_label,
+    declare,
+    ranks,
+    settings,
+    told,
+    within,
+)
+from neuromas.report.figures import new_figure
+from neuromas.report.panels import bars, iia_axis
+from neuromas.schema import Sweep
+
+TITLE = "Numbers in arithmetic GRUs, and the count of multi-object GRUs"
+TITLE_5 = "An interchange between an arithmetic and a multi-object GRU"
+OWN = ("cumu_val", "rem_ops")
+REM_OPS, CUMU_VAL, LOW = "count ↔ rem_ops", "count ↔ cumu_val", "count ↔ low cumu_val"
+ROLES = {
+    REM_OPS: ("rem_ops", None),
+    CUMU_VAL: ("cumu_val", None),
+    LOW: ("cumu_val", list(range(1, 10))),  # the values that rem_ops can have at a comma
+}
+
+
+def across(quick: bool, labels: tuple[str, ...]) -> list[dict]:
+    """MAS between multi-object and arithmetic GRUs, the count in the role of a variable there."""
+    groups = []
+    for label in labels:
+        variable, only = ROLES[label]
+        config = settings(quick, roles={"number": {"multi-object": "count", "arithmetic": variable}})
+        if only is not None:
+            config["values"] = {"number": only}
+        pairs = between("multi-object/gru", "arithmetic/gru", (0,) if quick else SEEDS)
+        groups.append(
+            {"label": label, "method": "mas", "systems": pairs, "config": config, "axes": ranks(quick, "number")}
+        )
+    return groups
+
+
+def sweep(quick: bool = False) -> Sweep:
+    """Each variable by DAS in each arithmetic GRU and by MAS between them; then the count against each."""
+    groups = []
+    for variable in OWN:
+        common = {"config": settings(quick), "axes": ranks(quick, variable)}
+        alone = [[f"arithmetic/gru-{seed}"] for seed in SEEDS]
+        groups.append({"label": f"DAS {variable}", "method": "das", "systems": alone, **common})
+        groups.append(
+            {"label": f"MAS {variable}", "method": "mas", "systems": within("arithmetic", "gru", SEEDS), **common}
+        )
+    note = "fewer seeds, rank 16, 200 iterations on 2,000 pairs"
+    return declare("6", TITLE, quick, [*groups, *across(quick, tuple(ROLES))], note)
+
+
+def draw(table: pd.DataFrame) -> Figure:
+    """Three panels, as in the paper."""
+    found = by_label(best(table))
+    figure, axes = new_figure(11, 3.8, columns=3)
+    left, middle, right = axes[0]
+    bars(left, list(OWN), {name: [at(found, f"{name} {one}") for one in OWN] for name in ("DAS", "MAS")}, COLOURS)
+    left.set_title("arithmetic GRUs", fontsize=9)
+    left.legend(frameon=False, fontsize=9, ncols=2, loc="upper center")
+    bars(middle, [REM_OPS], {"MAS": [at(found, REM_OPS)]}, COLOURS)
+    bars(right, [CUMU_VAL, LOW], {"MAS": [at(found, CUMU_VAL), at(found, LOW)]}, COLOURS)
+    for panel in (middle, right):
+        panel.set_title("multi-object and arithmetic GRUs", fontsize=9)
+    for panel in axes[0]:
+        iia_axis(panel)
+        panel.set_ylim(0, 1.18)
+    middle.set_xlim(-1.2, 1.2)
+    return figure
+
+
+def claims(table: pd.DataFrame) -> list[Claim]:
+    """What the paper says about figure 6."""
+    found = by_label(best(table))
+    own = [f"{name} {one}" for one in OWN for name in ("DAS", "MAS")]
+    rem_ops, cumu_val, low = (at(found, label)[0] for label in (REM_OPS, CUMU_VAL, LOW))
+    return [
+        Claim(
+            "cumu_val and rem_ops align within and between arithmetic GRUs",
+            min(at(found, label)[0] for label in own) >= HIGH,
+            f"{told(found, own)}; aligned from {HIGH:g}",
+        ),
+        Claim("The count aligns with rem_ops", rem_ops >= HIGH, f"{told(found, [REM_OPS])}; aligned from {HIGH:g}"),
+        Claim("The count aligns less with cumu_val", cumu_val < rem_ops, told(found, [REM_OPS, CUMU_VAL])),
+        Claim(
+            "Restricted to low values, cumu_val lies in between",
+            cumu_val < low < rem_ops,
+            told(found, [CUMU_VAL, LOW, REM_OPS]),
+        ),
+    ]
+
+
+def sweep_5(quick: bool = False) -> Sweep:
+    """The fits of figure 6 that the picture is of."""
+    return declare(
+        "5", TITLE_5, quick, across(quick, (REM_OPS,)), "fewer seeds, rank 16, 200 iterations on 2,000 pairs"
+    )
+
+
+def draw_5(table: pd.DataFrame) -> Figure:
+    """Two trials, what is carried over, and what should follow, in both directions, with the IIA that was measured."""
+    kept = best(table)
+    rows = table[table["trained"].eq(True) & table["fit"].isin(kept["fit"])]
+    figure, axes = new_figure(11, 4.6, rows=2)
+    tasks = ("multi-object", "arithmetic")
+    for panel, (source, target) in zip(axes[:, 0], (tasks, tasks[::-1]), strict=True):
+        mine = rows[rows["source"].str.startswith(source) & rows["target"].str.startswith(target)]
+        _exchange(panel, get_task(source), get_task(target), float(mine["iia"].mean()))
+    return figure
+
+
+def _exchange(panel: Axes, source: CausalModel, target: CausalModel, iia: float) -> None:
+    columns = {"multi-object": 1, "arithmetic": 1}  # count, rem_ops
+    trials = {}
+    for model, seed in ((source, 3), (target, 4)):
+        drawn = model.sample(400, seed)
+        fitting = np.flatnonzero(drawn.lengths < 22)
+        trials[model.name] = drawn, int(fitting[0])
+    generator = np.random.default_rng(0)
+    (given, row), (received, other) = trials[source.name], trials[target.name]
+    for u in np.flatnonzero(given.eligible[row]):
+        value = given.values[row, u, columns[source.name]]
+        for t in np.flatnonzero(received.eligible[other]):
+            wanted = received.values[other, t].copy()
+            if wanted[columns[target.name]] == value:
+                continue
+            wanted[columns[target.name]] = value
+            if 1 < value < 5 and target.possible(wanted[None])[0]:
+                after = target.counterfactual(wanted[None], generator)
+                lines = [
+                    (f"source, {source.name}", _words(source, given.tokens[row], given.lengths[row]), int(u)),
+                    (f"target, {target.name}", _words(target, received.tokens[other], received.lengths[other]), int(t)),
+                    (
+                        "expected after it",
+                        _words(target, received.tokens[other], int(t) + 1)
+                        + _words(target, after.tokens[0], after.lengths[0]),
+                        int(t),
+                    ),
+                ]
+                _lines(panel, lines, f"{value} carried from {source.name} to {target.name}: IIA {iia:.3f}")
+                return
+
+
+def _words(model: CausalModel, tokens: np.ndarray, length: int) -> list[str]:
+    return [model.vocabulary[token] for token in tokens[:length]]
+
+
+def _lines(panel: Axes, lines: list[tuple[str, list[str], int]], title: str) -> None:
+    panel.set_axis_off()
+    panel.set_title(title, fontsize=10, loc="left")
+    longest = max(len(words) for _, words, _ in lines)
+    panel.set_xlim(-9, longest + 1)
+    panel.set_ylim(-0.6, len(lines) - 0.3)
+    for place, (name, words, step) in enumerate(lines):
+        y = len(lines) - 1 - place
+        panel.text(-9, y, name, fontsize=9, va="center")
+        for x, word in enumerate(words):
+            expected = place == 2 and x > step
+            box = {"boxstyle": "square,pad=0.35", "edgecolor": "#2f6fb0" if x == step else "none"}
+            box["facecolor"] = "#d6ecdf" if expected else "#eaf1f8" if x == step else "#f4f4f4"
+            panel.text(x, y, word, fontsize=8.5, ha="center", va="center", family="monospace", bbox=box)
+
+
+def claims_5(table: pd.DataFrame) -> list[Claim]:
+    """What the paper shows in figure 5."""
+    kept = best(table)
+    rows = table[table["trained"].eq(True) & table["fit"].isin(kept["fit"])]
+    cross = rows[rows["source"].str.partition("/")[0] != rows["target"].str.partition("/")[0]]
+    means = cross.groupby(cross["source"].str.partition("/")[0])["iia"].mean()
+    detail = "; ".join(f"from {task} {iia:.3f}" for task, iia in means.items())
+    return [
+        Claim("A number can be carried between the two tasks in both directions", bool((means >= HIGH).all()), detail)
+    ]
+
+
+FIGURE_5 = PaperFigure("5", TITLE_5, sweep_5, draw_5, claims_5)
+FIGURE = PaperFigure("6", TITLE, sweep, draw, claims)
