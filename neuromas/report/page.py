@@ -215,7 +215,7 @@ def _divergence_table(scores: Sequence[DirectionScore]) -> str:
         " independent, so along many axes recorded latents hardly vary, and little suffices to be outside: the Mahalanobis"
         " ratio tells how far. Wasserstein: sliced distance between the cloud of intervened latents and that of recorded ones"
         " with the same values; beside it that between two draws of recorded ones, which is chance. A latent that nobody"
-        " touched (none) is natural but holds other values than those expected: only the first two ratios see that. To be"
+        " touched (none) is natural but holds other values than those expected: the first two ratios see that. To be"
         " outside need not matter for behaviour; that IIA is high does not show that the system works in this way by nature"
         " either.</p>"
     )
