@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neuromas.causal.model import CausalModel, get_task
+from neuromas.causal.model import CausalModel, Sequences, get_task
 from neuromas.experiments.figure import Claim, PaperFigure
 from neuromas.experiments.figures.common import (
     COLOURS,
@@ -29,6 +32,8 @@ from neuromas.schema import Sweep
 
 TITLE = "Numbers in arithmetic GRUs, and the count of multi-object GRUs"
 TITLE_5 = "An interchange between an arithmetic and a multi-object GRU"
+NUMBER = 1
+"""Column of the values that holds the count, or rem_ops."""
 OWN = ("cumu_val", "rem_ops")
 REM_OPS, CUMU_VAL, LOW = "count ↔ rem_ops", "count ↔ cumu_val", "count ↔ low cumu_val"
 ROLES = {
@@ -127,35 +132,32 @@ def draw_5(table: pd.DataFrame) -> Figure:
 
 
 def _exchange(panel: Axes, source: CausalModel, target: CausalModel, iia: float) -> None:
-    columns = {"multi-object": 1, "arithmetic": 1}  # count, rem_ops
-    trials = {}
-    for model, seed in ((source, 3), (target, 4)):
-        drawn = model.sample(400, seed)
-        fitting = np.flatnonzero(drawn.lengths < 22)
-        trials[model.name] = drawn, int(fitting[0])
+    given, row, u, received, other, t, after, value = next(_examples(source, target))
+    before = _words(target, received.tokens[other], t + 1)
+    lines = [
+        (f"source, {source.name}", _words(source, given.tokens[row], given.lengths[row]), u),
+        (f"target, {target.name}", _words(target, received.tokens[other], received.lengths[other]), t),
+        ("expected after it", before + _words(target, after.tokens[0], after.lengths[0]), t),
+    ]
+    _lines(panel, lines, f"{value} carried from {source.name} to {target.name}: IIA {iia:.3f}")
+
+
+def _examples(
+    source: CausalModel, target: CausalModel
+) -> Iterator[tuple[Sequences, int, int, Sequences, int, int, Sequences, int]]:
+    """Short trials and the steps at which an interchange between them changes something, with what follows and the value."""
+    given, received = source.sample(200, 3), target.sample(200, 4)
     generator = np.random.default_rng(0)
-    (given, row), (received, other) = trials[source.name], trials[target.name]
-    for u in np.flatnonzero(given.eligible[row]):
-        value = given.values[row, u, columns[source.name]]
-        for t in np.flatnonzero(received.eligible[other]):
-            wanted = received.values[other, t].copy()
-            if wanted[columns[target.name]] == value:
-                continue
-            wanted[columns[target.name]] = value
-            if 1 < value < 5 and target.possible(wanted[None])[0]:
+    for row, other in itertools.product(np.flatnonzero(given.lengths < 22), np.flatnonzero(received.lengths < 22)):
+        steps = np.flatnonzero(given.eligible[row]), np.flatnonzero(received.eligible[other])
+        for u, t in itertools.product(*steps):
+            value, wanted = int(given.values[row, u, NUMBER]), received.values[other, t].copy()
+            changes = wanted[NUMBER] != value and 1 < value < 5
+            wanted[NUMBER] = value
+            if changes and target.possible(wanted[None])[0]:
                 after = target.counterfactual(wanted[None], generator)
-                lines = [
-                    (f"source, {source.name}", _words(source, given.tokens[row], given.lengths[row]), int(u)),
-                    (f"target, {target.name}", _words(target, received.tokens[other], received.lengths[other]), int(t)),
-                    (
-                        "expected after it",
-                        _words(target, received.tokens[other], int(t) + 1)
-                        + _words(target, after.tokens[0], after.lengths[0]),
-                        int(t),
-                    ),
-                ]
-                _lines(panel, lines, f"{value} carried from {source.name} to {target.name}: IIA {iia:.3f}")
-                return
+                if after.lengths[0] + t < 22:
+                    yield given, int(row), int(u), received, int(other), int(t), after, value
 
 
 def _words(model: CausalModel, tokens: np.ndarray, length: int) -> list[str]:
