@@ -394,7 +394,8 @@ def _connected(scheduler: str | None, workers: int | None, n_units: int) -> Iter
                 n_workers=n_workers,
                 threads_per_worker=1,
                 processes=True,
-                dashboard_address=None,
+                dashboard_address=":0",  # no fixed port, and no dashboard on it
+                scheduler_kwargs={"dashboard": False},
                 memory_limit=0,
                 local_directory=scratch,
                 silence_logs=logging.CRITICAL,
