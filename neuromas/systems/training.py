@@ -213,8 +213,9 @@ def _train(
             "iterations": iteration,
             "trial_accuracy": frozen.trial_accuracy(held_out) if accuracy is None else accuracy,
             "provenance": Provenance(
-                source=f"neuromas train {model.name} --system {kind} --seed {seed}"
-                + (f" --memory {memory}" if memory else ""),
+                source=" ".join(
+                    ["neuromas train", model.name, f"--system {kind} --seed {seed}", *_spelt(model, memory)]
+                ),
                 seed=seed,
                 created=now(),
                 versions=versions(),
@@ -226,6 +227,13 @@ def _train(
     if streak >= 2 or limits.max_iterations == 0:
         (out / CHECKPOINT).unlink(missing_ok=True)
     return load_system(out, device=device)
+
+
+def _spelt(model: CausalModel, memory: int) -> list[str]:
+    """Options of the command that made a system."""
+    void, held_out = getattr(model, "void", 0), getattr(model, "hold_out", ())
+    words = [f"--void {void:g}"] * bool(void) + [f"--hold-out {','.join(map(str, held_out))}"] * bool(held_out)
+    return words + [f"--memory {memory}"] * bool(memory)
 
 
 def _update(
