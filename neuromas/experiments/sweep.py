@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing import resource_tracker
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -407,6 +408,7 @@ def _connected(scheduler: str | None, workers: int | None, n_units: int) -> Iter
 @contextmanager
 def _ctrl_c_held() -> Iterator[None]:
     """Threads and processes that are begun meanwhile never see Ctrl-C, which a terminal sends to all; who began them does."""
+    resource_tracker.ensure_running()  # started by a process's first spawn, it would let Ctrl-C through to that thread
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
