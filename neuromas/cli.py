@@ -387,7 +387,7 @@ def query(
 
 @app.command(rich_help_panel=_SYSTEMS)
 def train(
-    task: Annotated[str, typer.Argument(help="multi-object, same-object, modulo, rounding or arithmetic.")],
+    task: Annotated[str, typer.Argument(help="multi-object, same-object, modulo, rounding, arithmetic or in-context.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for config and weights.")],
     system: Annotated[str, typer.Option("--system", help="Kind of network: gru, lstm or transformer.")] = "gru",
     seed: Seed = 0,
