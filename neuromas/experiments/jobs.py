@@ -28,6 +28,7 @@ from neuromas.causal.model import PAD, CausalModel, Sequences, get_task
 from neuromas.errors import InvalidInput, NeuromasError, NotFound
 from neuromas.files import write_atomically
 from neuromas.fit.fitters import FITTERS, Fitter
+from neuromas.fit.loop import CHECKPOINT as FIT_CHECKPOINT
 from neuromas.fit.loop import Progress
 from neuromas.fit.request import REQUEST
 from neuromas.fit.result import RESULT
@@ -49,6 +50,7 @@ from neuromas.schema import (
     TrainSpec,
 )
 from neuromas.systems.capture import capture
+from neuromas.systems.huggingface import CARD
 from neuromas.systems.system import System
 from neuromas.systems.training import CHECKPOINT, CONFIG, SHIPPED, load_system, now, shipped_systems, train, versions
 
@@ -179,7 +181,9 @@ def settle(job: SweepJob, weights: Mapping[str, str]) -> SweepJob | None:
 
 
 def read_config(folder: Path) -> SystemConfig:
-    """A saved system's ``config.json``."""
+    """A saved system's ``config.json``; of a language model, what it comes to."""
+    if (folder / CARD).is_file():
+        return load_system(folder).config
     return SystemConfig.parse((folder / CONFIG).read_bytes(), str(folder / CONFIG))
 
 
@@ -303,7 +307,7 @@ def run_job(job: SweepJob, out: Path, tell: Tell) -> None:
     ------
     Stopped
     NeuromasError
-        What fitters, evaluation and measures raise; `InvalidInput` if the folder holds another configuration's fit.
+        What fitters, evaluation and measures raise.
     """
     folder = job_folder(out, job)
     with _held(folder, tell):
@@ -330,9 +334,16 @@ def _fit(job: SweepJob, out: Path, folder: Path, tell: Tell) -> None:
         begun.at(now.iteration)
         tell(now.iteration, now.max_iterations, str(now))
 
-    result = Fitter.from_config(job.config).fit(systems, out=folder, progress=report)
-    if result.report.config != job.config:
-        raise InvalidInput(f"{folder} holds a fit of another configuration; remove that folder", kind="occupied")
+    fitter = Fitter.from_config(job.config)
+    try:
+        result = fitter.fit(systems, out=folder, progress=report)
+    except InvalidInput as error:
+        if error.kind != "occupied":
+            raise
+        # the folder is this job's own, so what lies there is of an earlier version, for which another fit had this identity
+        for name in (RESULT, FIT_CHECKPOINT, EVALUATION):
+            (folder / name).unlink(missing_ok=True)
+        result = fitter.fit(systems, out=folder, progress=report)
     names = [side.name for side in result.sides]
     oracles = {
         name: one for name, one, system in zip(names, live, systems, strict=True) if isinstance(system, Recording)

@@ -44,7 +44,7 @@ def quiet() -> Console:
 def scheduler(tmp_path_factory):
     """The address of a cluster that somebody else keeps: one process, one thread."""
     scratch = tmp_path_factory.mktemp("dask")
-    options = {"dashboard_address": None, "memory_limit": 0, "local_directory": str(scratch)}
+    options = {"dashboard_address": ":0", "memory_limit": 0, "local_directory": str(scratch)}
     with LocalCluster(n_workers=1, threads_per_worker=1, **options) as cluster:
         yield cluster.scheduler_address
 
@@ -138,7 +138,7 @@ def test_systems_that_are_not_there_are_trained_first(tiny, scheduler, tmp_path)
 
 
 def test_workers_with_several_threads_are_refused(tiny, tmp_path):
-    options = {"dashboard_address": None, "processes": False, "n_workers": 1, "threads_per_worker": 2}
+    options = {"dashboard_address": ":0", "processes": False, "n_workers": 1, "threads_per_worker": 2}
     with LocalCluster(**options) as cluster, pytest.raises(InvalidInput, match="--nthreads 1"):
         run_sweep(tiny.declared(tiny.group("das")), tmp_path, scheduler=cluster.scheduler_address, console=quiet())
 
@@ -214,6 +214,7 @@ def test_ctrl_c_leaves_no_process_and_the_same_command_goes_on(tiny, tmp_path):
     assert len(pd.read_csv(out / "tiny/table.csv")) == 2
 
 
+@pytest.mark.slow
 def test_a_main_process_that_is_killed_takes_its_workers_along(tiny, tmp_path):
     command = [sys.executable, str(SCRIPT), "reproduce", "tiny", "--out", str(tmp_path), "--workers", "1"]
     with subprocess.Popen(command, env=tiny.environment, stderr=subprocess.DEVNULL) as process:
