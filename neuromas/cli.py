@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from neuromas.recordings.recording import Recording
     from neuromas.recordings.store import RecordingStore
     from neuromas.schema import DirectionScore, Evaluation
+    from neuromas.systems.system import System
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -389,7 +390,9 @@ def query(
 def train(
     task: Annotated[str, typer.Argument(help="multi-object, same-object, modulo, rounding, arithmetic or in-context.")],
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Folder for config and weights.")],
-    system: Annotated[str, typer.Option("--system", help="Kind of network: gru, lstm or transformer.")] = "gru",
+    system: Annotated[
+        str, typer.Option("--system", help="Kind of network: gru, lstm, transformer, or llama (in-context task).")
+    ] = "gru",
     seed: Seed = 0,
     name: Annotated[
         str | None, typer.Option("--name", help="The system's name; else KIND-SEED.", show_default=False)
@@ -423,7 +426,8 @@ def train(
     """Train a network on a task; interrupted, the same command goes on."""
     from neuromas.causal.model import get_task
     from neuromas.progress import Bar
-    from neuromas.systems.training import CHECKPOINT, CONFIG, WEIGHTS
+    from neuromas.systems.language_model import train_language_model
+    from neuromas.systems.training import CHECKPOINT
     from neuromas.systems.training import train as train_system
 
     options: dict[str, Any] = {} if not void else {"void": void}
@@ -437,25 +441,32 @@ def train(
                 told = "" if accuracy is None else f", held-out accuracy {accuracy:.4f}"
                 bar.update(iteration, f"loss {loss:.4f}{told}")
 
-            trained = train_system(
-                model,
-                out=out,
-                kind=system,
-                seed=seed,
-                name=name,
-                n_units=n_units,
-                memory=memory,
-                target_accuracy=target_accuracy,
-                min_iterations=min_iterations,
-                max_iterations=max_iterations,
-                device=device,
-                progress=progress,
-            )
+            common: dict[str, Any] = {
+                "out": out,
+                "seed": seed,
+                "name": name,
+                "n_units": n_units,
+                "target_accuracy": target_accuracy,
+                "max_iterations": max_iterations,
+                "device": device,
+                "progress": progress,
+            }
+            trained: System
+            if system == "llama":
+                if options or memory:
+                    raise InvalidInput(
+                        "--void, --hold-out and --memory are not for --system llama", kind="invalid_option"
+                    )
+                trained = train_language_model(task=task, **common)
+            else:
+                trained = train_system(model, kind=system, memory=memory, min_iterations=min_iterations, **common)
     except KeyboardInterrupt:
+        if system == "llama":
+            _stop("Interrupted. A language model keeps no checkpoint; the same command begins anew.")
         _stop_at(out / CHECKPOINT)
     accuracy = trained.config.trial_accuracy
     told = f"{trained.name}: {trained.config.iterations:,} iterations, held-out trial accuracy {accuracy:.4f}"
-    _output().print(_text(f"{told}\nwrote {out / CONFIG}, {out / WEIGHTS}"), soft_wrap=True)
+    _output().print(_text(f"{told}\nwrote {_contents(out)}"), soft_wrap=True)
     if accuracy is not None and accuracy < target_accuracy:
         _tell(f"warning: the iteration limit came before accuracy {target_accuracy:g}", "yellow")
 

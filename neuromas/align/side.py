@@ -314,7 +314,10 @@ def make_sides(
             seed,
             device,
         )
-        sides.append(replace(side, unrolled=_unroll(side)) if stepwise else side)
+        sides.append(side)
+    if stepwise:
+        longest = max(int(side.recording.step.max()) for side in sides) + 1  # a source may be of another task
+        sides = [replace(side, unrolled=_unroll(side, longest)) for side in sides]
     return sides
 
 
@@ -399,10 +402,10 @@ def _side(
     )
 
 
-def _trials(recording: Recording, fill: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+def _trials(recording: Recording, fill: int, n_steps: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Tokens (n_trials, n_steps), `fill` after the end, and the trial that each sample belongs to (n_samples,)."""
     trials, rows = np.unique(recording.trial, return_inverse=True)
-    tokens = np.full((len(trials), int(recording.step.max()) + 1), fill, dtype=np.int64)
+    tokens = np.full((len(trials), max(int(recording.step.max()) + 1, n_steps)), fill, dtype=np.int64)
     tokens[rows, recording.step] = recording.dataset["token"].values
     return tokens, rows.astype(np.int64)
 
@@ -421,7 +424,7 @@ def _context(system: System, recording: Recording) -> HeldContext | None:
     return None if context is None else HeldContext(context, rows, recording.step)
 
 
-def _unroll(side: Side) -> Unrolled:
+def _unroll(side: Side, n_steps: int) -> Unrolled:
     system, model = side.system, side.model
     if system is None or not system.stepwise or model is None or model.filler is None:
         why = (
@@ -435,7 +438,7 @@ def _unroll(side: Side) -> Unrolled:
             f"stepwise interchanges need systems that run, at a layer such as 'embedding'; {side.name!r} {why}",
             kind="not_stepwise",
         )
-    tokens, rows = _trials(side.recording, model.filler)
+    tokens, rows = _trials(side.recording, model.filler, n_steps)
     given = torch.from_numpy(tokens).to(side.latents.device)
     return Unrolled(given, system.latents(given), rows, side.recording.step)
 

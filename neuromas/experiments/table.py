@@ -13,10 +13,9 @@ import pandas as pd
 
 from neuromas.errors import InvalidInput
 from neuromas.evaluate.accuracy import COLUMNS as SCORE_COLUMNS
-from neuromas.experiments.jobs import Planned, job_folder, read_fit, read_measure, system_folder
+from neuromas.experiments.jobs import Planned, job_folder, read_config, read_fit, read_measure, system_folder
 from neuromas.experiments.sweep import SweepRun
-from neuromas.schema import Evaluation, FitReport, MeasureReport, SweepJob, SystemConfig
-from neuromas.systems.training import CONFIG
+from neuromas.schema import Evaluation, FitReport, MeasureReport, SweepJob
 
 _COLUMNS = (
     *("figure", "label", "method", "systems", "seeds", "layer", "rank", "source", "target", "trained"),
@@ -78,7 +77,7 @@ def _rows(run: SweepRun, planned: Planned) -> Iterator[dict[str, Any]]:
 
 def _systems(out: Path, job: SweepJob) -> dict[str, Any]:
     layers = [one.name.partition("@")[2] or "hidden" for one in job.systems]
-    configs = [SystemConfig.parse((folder / CONFIG).read_bytes(), str(folder)) for folder in _folders(out, job)]
+    configs = [read_config(system_folder(out, one.name)) for one in job.systems]
     accuracies = [config.trial_accuracy for config in configs if config.trial_accuracy is not None]
     return {
         "systems": " + ".join(one.name for one in job.systems),
@@ -86,10 +85,6 @@ def _systems(out: Path, job: SweepJob) -> dict[str, Any]:
         "layer": " + ".join(dict.fromkeys(layers)),
         "trial_accuracy": min(accuracies, default=None),
     }
-
-
-def _folders(out: Path, job: SweepJob) -> list[Path]:
-    return [system_folder(out, one.name) for one in job.systems]
 
 
 def _measured(report: MeasureReport) -> dict[str, Any]:
