@@ -13,7 +13,7 @@ SMALL = {"n_trials": 100, "n_train_pairs": 200, "n_validation_pairs": 40, "batch
 
 
 def sweep(quick: bool = False) -> Sweep:
-    config = {**SMALL, "max_iterations": 20 if quick else 200, "patience": 10_000}
+    config = {**SMALL, "max_iterations": 20 if quick else 120, "patience": 10_000}
     fit = {"method": "das", "systems": [["multi-object/gru-0"]], "evaluation": {"n_pairs": 40}}
     groups = [{**fit, "label": label, "config": {**config, "seed": seed}} for seed, label in enumerate(("one", "two"))]
     document = {"figure": "tiny", "title": "Tiny", "quick": quick, "note": "20 iterations", "groups": groups}
