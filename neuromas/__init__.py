@@ -9,9 +9,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from neuromas.align.alignment import Alignment as Alignment
+    from neuromas.causal.arithmetic import Arithmetic as Arithmetic
+    from neuromas.causal.counting import Modulo as Modulo
     from neuromas.causal.counting import MultiObject as MultiObject
+    from neuromas.causal.counting import Rounding as Rounding
+    from neuromas.causal.counting import SameObject as SameObject
+    from neuromas.causal.in_context import InContext as InContext
     from neuromas.causal.model import CausalModel as CausalModel
     from neuromas.causal.model import get_task as get_task
+    from neuromas.experiments.reproduce import reproduce as reproduce
     from neuromas.fit.fitters import CLMAS as CLMAS
     from neuromas.fit.fitters import DAS as DAS
     from neuromas.fit.fitters import MAS as MAS
@@ -29,14 +35,19 @@ if TYPE_CHECKING:
     from neuromas.recordings.store import resolve_store as resolve_store
     from neuromas.recordings.store import shipped_store as shipped_store
     from neuromas.systems.capture import capture as capture
+    from neuromas.systems.huggingface import HuggingFace as HuggingFace
+    from neuromas.systems.huggingface import load_huggingface as load_huggingface
     from neuromas.systems.system import System as System
     from neuromas.systems.training import load_system as load_system
     from neuromas.systems.training import train as train
 
 _PUBLIC = {
     "align.alignment": ("Alignment",),
-    "causal.counting": ("MultiObject",),
+    "causal.arithmetic": ("Arithmetic",),
+    "causal.counting": ("Modulo", "MultiObject", "Rounding", "SameObject"),
+    "causal.in_context": ("InContext",),
     "causal.model": ("CausalModel", "get_task"),
+    "experiments.reproduce": ("reproduce",),
     "fit.fitters": ("CLMAS", "DAS", "MAS", "LatentStitch", "Stitch"),
     "fit.result": ("FitResult",),
     "index.index": ("CLIndex",),
@@ -46,6 +57,7 @@ _PUBLIC = {
     "recordings.split": ("split_by_trial",),
     "recordings.store": ("RecordingStore", "resolve_store", "shipped_store"),
     "systems.capture": ("capture",),
+    "systems.huggingface": ("HuggingFace", "load_huggingface"),
     "systems.system": ("System",),
     "systems.training": ("load_system", "train"),
 }

@@ -473,8 +473,16 @@ def train(
 
 @app.command(rich_help_panel=_SYSTEMS)
 def capture(
-    system: Annotated[str, typer.Argument(metavar="SYSTEM", help="Folder, or name of a shipped system.")],
+    system: Annotated[
+        str, typer.Argument(metavar="SYSTEM", help="Folder, or name of a shipped system; @LAYER may follow.")
+    ],
     trials: Annotated[int, typer.Option("--trials", min=1, help="How many trials to draw and run.")] = 1000,
+    task: Annotated[
+        str | None, typer.Option("--task", metavar="NAME", help="Another task than its own.", show_default=False)
+    ] = None,
+    only_solved: Annotated[
+        bool, typer.Option("--only-solved", help="Keep only trials that the system solves.")
+    ] = False,
     seed: Seed = 0,
     name: Annotated[
         str | None, typer.Option("--name", help="The recording's name; else the system's.", show_default=False)
@@ -501,10 +509,20 @@ def capture(
     into = None if set_name is None else resolve_store(store)
     if out is not None:
         check_ending(out, (".nc", ".npz"))
+    from neuromas.causal.model import get_task
     from neuromas.systems.capture import capture as capture_system
     from neuromas.systems.training import load_system
 
-    recording = capture_system(load_system(system, device), trials, seed=seed, name=name, access=access, dtype=dtype)
+    recording = capture_system(
+        load_system(system, device),
+        trials,
+        seed=seed,
+        name=name,
+        access=access,
+        model=None if task is None else get_task(task),
+        dtype=dtype,
+        only_solved=only_solved,
+    )
     if into is not None and set_name is not None:
         _register(into, [recording], set_name)
     elif out is not None:
@@ -530,7 +548,7 @@ def fit(
     ] = None,
     system: Annotated[
         list[str] | None,
-        typer.Option("--system", metavar="DIR", help="Trained or shipped system that may be run. Repeatable."),
+        typer.Option("--system", metavar="DIR[@LAYER]", help="Trained or shipped system that may be run. Repeatable."),
     ] = None,
     read: Annotated[
         list[str] | None,

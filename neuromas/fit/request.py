@@ -61,7 +61,11 @@ def settled(request: FitRequest) -> FitRequest:
     NotFound, InvalidInput
         There is no such store.
     """
-    systems = (str(Path(one).absolute()) if (Path(one) / CONFIG).is_file() else one for one in request.systems)
+    systems = []
+    for one in request.systems:
+        layered = "@" in one and not Path(one).is_dir()
+        folder, at, layer = one.rpartition("@") if layered else (one, "", "")
+        systems.append(f"{Path(folder).absolute()}{at}{layer}" if (Path(folder) / CONFIG).is_file() else one)
     store = str(resolve_store(request.store).path.absolute()) if request.read else None
     return request.model_copy(update={"systems": tuple(systems), "store": store})
 

@@ -11,6 +11,7 @@ import pandas as pd
 
 from neuromas.experiments.table import best_of, headline, mean_and_error
 from neuromas.schema import Sweep, TrainSpec
+from neuromas.systems.system import HIDDEN
 
 RANKS = (16, 32)
 """The better one is kept (paper 2.4)."""
@@ -77,7 +78,7 @@ def within(task: str, kind: str, seeds: Sequence[int], layer: str = "") -> list[
     >>> within("modulo", "gru", (0, 1))
     [['modulo/gru-0', 'modulo/gru-1']]
     """
-    names = [f"{task}/{kind}-{seed}" + (f"@{layer}" if layer else "") for seed in seeds]
+    names = [f"{task}/{kind}-{seed}{_behind(layer)}" for seed in seeds]
     return [list(pair) for pair in itertools.combinations(names, 2)]
 
 
@@ -89,8 +90,12 @@ def between(first: str, second: str, seeds: Sequence[int] = SEEDS, layer: str = 
     >>> between("modulo/gru", "rounding/gru", (0,))
     [['modulo/gru-0', 'rounding/gru-0']]
     """
-    end = f"@{layer}" if layer else ""
+    end = _behind(layer)
     return [[f"{first}-{one}{end}", f"{second}-{other}{end}"] for one in seeds for other in seeds]
+
+
+def _behind(layer: str) -> str:
+    return "" if layer in ("", HIDDEN) else f"@{layer}"  # one name for one thing: equal fits are done once
 
 
 def best(table: pd.DataFrame) -> pd.DataFrame:

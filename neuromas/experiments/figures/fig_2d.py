@@ -9,6 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from neuromas.experiments.figure import Claim, PaperFigure
+from neuromas.experiments.figures.common import declare, settings
 from neuromas.experiments.table import headline, mean_and_error
 from neuromas.report.figures import new_figure
 from neuromas.report.panels import curve, iia_axis, powers_axis
@@ -24,19 +25,16 @@ NAMES = {"das": "DAS", "mas": "MAS", "stitch": "Stitch"}
 
 def sweep(quick: bool = False) -> Sweep:
     """DAS on each GRU, MAS on the pair, and Stitch in each direction, at every rank."""
-    config: dict[str, Any] = {"batch_size": 128, "learning_rate": 3e-3, "tolerance": 3e-3, "max_iterations": 3000}
-    if quick:
-        config |= {"max_iterations": 200, "n_train_pairs": 2000, "n_validation_pairs": 300, "n_trials": 800}
     ranks = QUICK_RANKS if quick else RANKS
     both = [[FIRST, SECOND], [SECOND, FIRST]]
     systems = {"das": [[FIRST], [SECOND]], "mas": both[:1], "stitch": both}
-    groups = [
-        {"label": method, "method": method, "systems": chosen, "config": config, "axes": {"subspaces.full": ranks}}
-        for method, chosen in systems.items()
+    groups: list[dict[str, Any]] = [
+        {"label": name, "method": name, "systems": chosen, "config": settings(quick), "axes": {"subspaces.full": ranks}}
+        for name, chosen in systems.items()
     ]
-    note = f"ranks {', '.join(map(str, ranks))} only, 200 iterations on 2,000 pairs" if quick else ""
-    document = {"figure": "2d", "title": TITLE, "quick": quick, "note": note, "groups": groups}
-    return Sweep.parse(document, "figure 2d")
+    return declare(
+        "2d", TITLE, quick, groups, f"ranks {', '.join(map(str, ranks))} only, 200 iterations on 2,000 pairs"
+    )
 
 
 def draw(table: pd.DataFrame) -> Figure:
