@@ -153,9 +153,10 @@ def reproduce(
 ) -> None:
     """Reproduce a figure of the paper; interrupted, the same command goes on.
 
-    Writes table.csv, figure.png, figure.svg and claims.csv into DIR/FIGURE.
+    Writes table.csv, figure.png, figure.svg and claims.csv into DIR/FIGURE (of a quick one, DIR/FIGURE-quick).
     """
     from neuromas.experiments.figures import FIGURES
+    from neuromas.experiments.reproduce import figure_folder
     from neuromas.experiments.reproduce import reproduce as reproduce_figure
 
     if list_figures or figure is None:
@@ -174,7 +175,7 @@ def reproduce(
     for claim in claims:
         _row(table, claim.claim, "yes" if claim.held else "no", claim.detail)
     _show_table(table)
-    _output().print(_text(f"wrote {_contents(out / figure)}"), soft_wrap=True)
+    _output().print(_text(f"wrote {_contents(figure_folder(out, figure, quick))}"), soft_wrap=True)
 
 
 @app.command(rich_help_panel=_ALIGNMENT)

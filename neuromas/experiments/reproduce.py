@@ -48,7 +48,7 @@ def reproduce(
     scheduler: str | None = None,
     console: Console | None = None,
 ) -> list[Claim]:
-    """Run a figure's sweep and write ``table.csv``, ``figure.png``, ``figure.svg`` and ``claims.csv`` into ``out/FIGURE``.
+    """Run a figure's sweep and write ``table.csv``, ``figure.png``, ``figure.svg`` and ``claims.csv`` into its `figure_folder`.
 
     Systems, fits and measures lie beside it in `out`, shared by all figures; what is finished there is not repeated, so an
     interrupted figure goes on when this is called again.
@@ -80,7 +80,7 @@ def reproduce(
     chosen = get_figure(figure) if isinstance(figure, str) else figure
     console = console or Console(stderr=True)
     out = Path(out)
-    folder = out / chosen.name
+    folder = figure_folder(out, chosen.name, quick)
     sweep = chosen.sweep(quick)
     write_atomically(folder / SWEEP, sweep.to_json())
     run = run_sweep(sweep, out, workers=workers, scheduler=scheduler, console=console)
@@ -97,6 +97,11 @@ def reproduce(
     write_atomically(folder / SVG, svg(drawn))
     write_atomically(folder / CLAIMS, claims_table(claims))
     return claims
+
+
+def figure_folder(out: str | Path, name: str, quick: bool) -> Path:
+    """Where a figure's files lie: ``out/FIGURE``, of a quick one ``out/FIGURE-quick``."""
+    return Path(out) / (f"{name}-quick" if quick else name)
 
 
 def claims_table(claims: Sequence[Claim]) -> str:
