@@ -109,7 +109,7 @@ def test_a_figure_leaves_its_files_and_says_that_it_is_quick(tiny, scheduler, tm
     said = [Claim("a claim", True, "0.5, as said")]
     figure = PaperFigure("tiny", "Tiny", declare, draw, lambda table: said)
     assert reproduce(figure, tmp_path, quick=True, scheduler=scheduler, console=quiet()) == said
-    folder = tmp_path / "tiny"
+    folder = tmp_path / "tiny-quick"
     assert {path.name for path in folder.iterdir()} == {
         *("table.csv", "figure.png", "figure.svg", "claims.csv", "sweep.json")
     }
@@ -120,7 +120,8 @@ def test_a_figure_leaves_its_files_and_says_that_it_is_quick(tiny, scheduler, tm
     assert "quick: one fit" in drawing
     assert pd.read_csv(folder / "table.csv")["quick"].all()
     reproduce(figure, tmp_path, console=quiet())  # the same fit: nothing to do
-    assert "quick:" not in (folder / "figure.svg").read_text()
+    assert "quick:" not in (tmp_path / "tiny" / "figure.svg").read_text()
+    assert "quick: one fit" in (folder / "figure.svg").read_text()
 
 
 def test_systems_that_are_not_there_are_trained_first(tiny, scheduler, tmp_path):
