@@ -21,7 +21,17 @@ _COLUMNS = (
     *("figure", "label", "method", "systems", "seeds", "layer", "rank", "source", "target", "trained"),
     *("iia", "low", "high", "value", "token_accuracy", "n_pairs", "cl_loss", "coverage"),
     *(name for name in SCORE_COLUMNS if name not in ("method", "source", "target")),
-    *("validation_loss", "validation_iia", "iterations", "status", "seconds", "trial_accuracy", "fit", "quick"),
+    *(
+        "validation_loss",
+        "validation_iia",
+        "late_gain",
+        "iterations",
+        "status",
+        "seconds",
+        "trial_accuracy",
+        "fit",
+        "quick",
+    ),
 )
 COLUMNS = tuple(dict.fromkeys(_COLUMNS))
 """Columns of ``table.csv``, less tags and axes, which follow ``label``."""
@@ -40,7 +50,8 @@ def sweep_table(run: SweepRun) -> pd.DataFrame:
     DataFrame
         `COLUMNS`, with the groups' tags and axes after ``label``. ``source`` and ``target`` are systems as the sweep calls them;
         ``rank`` is that of all subspaces together; ``trained`` says whether the fit was trained in that direction;
-        ``validation_loss`` and ``validation_iia`` (the worst direction) are the kept checkpoint's; ``value`` is a measure's mean,
+        ``validation_loss`` and ``validation_iia`` (the worst direction) are the kept checkpoint's, ``late_gain`` is by what share
+        that loss still fell in the last quarter of the iterations; ``value`` is a measure's mean,
         ``low`` and ``high`` its lowest and highest resample; ``trial_accuracy`` is the worse of the systems'; ``fit`` begins the
         identity, and the folder's name.
 
@@ -115,10 +126,17 @@ def _scored(job: SweepJob, report: FitReport, evaluation: Evaluation) -> Iterato
             "rank": full_width if job.config.subspaces is None else sum(job.config.subspaces.values()),
             "validation_loss": best.loss,
             "validation_iia": min(best.iia.values(), default=None),
+            "late_gain": late_gain(report),
             "iterations": report.iterations,
             "status": report.status,
             "seconds": report.seconds,
         }
+
+
+def late_gain(report: FitReport) -> float:
+    """By what share the best validation loss fell in the last quarter of the iterations: 0 where it was flat."""
+    early = min(seen.loss for seen in report.history if seen.iteration <= 0.75 * report.iterations)
+    return 1 - min(early, *(seen.loss for seen in report.history)) / early
 
 
 # ------------------------------------------------------------------------------------------------ what figures take from it
