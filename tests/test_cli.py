@@ -626,3 +626,65 @@ def test_a_pipe_gets_names_whole_and_no_colour(store: Path) -> None:
     listed = run("list", "--store", store)
     assert f"demo/{long}" in listed
     assert "\x1b" not in listed
+
+
+# ------------------------------------------------------------------------------------------ layers, tasks and other systems
+
+
+def refused(*words: str) -> str:
+    """What a command prints that ends with one error message."""
+    result = CliRunner().invoke(cli.app, list(words))
+    assert result.exit_code not in (0, 1), result.output
+    assert result.output.count("error: ") == 1
+    return " ".join(result.output.split())
+
+
+def test_capture_at_a_layer_on_solved_trials() -> None:
+    run("capture", "multi-object/transformer-0@layer-1", "--trials", "12", "--only-solved", "--out", "seen.nc")
+    assert Recording.from_file("seen.nc").manifest.layer == "layer-1"
+
+
+def test_capture_on_a_task_that_the_system_was_not_trained_on_says_which_tokens() -> None:
+    told = refused("capture", "multi-object/gru-0", "--task", "arithmetic", "--out", "seen.nc")
+    assert "does not know 0, 1, 2" in told
+    assert "=" in told
+    assert not Path("seen.nc").exists()
+
+
+def test_a_layer_that_does_not_exist() -> None:
+    assert "nearest: hidden" in refused("capture", "multi-object/gru-0@hiden", "--out", "seen.nc")
+
+
+def test_train_with_options_of_the_task() -> None:
+    small = ("--n-units", "8", "--max-iterations", "1", "--target-accuracy", "0")
+    run("train", "multi-object", "--system", "transformer", "--void", "0.2", "--hold-out", "4,9", *small, "--out", "t")
+    config = json.loads(Path("t/config.json").read_text())
+    assert config["vocabulary"][-1] == "V"
+    assert config["provenance"]["source"].endswith("--seed 0 --void 0.2 --hold-out 4,9")
+    assert "expected whole numbers" in refused("train", "multi-object", "--hold-out", "four", "--out", "u")
+    assert "no option 'void'" in refused("train", "arithmetic", "--void", "0.2", "--out", "u")
+    assert "not for --system llama" in refused(
+        "train", "in-context", "--system", "llama", "--void", "0.2", "--out", "u"
+    )
+
+
+def test_a_folder_and_its_layer_are_found_again_from_anywhere(tmp_path: Path) -> None:
+    run("train", "multi-object", "--n-units", "8", "--max-iterations", "1", "--target-accuracy", "0", "--out", "t")
+    tiny = ("-o", "n_trials=60", "-o", "n_train_pairs=50", "-o", "n_validation_pairs=20", "--max-iterations", "1")
+    run("fit", "das", "--system", "t@embedding", "--rank", "2", "-o", "stepwise=true", *tiny, "--out", "f")
+    assert json.loads(Path("f/request.json").read_text())["systems"] == [f"{Path('t').absolute()}@embedding"]
+    run("evaluate", "f", "--pairs", "10")
+
+
+def test_roles_as_an_option() -> None:
+    tiny = ("-o", "n_trials=100", "-o", "n_train_pairs=50", "-o", "n_validation_pairs=20", "--max-iterations", "1")
+    roles = 'roles={"number": {"multi-object": "count", "arithmetic": "rem_ops"}}'
+    systems = ("--system", "multi-object/gru-0", "--system", "arithmetic/gru-0")
+    run("fit", "mas", *systems, "--rank", "number=4", "-o", roles, *tiny, "--out", "f")
+    assert json.loads(Path("f/result.json").read_text())["variables"] == ["number"]
+
+
+def test_figures_are_listed() -> None:
+    told = run("reproduce", "--list")
+    assert all(name in told for name in ("2a", "2d", "3a", "lm", "n-systems"))
+    assert "known figures: 2a" in refused("reproduce", "9z")

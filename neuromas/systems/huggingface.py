@@ -523,6 +523,7 @@ def import_transformers() -> Any:
             ' pip install "neuromas[hf]"',
             kind="missing_package",
         ) from error
+    transformers.utils.logging.disable_progress_bar()  # it would cut through ours
     return transformers
 
 

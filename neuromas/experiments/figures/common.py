@@ -58,8 +58,8 @@ def settings(quick: bool, **others: Any) -> dict[str, Any]:
 
     The loss, the pairs (10,000 and 1,000) and the validation are the paper's. Batches are of 128 instead of 512 per direction,
     and the learning rate falls from 0.012 to 0 along a cosine instead of staying at 0.001. On a pair of GRUs (`count`, rank 16)
-    600 iterations of that came to the lowest validation loss that a constant 0.003 saw in 1,050 (0.368), and ended flat. There is no
-    patience: in the first half the loss is noisy, and would look flat.
+    600 iterations of that came to the lowest validation loss that a constant 0.003 saw in 1,050 (0.368), and ended flat. There
+    is no patience: in the first half the loss is noisy, and would look flat.
     """
     common = {"batch_size": 128, "learning_rate": 0.012, "schedule": "cosine", "patience": 1000, "max_iterations": 800}
     if others.get("stepwise"):
