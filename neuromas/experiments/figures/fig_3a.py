@@ -30,7 +30,7 @@ def sweep(quick: bool = False) -> Sweep:
     pairs = within("multi-object", "gru", SEEDS if quick else MORE_SEEDS)
     config = settings(quick)
     linear = {"map": "linear", "init": "closed-form", "epsilon": 3.0}
-    longer = {} if quick else {"max_iterations": 2000}
+    longer = {} if quick else {"max_iterations": 1200}
     groups: list[dict[str, Any]] = [
         {"label": "Stitch", "method": "stitch", "read": [1], "config": config},
         {"label": "Latent Stitch", "method": "latent-stitch", "read": [1], "config": config},
