@@ -221,3 +221,27 @@ class TestMemory:
         with pytest.raises(InvalidInput) as caught:
             train("multi-object", out=tmp_path, n_units=8, max_iterations=1, n_held_out=10, memory=9)
         assert caught.value.kind == "occupied"
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(("kind", "layer"), LAYERS)
+def test_the_same_on_a_gpu(kind, layer):
+    system, _ = make(kind, layer)
+    trials, steps, rest = cut(0)
+    tokens, at = torch.from_numpy(trials.tokens), torch.from_numpy(steps)
+    latents, context = system.latents(tokens), system.context(tokens)
+    held = None if context is None else context.at(np.arange(N), steps)
+    wanted = system.resume(latents[torch.arange(N), at], rest, held)
+    moved = system.to("cuda")
+    context = moved.context(tokens)
+    held = None if context is None else context.at(np.arange(N), steps)
+    there = Packed.from_sequences(
+        rest.padded().numpy(), np.bincount(rest.rows.numpy(), minlength=N), np.ones(rest.padded().shape, bool), "cuda"
+    )
+    found = moved.resume(moved.latents(tokens)[torch.arange(N), at], there, held)
+    assert torch.allclose(found.cpu(), wanted, atol=1e-8)
+    if moved.stepwise:
+        n_steps = int(at.max()) + 1
+        given = moved.latents(tokens)[:, :n_steps]
+        found = moved.resume_steps(given, at.cuda() + 1, tokens[:, :n_steps].cuda(), there)
+        assert torch.allclose(found.cpu(), wanted, atol=1e-8)
