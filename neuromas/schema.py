@@ -483,8 +483,6 @@ class DirectionScore(Document):
     method: str
     source: str
     target: str
-    subspace: str = ""
-    """Only pairs that interchange this one; empty: all pairs. Where an alignment has one subspace, there is only that row."""
     access: Literal["yes", "no"]
     """Whether the fit could run the target, or only read it."""
     oracle: bool
@@ -525,6 +523,8 @@ class DirectionScore(Document):
     """Share of intervened latents whose nearest mean latent holds the expected values."""
     retrieval_ceiling: float | None
     """The same for counterfactual latents themselves."""
+    subspace: str = ""
+    """Only pairs that interchange this one; empty: all pairs. Where an alignment has one subspace, there is only that row."""
     by_value: tuple[ValueScore, ...] = ()
     by_source_target: tuple[SourceTargetScore, ...] = ()
     """Combinations that occur, for methods whose target was run; empty for controls."""
