@@ -81,7 +81,7 @@ def test_a_counterfactual_latent_itself_is_the_ceiling_and_doing_nothing_the_flo
 def test_the_page_holds_everything_and_fetches_nothing(done):
     page = (done[0] / "report.html").read_text()
     assert not re.search(r'(?:src|href)="(?!data:)', page)
-    assert page.count("data:image/png;base64,") == 5
+    assert page.count("data:image/png;base64,") == 7
     for row in rows_of(done[0]):
         assert f"<b>{float(row['iia']):.3f}</b>" in page
     assert "oracle" in page
