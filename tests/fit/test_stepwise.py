@@ -49,7 +49,7 @@ def test_behind_their_end_targets_are_filled_with_responses(side):
 
 
 def test_a_whole_interchange_makes_the_target_the_source(side):
-    """At full rank every rotation carries everything: no training is needed, and from the embedding on the target is the source."""
+    """At full rank every rotation carries everything: no training is needed, and the target is the source."""
     subspaces = lay_out({"full": side.n_units})
     (one,) = random_maps([side.n_units], subspaces, "orthogonal", "gram-schmidt", 0)
     alignment = Alignment({side.name: one().detach()}, subspaces)
