@@ -11,10 +11,12 @@ from typing import Any
 
 import pandas as pd
 
+from neuromas.align.alignment import Alignment
 from neuromas.errors import InvalidInput
 from neuromas.evaluate.accuracy import COLUMNS as SCORE_COLUMNS
 from neuromas.experiments.jobs import Planned, job_folder, read_config, read_fit, read_measure, system_folder
 from neuromas.experiments.sweep import SweepRun
+from neuromas.fit.result import ALIGNMENT
 from neuromas.schema import Evaluation, FitReport, MeasureReport, SweepJob
 
 _COLUMNS = (
@@ -25,6 +27,7 @@ _COLUMNS = (
         "validation_loss",
         "validation_iia",
         "late_gain",
+        "n_maps",
         "iterations",
         "status",
         "seconds",
@@ -35,7 +38,7 @@ _COLUMNS = (
 )
 COLUMNS = tuple(dict.fromkeys(_COLUMNS))
 """Columns of ``table.csv``, less tags and axes, which follow ``label``."""
-_WHOLE = ("rank", "n_pairs", "n_missed", "iterations")  # whole numbers, even where some rows have none
+_WHOLE = ("rank", "n_pairs", "n_missed", "n_maps", "iterations")  # whole numbers, even where some rows have none
 
 
 def sweep_table(run: SweepRun) -> pd.DataFrame:
@@ -51,7 +54,7 @@ def sweep_table(run: SweepRun) -> pd.DataFrame:
         `COLUMNS`, with the groups' tags and axes after ``label``. ``source`` and ``target`` are systems as the sweep calls them;
         ``rank`` is that of all subspaces together; ``trained`` says whether the fit was trained in that direction;
         ``validation_loss`` and ``validation_iia`` (the worst direction) are the kept checkpoint's, ``late_gain`` is by what share
-        that loss still fell in the last quarter of the iterations; ``value`` is a measure's mean,
+        that loss still fell in the last quarter of the iterations; ``n_maps`` counts the maps of the fit; ``value`` is a measure's mean,
         ``low`` and ``high`` its lowest and highest resample; ``trial_accuracy`` is the worse of the systems'; ``fit`` begins the
         identity, and the folder's name.
 
@@ -83,6 +86,7 @@ def _rows(run: SweepRun, planned: Planned) -> Iterator[dict[str, Any]]:
         return
     found = read_fit(folder)
     if found is not None:
+        common["n_maps"] = len(Alignment.load(folder / ALIGNMENT).maps)
         yield from (common | scored for scored in _scored(job, *found))
 
 

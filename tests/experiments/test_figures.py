@@ -51,6 +51,7 @@ def planted(name: str, score: Score, value: float = 0.5) -> pd.DataFrame:
                     "trained": job.config.method != "latent-stitch",
                     "iia": score(planned.label, source, target, rank),
                     "validation_loss": 1.0,
+                    "n_maps": len(systems),
                 }
             )
     table = pd.DataFrame(rows)
