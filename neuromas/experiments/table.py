@@ -54,7 +54,8 @@ def sweep_table(run: SweepRun) -> pd.DataFrame:
         `COLUMNS`, with the groups' tags and axes after ``label``. ``source`` and ``target`` are systems as the sweep calls them;
         ``rank`` is that of all subspaces together; ``trained`` says whether the fit was trained in that direction;
         ``validation_loss`` and ``validation_iia`` (the worst direction) are the kept checkpoint's, ``late_gain`` is by what share
-        that loss still fell in the last quarter of the iterations; ``n_maps`` counts the maps of the fit; ``value`` is a measure's mean,
+        that loss still fell in the last quarter of the iterations; ``n_maps`` counts the maps of the fit; ``value`` is a
+        measure's mean,
         ``low`` and ``high`` its lowest and highest resample; ``trial_accuracy`` is the worse of the systems'; ``fit`` begins the
         identity, and the folder's name.
 
