@@ -22,6 +22,31 @@ _BASE = 10_000.0
 _CHUNK = 500  # trials run at once for their context
 
 
+@dataclass(frozen=True)
+class Places:
+    """Where the live steps of ragged sequences lie, so that no work is spent on padding but in attention itself.
+
+    Attributes
+    ----------
+    index : Tensor of int64, shape (n_live,)
+        Row × n_steps + step.
+    n, n_steps : int
+    """
+
+    index: Tensor
+    n: int
+    n_steps: int
+
+    def spread(self, x: Tensor) -> Tensor:
+        """Rows `x` (n_live, width) in their places, zeros elsewhere; (n, n_steps, width)."""
+        whole = x.new_zeros(self.n * self.n_steps, x.shape[1]).index_copy(0, self.index, x)
+        return whole.unflatten(0, (self.n, self.n_steps))
+
+    def take(self, x: Tensor) -> Tensor:
+        """What `spread` put there; (n_live, width)."""
+        return x.flatten(0, 1).index_select(0, self.index)
+
+
 class Block(nn.Module):
     """One layer: attention, then a feed-forward network of four times the width, each on the normed residual stream.
 
@@ -40,26 +65,34 @@ class Block(nn.Module):
         self.feed_norm = nn.LayerNorm(width)
         self.feed_forward = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
-    def keys_values(self, x: Tensor, turns: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Queries, keys and values of `x` (n, n_steps, width), each (n, n_heads, n_steps, width / n_heads)."""
-        parts = self.project(self.attention_norm(x)).unflatten(-1, (3, self.n_heads, -1)).movedim(-3, 0).transpose(2, 3)
-        queries, keys, values = parts
+    def keys_values(self, x: Tensor, turns: Tensor, places: Places | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys and values of `x`, each (n, n_heads, n_steps, width / n_heads)."""
+        flat = self.project(self.attention_norm(x))
+        whole = flat if places is None else places.spread(flat)
+        queries, keys, values = whole.unflatten(-1, (3, self.n_heads, -1)).movedim(-3, 0).transpose(2, 3)
         return _turn(queries, turns), _turn(keys, turns), values
 
     def attend(
-        self, x: Tensor, turns: Tensor, past: tuple[Tensor, Tensor] | None = None, mask: Tensor | None = None
+        self,
+        x: Tensor,
+        turns: Tensor,
+        past: tuple[Tensor, Tensor] | None = None,
+        mask: Tensor | None = None,
+        places: Places | None = None,
     ) -> Tensor:
         """The residual stream `x` (n, n_steps, width) after attention to `past` and to itself.
 
-        Without `mask`, of shape (n, n_steps, n_past + n_steps), each step attends to itself and what came before.
+        Without `mask`, of shape (n, n_steps, n_past + n_steps), each step attends to itself and what came before. With `places`,
+        `x` (n_live, width) holds only the steps that are there.
         """
-        queries, keys, values = self.keys_values(x, turns)
+        queries, keys, values = self.keys_values(x, turns, places)
         if past is not None:
             keys, values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
         found = functional.scaled_dot_product_attention(
             queries, keys, values, attn_mask=None if mask is None else mask[:, None], is_causal=mask is None
         )
-        return x + self.merge(found.transpose(1, 2).flatten(2))
+        found = found.transpose(1, 2).flatten(2)
+        return x + self.merge(found if places is None else places.take(found))
 
     def feed(self, x: Tensor) -> Tensor:
         """The residual stream `x` (..., width) after the feed-forward network."""
@@ -217,52 +250,54 @@ class Transformer(Trained):
                 f"system {self.name!r} attends to what came before: resume it with what context(tokens).at(...) gives",
                 kind="no_context",
             )
-        tokens = continuation.padded()[:, :-1]  # nothing is predicted from the last one
-        n_steps = tokens.shape[1] + 1
-        n_past = context.past[0][0].shape[2]
-        positions = context.steps[:, None] + torch.arange(n_steps, device=self.device)
-        turns = self._network.turns(positions)
-        past_steps = torch.arange(n_past, device=self.device)
-        causal = torch.ones(n_steps, n_steps, dtype=torch.bool, device=self.device).tril().expand(len(latents), -1, -1)
+        n, n_steps = len(latents), len(continuation.sizes)  # steps: the intervened one, then all tokens but the last
+        rows, steps, n_first = continuation.rows, continuation.steps, continuation.sizes[0]
         before = context.steps[:, None, None]
+        past_steps = torch.arange(context.past[0][0].shape[2], device=self.device)
+        turns = self._network.turns(context.steps[:, None] + torch.arange(n_steps, device=self.device))
+        causal = torch.ones(n_steps, n_steps, dtype=torch.bool, device=self.device).tril().expand(n, -1, -1)
         with torch.no_grad():  # below the tap nothing depends on the intervened latent
-            x = self._network.embedding(tokens.clamp(min=0))
+            fed = continuation.padded()[rows[n_first:], steps[n_first:] - 1]
+            x = self._network.embedding(fed)
+            places = Places(rows[n_first:] * (n_steps - 1) + steps[n_first:] - 1, n, n_steps - 1)
             # the intervened step's own keys and values below the tap are part of the past
             mask = torch.cat([(past_steps <= before).expand(-1, n_steps - 1, -1), causal[:, 1:, 1:]], dim=2)
             for block, past in zip(self._below, context.past, strict=False):
-                x = block.feed(block.attend(x, turns[:, :, 1:], past, mask))
-        x = torch.cat([latents[:, None], x], dim=1)
+                x = block.feed(block.attend(x, turns[:, :, 1:], past, mask, places))
+        x = torch.cat([latents[continuation.order], x])  # in the packed order: step after step
+        places = Places(rows * n_steps + steps, n, n_steps)
         mask = torch.cat([(past_steps < before).expand(-1, n_steps, -1), causal], dim=2)
-        above = [(block, context.past[len(self._below) + number]) for number, block in enumerate(self._above)]
-        for block, past in above[:-1]:
-            x = block.feed(block.attend(x, turns, past, mask))
-        live = continuation.rows, continuation.steps
-        if above:
-            block, past = above[-1]
-            x = block.feed(block.attend(x, turns, past, mask)[live])  # the rest is step by step: only where it counts
-        else:
-            x = x[live]
+        for block, past in zip(self._above, context.past[len(self._below) :], strict=True):
+            x = block.feed(block.attend(x, turns, past, mask, places))
         return self._network.readout(self._network.norm(x))
 
     def resume_steps(self, latents: Tensor, lengths: Tensor, tokens: Tensor, continuation: Packed) -> Tensor:
-        rest = continuation.padded()
-        whole = torch.full((len(tokens), int(lengths.max()) + rest.shape[1]), 0, device=self.device)
-        at = torch.arange(whole.shape[1], device=self.device)
-        inside = at < lengths[:, None]  # (n_pairs, n_steps of the whole)
-        whole[inside] = tokens[:, : whole.shape[1]][inside[:, : tokens.shape[1]]]
+        ends = (
+            lengths + torch.bincount(continuation.rows, minlength=len(tokens)) - 1
+        )  # nothing follows from the last token
+        n, n_steps = len(tokens), int(ends.max()) + 1
+        at = torch.arange(n_steps, device=self.device)
         column = lengths[continuation.rows] + continuation.steps
+        whole = functional.pad(tokens, (0, max(0, n_steps - tokens.shape[1])))[:, :n_steps].clone()
         whole[continuation.rows, column] = continuation.tokens
-        with torch.no_grad():
-            x = self._run_below(whole)
-        put = functional.pad(latents, (0, 0, 0, whole.shape[1] - latents.shape[1]))
-        x = torch.where(inside[:, :, None], put, x)
+        live = (at < ends[:, None]).flatten()
+        places = Places(live.nonzero()[:, 0], n, n_steps)
         turns = self._network.turns(at[None])
-        live = continuation.rows, column - 1  # each token is predicted one step before it
+        with torch.no_grad():
+            x = self._network.embedding(whole.flatten()[places.index].clamp(min=0))
+            for block in self._below:
+                x = block.feed(block.attend(x, turns, places=places))
+        put = places.take(
+            functional.pad(latents, (0, 0, 0, n_steps - latents.shape[1]))
+        )  # may cut what nobody looks at
+        x = torch.where((at < lengths[:, None]).flatten()[places.index, None], put, x)
+        place = live.cumsum(0) - 1  # in x, of each step
+        asked = place[continuation.rows * n_steps + column - 1]  # each token is predicted one step before it
         for number, block in enumerate(self._above):
-            x = block.attend(x, turns)
-            x = block.feed(x[live] if number + 1 == len(self._above) else x)
+            x = block.attend(x, turns, places=places)
+            x = block.feed(x[asked] if number + 1 == len(self._above) else x)
         if not self._above:
-            x = x[live]
+            x = x[asked]
         return self._network.readout(self._network.norm(x))
 
     def _run_below(self, tokens: Tensor) -> Tensor:

@@ -245,3 +245,16 @@ def test_the_same_on_a_gpu(kind, layer):
         given = moved.latents(tokens)[:, :n_steps]
         found = moved.resume_steps(given, at.cuda() + 1, tokens[:, :n_steps].cuda(), there)
         assert torch.allclose(found.cpu(), wanted, atol=1e-8)
+
+
+@pytest.mark.parametrize(("kind", "layer"), LAYERS)
+def test_one_token_to_come(kind, layer):
+    system, network = make(kind, layer)
+    trials = TASK.sample(N, 5)
+    tokens, at = torch.from_numpy(trials.tokens), torch.from_numpy(trials.lengths - 2)
+    last = trials.tokens[np.arange(N), trials.lengths - 1][:, None]
+    rest = Packed.from_sequences(last, np.ones(N, np.int64), np.ones((N, 1), bool))
+    latents, context = system.latents(tokens), system.context(tokens)
+    held = None if context is None else context.at(np.arange(N), at.numpy())
+    found = system.resume(latents[torch.arange(N), at], rest, held)
+    assert torch.allclose(found, network(tokens)[rest.rows, at[rest.rows]], atol=1e-9)
