@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from neuromas.report.figures import COLOURS
 
+_PAPER = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
 OTHER_COLOURS = ("#444444", "#8c564b", "#17798c", "#a83c6e", "#5f7a1f", "#3d3d9e")
 
 
@@ -100,6 +101,16 @@ def bars(
             if mean == mean:  # not for one that is not a number
                 top = mean + (error if error == error else 0)
                 told = f"{mean:.2f}".replace("0.", ".") if width < 0.2 else f"{mean:.3f}"
-                panel.text(x, max(top, 0) + 0.02, told, ha="center", va="bottom", fontsize=7, color="#333333")
+                panel.text(
+                    x,
+                    max(top, 0) + 0.02,
+                    told,
+                    ha="center",
+                    va="bottom",
+                    fontsize=7,
+                    color="#333333",
+                    bbox=_PAPER,
+                    zorder=5,
+                )
     panel.set_xticks(range(len(labels)), labels)
     panel.tick_params(axis="x", labelsize=8.5, length=0)
