@@ -38,7 +38,6 @@ from neuromas.systems.training import now, versions
 CONTROLS = ("none", "random", "wrong-variable", "cl-ceiling")
 """No interchange; a random rotation of the same rank; the components of another subspace than the one asked for, left out
 where there is only one; a counterfactual latent itself put in place."""
-_CHUNK = 2000  # pairs run at once
 _EVALUATION, _NATURAL = 4, 5  # streams of seeds
 _N_NATURAL = 10_000  # held-out latents that size the ellipsoid
 
@@ -82,11 +81,12 @@ def behaviour(intervened: Tensor, pairs: PairSet, target: Side) -> Behaviour:
             "pairs without a causal model have no counterfactual behaviour to compare with", kind="no_model"
         )
     rights, n_right, n_tokens = [], [], []
-    for start in range(0, len(pairs), _CHUNK):
-        rows = np.arange(start, min(start + _CHUNK, len(pairs)))
+    at_once = len(pairs) if target.system is None else target.system.at_once
+    for start in range(0, len(pairs), at_once):
+        rows = np.arange(start, min(start + at_once, len(pairs)))
         packed = Packed.from_continuation(pairs.continuation, rows, intervened.device)
         lengths = None if pairs.lengths is None else pairs.lengths[rows]
-        logits = target.resume(intervened[start : start + _CHUNK], packed, pairs.target[rows], lengths)
+        logits = target.resume(intervened[start : start + at_once], packed, pairs.target[rows], lengths)
         rights.append(all_right(logits, packed, len(rows)))
         scored = packed.deterministic
         told = (logits.argmax(dim=-1) == packed.tokens) & scored

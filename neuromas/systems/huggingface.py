@@ -154,6 +154,8 @@ class HuggingFace(System):
         tensor of shape (n_trials, n_steps, n_units); `transformers` is not installed.
     """
 
+    at_once = 128
+
     def __init__(
         self,
         model: Any,

@@ -114,6 +114,8 @@ class System(ABC):
 
     layer: str = ""
     """Which layer's activity is the latent."""
+    at_once: int = 2000
+    """Pairs resumed together where no gradient is kept; fewer where logits range over a large vocabulary."""
 
     @property
     def layers(self) -> tuple[str, ...]:
