@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from neuromas import cli
 from neuromas.experiments.figure import Claim, PaperFigure
 from neuromas.experiments.figures import FIGURES
@@ -35,4 +37,5 @@ FIGURE = PaperFigure("tiny", "Tiny", sweep, draw, claims)
 
 if __name__ == "__main__":
     FIGURES[FIGURE.name] = FIGURE
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores Ctrl-C
     cli.main()
