@@ -56,7 +56,7 @@ def sweep(quick: bool = False, *, kind: str) -> Sweep:
 def draw(table: pd.DataFrame) -> Figure:
     """Bars by layer."""
     found = by_label(best(table)) | measured(table)
-    figure, axes = new_figure(5.6, 3.8)
+    figure, axes = new_figure(6.8, 3.8)
     panel = axes[0, 0]
     series = {name: [at(found, f"{name} {layer}") for layer in LAYERS] for name in ("MAS", "RSA", "CKA")}
     bars(panel, [f"{layer} layer" for layer in LAYERS], series, COLOURS)
