@@ -40,9 +40,9 @@ def curve(
     )
 
 
-def iia_axis(panel: Axes) -> None:
-    """An IIA from 0 to 1 along the vertical axis."""
-    panel.set_ylim(0, 1.05)
+def iia_axis(panel: Axes, top: float = 1.05) -> None:
+    """An IIA from 0 to 1 along the vertical axis, with room up to `top`."""
+    panel.set_ylim(0, top)
     panel.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     panel.set_ylabel("IIA on held-out pairs")
 

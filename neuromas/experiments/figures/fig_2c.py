@@ -79,8 +79,7 @@ def draw(table: pd.DataFrame) -> Figure:
     right.set_title("embeddings, stepwise", fontsize=9)
     left.set_title("multi-object GRUs", fontsize=9)
     for panel in (left, right):
-        iia_axis(panel)
-        panel.set_ylim(0, 1.18)
+        iia_axis(panel, 1.18)
     left.legend(frameon=False, fontsize=9, ncols=2, loc="upper center")
     return figure
 

@@ -77,8 +77,7 @@ def draw(table: pd.DataFrame) -> Figure:
             colors="#111111",
             label="MAS" if place else None,
         )
-    iia_axis(panel)
-    panel.set_ylim(0, 1.25)
+    iia_axis(panel, 1.25)
     panel.legend(frameon=False, fontsize=8.5, ncols=5, loc="upper center")
     return figure
 

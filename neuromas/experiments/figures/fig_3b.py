@@ -57,8 +57,7 @@ def draw(table: pd.DataFrame) -> Figure:
     bars(right, names, {"MAS": [at(found, f"MAS {label}") for label in across]}, COLOURS)
     right.set_title("across tasks", fontsize=9)
     for panel in (left, right):
-        iia_axis(panel)
-        panel.set_ylim(0, 1.18)
+        iia_axis(panel, 1.18)
     left.legend(frameon=False, fontsize=9, ncols=2, loc="upper center")
     return figure
 

@@ -85,8 +85,7 @@ def draw(table: pd.DataFrame) -> Figure:
     for panel in (middle, right):
         panel.set_title("multi-object and arithmetic GRUs", fontsize=9)
     for panel in axes[0]:
-        iia_axis(panel)
-        panel.set_ylim(0, 1.18)
+        iia_axis(panel, 1.18)
     middle.set_xlim(-1.2, 1.2)
     return figure
 

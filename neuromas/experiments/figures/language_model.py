@@ -54,8 +54,7 @@ def draw(table: pd.DataFrame) -> Figure:
     bars(panel, list(DIRECTIONS), {"MAS": shown}, {"MAS": "#2f6fb0"})
     panel.axhline(PAPER, linestyle="dashed", color="#111111", linewidth=1)
     panel.text(3.45, PAPER + 0.02, "paper, worst direction, 8B model", ha="right", fontsize=8)
-    iia_axis(panel)
-    panel.set_ylim(0, 1.15)
+    iia_axis(panel, 1.15)
     return figure
 
 
