@@ -221,6 +221,15 @@ def register(
         Path | None,
         typer.Option("--manifest", metavar="FILE", help="JSON fields that go before the source's.", show_default=False),
     ] = None,
+    group_by: Annotated[
+        str | None,
+        typer.Option(
+            "--group-by",
+            metavar="VARIABLE,…",
+            help="Lay samples with equal values together, for look-ups on disk; their order is not kept.",
+            show_default=False,
+        ),
+    ] = None,
     store: StorePath = None,
 ) -> None:
     """Publish recordings in a store, all of them at once or none."""
@@ -231,7 +240,8 @@ def register(
 
     fields = {key: value for key, value in (("name", name), ("access", access)) if value is not None}
     into = resolve_store(store)
-    _register(into, [Recording.from_file(source, manifest, **fields) for source in sources], set_name)
+    read = [Recording.from_file(source, manifest, **fields) for source in sources]
+    _register(into, read, set_name, _listed(group_by) or ())
 
 
 @app.command("list", rich_help_panel=_RECORDINGS)
@@ -367,7 +377,10 @@ def query(
     from neuromas.index.query import parse_query
 
     asked = parse_query(words or [])
-    recording = _existing_store(store).get(name)
+    held = _existing_store(store)
+    recording = held.get(name, load=False)
+    if not set(asked or recording.variable_names) <= set(recording.manifest.grouped_by):
+        recording = held.get(name)
     index = CLIndex(recording, list(asked) or recording.variable_names, units=_listed(units))
     found = index.query(asked, n, seed)
     _tell_left_out(index)
@@ -851,9 +864,12 @@ def _existing_store(path: Path | str | None) -> RecordingStore:
     return store
 
 
-def _register(store: RecordingStore, recordings: Sequence[Recording], set_name: str) -> None:
+def _register(
+    store: RecordingStore, recordings: Sequence[Recording], set_name: str, group_by: Sequence[str] = ()
+) -> None:
     held = {entry.name for entry in store.list()}
-    for name, recording in zip(store.register(recordings, set=set_name), recordings, strict=True):
+    names = store.register(recordings, set=set_name, group_by=group_by)
+    for name, recording in zip(names, recordings, strict=True):
         verb = "was there already, unchanged:" if name in held else "registered:"
         told = f"{recording.n_samples:,} samples × {recording.n_units:,} units, access {recording.manifest.access}"
         _output().print(_text(f"{name} {verb} {told}"), soft_wrap=True)

@@ -215,6 +215,8 @@ class RecordingManifest(Document):
     missing: bool = False
     """Whether activity may be NaN: a unit that was not recorded in a sample."""
     sampling: Sampling = Sampling()
+    grouped_by: tuple[str, ...] = ()
+    """Variables by whose values the samples lie together, as ``groups.json`` tells; empty where they are in order of trials."""
     licence: str = ""
     citation: str = ""
     description: str = ""
@@ -239,6 +241,30 @@ class RecordingManifest(Document):
             if variable.name == name:
                 return variable
         raise KeyError(name)
+
+
+class GroupTable(Document):
+    """``groups.json``: where in a recording that is stored grouped the samples with each combination of values lie."""
+
+    format_version: Literal[1] = 1
+    variables: tuple[str, ...] = Field(min_length=1)
+    values: tuple[tuple[float, ...], ...]
+    """Combinations in ascending order, as stored numbers."""
+    starts: tuple[int, ...]
+    """First sample of each."""
+    counts: tuple[int, ...]
+    """How many samples of each follow one another; within them, their order is random."""
+    n_ineligible: int = Field(default=0, ge=0)
+    """Samples that the recording declares not eligible; they lie behind all groups."""
+    n_incomplete: int = Field(default=0, ge=0)
+    """Eligible samples in which a unit was not recorded; they lie behind those."""
+
+    @model_validator(mode="after")
+    def _check_sizes(self) -> GroupTable:
+        sizes = {len(self.values), len(self.starts), len(self.counts)}
+        if len(sizes) > 1 or any(len(row) != len(self.variables) for row in self.values):
+            raise ValueError("expected a start, a count and one value per variable for each combination")
+        return self
 
 
 class SetEntry(Document):
@@ -700,6 +726,7 @@ def json_schemas() -> dict[str, str]:
     documents: list[type[Document]] = [
         RecordingManifest,
         RecordingSetIndex,
+        GroupTable,
         SystemConfig,
         FitConfig,
         FitRequest,

@@ -688,3 +688,17 @@ def test_figures_are_listed() -> None:
     told = run("reproduce", "--list")
     assert all(name in told for name in ("2a", "2d", "3a", "lm", "n-systems"))
     assert "known figures: 2a" in refused("reproduce", "9z")
+
+
+def test_a_recording_registered_by_value_is_queried_on_disk(tmp_path: Path) -> None:
+    source, store = tmp_path / "brain.npz", tmp_path / "store"
+    run("query", BRAIN, "phase=any", "--out", source)
+    run("register", source, "--name", "brain", "--set", "mine", "--group-by", "phase, count", "--store", store)
+    assert json.loads((store / "mine" / "brain" / "manifest.json").read_text())["grouped_by"] == ["phase", "count"]
+    told = run("query", "mine/brain", "phase=response", "count=3", "-n", 4, "--store", store)
+    assert "response" in told
+    whole = run("query", "mine/brain", "phase=response", "count=3", "--store", store, "--out", tmp_path / "few.npz")
+    with np.load(tmp_path / "few.npz") as found:
+        assert (found["count"] == 3).all()
+        assert f"{len(found['count']):,} latents" in whole
+    assert "no variable 'side'" in run("register", source, "--set", "x", "--group-by", "side", "--store", store, code=3)

@@ -34,8 +34,19 @@ FOUNDATION = ("errors", "dims", "files", "interrupts", "progress", "schema")
 
 MODULES = {
     "foundation": FOUNDATION,
-    "recordings": ("check", "encode", "relabel", "recording", "store", "export", "split", "convert"),
-    "index": ("query", "index"),
+    "recordings": (
+        "grouping",
+        "check",
+        "encode",
+        "relabel",
+        "recording",
+        "spool",
+        "store",
+        "export",
+        "split",
+        "convert",
+    ),
+    "index": ("query", "combinations", "choose", "index"),
     "causal": ("model", "counting", "in_context", "arithmetic", "counterfactual"),
     "systems": ("system", "recurrent", "transformer", "huggingface", "training", "language_model", "capture"),
     "align": ("rotation", "interchange", "closed_form", "alignment", "side"),

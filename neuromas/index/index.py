@@ -5,6 +5,7 @@ A counterfactual latent is a recorded latent whose variables have the values ask
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,10 @@ from torch import Tensor
 
 from neuromas import dims
 from neuromas.errors import InvalidInput, NoMatch
+from neuromas.index.choose import Ordered, Windows
+from neuromas.index.combinations import Combinations
 from neuromas.index.query import ANY, Any_, Predicate, describe, matches
+from neuromas.recordings.grouping import group
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.split import Split
 
@@ -71,6 +75,11 @@ class CLIndex:
         Whether to leave out samples that the recording declares not eligible.
     dtype : torch.dtype
         Of the latents.
+    hold : bool, optional
+        Whether to hold the latents in memory. By default they are, unless the recording was opened lazily and is stored
+        grouped by these variables (`neuromas.recordings.store.RecordingStore.register`, ``group_by``): then the index is
+        a table of values, and latents are read when they are drawn. ``False`` leaves latents on disk in any case; from a
+        recording that is not grouped each one drawn costs a chunk.
 
     Attributes
     ----------
@@ -111,6 +120,7 @@ class CLIndex:
         device: str | torch.device = "cpu",
         eligible_only: bool = True,
         dtype: torch.dtype = torch.float32,
+        hold: bool | None = None,
     ) -> None:
         self.variables = (variables,) if isinstance(variables, str) else tuple(variables)
         if not self.variables or len(set(self.variables)) != len(self.variables):
@@ -122,15 +132,69 @@ class CLIndex:
         self.recording = recording
         self.split = split
         self.device = torch.device(device)
+        self.dtype = dtype
         self._columns = recording.unit_positions(units)
         self.units = [recording.unit_names[column] for column in self._columns]
+        self._dtypes = tuple(recording.dataset[name].dtype for name in self.variables)
+        self._latents: Tensor | None = None  # (n_rows, n_units), in the recording's order, where they are held
+        self._rows: Tensor | None = None  # (n_rows,): row of the latents → sample number, where the two differ
+        if not hold and eligible_only and self._is_grouped():
+            self._choose: Ordered | Windows = self._windows()
+        else:
+            self._choose = self._ordered(units, eligible_only, hold is not False)
+        self._counts = self._choose.counts[:-1]
+        self.n_samples = int(self._counts.sum())
 
+    def _is_grouped(self) -> bool:
+        """Whether samples that hold equal values lie together on disk."""
+        table = self.recording.groups
+        return table is not None and not self.recording.in_memory and set(self.variables) <= set(table.variables)
+
+    def _windows(self) -> Windows:
+        """From the table of groups that is stored with the recording; no sample is looked at, but by a split."""
+        table = self.recording.groups
+        assert table is not None
+        starts, counts = np.asarray(table.starts), np.asarray(table.counts)
+        values = np.asarray(table.values, dtype=np.float64).reshape(len(counts), len(table.variables))
+        usable = None
+        self.n_ineligible, self.n_incomplete, self.n_outside_split = table.n_ineligible, table.n_incomplete, 0
+        if self.split is not None:
+            self.split.check(self.recording)
+            usable = self.split.samples
+            within = np.array([np.count_nonzero(usable[at : at + n]) for at, n in zip(starts, counts, strict=True)])
+            self.n_outside_split = int(counts.sum() - within.sum())
+            starts, counts, values = starts[within > 0], counts[within > 0], values[within > 0]
+        if not len(counts):
+            raise self._none_left()
+        found = group(list(values[:, [table.variables.index(name) for name in self.variables]].T))
+        self._combinations = Combinations(found.values, self._dtypes)
+        owners = np.repeat(np.arange(len(found.values)), found.counts)
+        return Windows(starts[found.order], counts[found.order], owners, len(found.values), usable)
+
+    def _ordered(self, units: Sequence[str | int] | None, eligible_only: bool, hold: bool) -> Ordered:
+        recording = self.recording
         rows = self._usable_rows(units, eligible_only)
-        self.n_samples = int(rows.size)
-        self._grouped(rows)
-        latents = recording.latents(units, None if rows.size == recording.n_samples else rows)
-        # (n_samples, n_units): rows in the recording's order
-        self._latents = torch.from_numpy(latents).to(self.device, dtype)
+        found = group([np.asarray(recording.dataset[name].values)[rows] for name in self.variables])
+        self._combinations = Combinations(found.values, self._dtypes)
+        order = found.order
+        latents: NDArray[Any] | None = None
+        activity = recording.dataset[dims.ACTIVITY].variable
+        every_unit = np.array_equal(self._columns, np.arange(recording.n_units))
+        if recording.in_memory and every_unit and activity.dtype == _numpy(self.dtype) and hold:
+            latents, order = (
+                np.ascontiguousarray(activity.values),
+                rows[order],
+            )  # the recording's own: nothing is copied
+            n_rows = recording.n_samples
+        else:
+            whole = rows.size == recording.n_samples
+            latents = recording.latents(units, None if whole else rows, dtype=_numpy(self.dtype)) if hold else None
+            n_rows = rows.size
+            if not whole:
+                self._rows = torch.from_numpy(rows).to(self.device)
+        if latents is not None:
+            self._latents = torch.from_numpy(latents).to(self.device, self.dtype)
+        return Ordered(order, found.counts, n_rows, self.device)
 
     def _usable_rows(self, units: Sequence[str | int] | None, eligible_only: bool) -> NDArray[np.int64]:
         recording = self.recording
@@ -145,43 +209,16 @@ class CLIndex:
         self.n_incomplete = int((usable & ~complete).sum())
         rows = np.flatnonzero(usable & complete)
         if rows.size == 0:
-            raise InvalidInput(
-                f"index of {recording.name!r}: none of {recording.n_samples} samples is left: {self.n_ineligible} are "
-                f"not eligible, {self.n_outside_split} outside the split, {self.n_incomplete} incomplete in the "
-                f"{len(self.units)} units asked for",
-                kind="no_samples",
-            )
+            raise self._none_left()
         return rows
 
-    def _grouped(self, rows: NDArray[np.int64]) -> None:
-        """Number the combinations of values that occur, in ascending order, and sort the samples by them."""
-        dataset = self.recording.dataset
-        self._dtypes = tuple(dataset[name].dtype for name in self.variables)
-        levels: list[NDArray[Any]] = []  # per variable, its values in ascending order
-        prefixes: list[NDArray[Any]] = []  # per variable, the combinations of it and those before, as keys
-        key = np.zeros(rows.size, dtype=np.int64)
-        for name in self.variables:
-            unique, code = _unique(np.asarray(dataset[name].values)[rows])
-            levels.append(unique.astype(np.float64))
-            # Numbered anew at each variable: a key is below n_samples × n_levels, so it never overflows.
-            prefix, key = _unique(key * unique.size + code)
-            prefixes.append(prefix)
-        order = np.argsort(key, kind="stable")
-        counts = np.bincount(key, minlength=prefixes[-1].size)
-        starts = np.cumsum(counts) - counts
-        values = np.stack(
-            [np.asarray(dataset[name].values)[rows[order[starts]]].astype(np.float64) for name in self.variables],
-            axis=1,
+    def _none_left(self) -> InvalidInput:
+        return InvalidInput(
+            f"index of {self.recording.name!r}: none of {self.recording.n_samples} samples is left: {self.n_ineligible} are "
+            f"not eligible, {self.n_outside_split} outside the split, {self.n_incomplete} incomplete in the "
+            f"{len(self.units)} units asked for",
+            kind="no_samples",
         )
-        self._values = values  # (n_values, n_variables)
-        self._counts = counts  # (n_values,)
-        device = self.device
-        self._levels = [torch.from_numpy(level).to(device) for level in levels]
-        self._prefixes = [torch.from_numpy(prefix).to(device) for prefix in prefixes]
-        self._rows = torch.from_numpy(rows).to(device)  # (n_samples,): row of the latents → sample number
-        self._order = torch.from_numpy(order).to(device)  # (n_samples,): rows of the latents, by combination
-        self._group_starts = torch.from_numpy(starts).to(device)  # (n_values,): where each begins in the order
-        self._group_counts = torch.from_numpy(counts).to(device)
 
     def __repr__(self) -> str:
         left_out = {
@@ -209,23 +246,34 @@ class CLIndex:
 
     @property
     def latents(self) -> Tensor:
-        """Every latent of the index, shape (n_samples, n_units), in the recording's order."""
-        return self._latents
+        """Every latent of the index, shape (n_samples, n_units), in the recording's order.
 
-    @property
-    def samples(self) -> Tensor:
-        """Sample number in the recording of each of `latents`, shape (n_samples,)."""
-        return self._rows
+        Raises
+        ------
+        InvalidInput
+            They are left on disk.
+        """
+        if self._latents is None:
+            raise InvalidInput(
+                f"index of {self.recording.name!r}: its latents are left on disk; query or sample it, or make it with"
+                " hold=True",
+                kind="not_held",
+            )
+        if self.n_samples == len(self._latents):
+            return self._latents
+        return self._latents[
+            torch.from_numpy(np.flatnonzero(self._choose.owners(0, len(self._latents)) >= 0)).to(self.device)
+        ]
 
     @property
     def combinations(self) -> Tensor:
         """Recorded combinations as numbers, ascending, shape (n_values, n_variables), float64."""
-        return torch.from_numpy(self._values).to(self.device)
+        return torch.from_numpy(self._combinations.values).to(self.device)
 
     @property
     def counts(self) -> Tensor:
         """How often each of `combinations` was recorded, shape (n_values,)."""
-        return self._group_counts
+        return torch.from_numpy(self._counts).to(self.device)
 
     def values(self) -> pd.DataFrame:
         """Every combination of values recorded, and how often.
@@ -237,7 +285,7 @@ class CLIndex:
         """
         columns: dict[str, object] = {}
         for column, spec in enumerate(self.specs):
-            numbers = self._values[:, column]
+            numbers = self._combinations.values[:, column]
             if spec.type == "categorical":
                 columns[spec.name] = [spec.label(number) for number in numbers]
             else:
@@ -291,56 +339,73 @@ class CLIndex:
         for column, spec in enumerate(self.specs):
             predicate = query.get(spec.name, ANY)
             if not isinstance(predicate, Any_):
-                hit, off = matches(predicate, spec, self._values[:, column], self._dtypes[column])
+                hit, off = matches(predicate, spec, self._combinations.values[:, column], self._dtypes[column])
                 fulfilled &= hit
                 distance += off
         if not fulfilled.any():
             raise NoMatch(
                 f"nothing in {self.recording.name!r} has {describe(query)}; nearest recorded: {self._nearest(distance)}"
             )
-        starts, order = self._group_starts.cpu().numpy(), self._order.cpu().numpy()
-        found = np.sort(
-            np.concatenate(
-                [order[starts[group] : starts[group] + self._counts[group]] for group in np.flatnonzero(fulfilled)]
+        rows, n_found = self._choose.of(np.flatnonzero(fulfilled), n, np.random.default_rng(seed))
+        if n is not None and n_found < n:
+            warnings.warn(
+                f"only {n_found} of the {n} samples asked for: no more in {self.recording.name!r} have "
+                f"{describe(query)}",
+                FewMatchesWarning,
+                stacklevel=2,
             )
-        )
-        if n is not None:
-            if found.size < n:
-                warnings.warn(
-                    f"only {found.size} of the {n} samples asked for: no more in {self.recording.name!r} have "
-                    f"{describe(query)}",
-                    FewMatchesWarning,
-                    stacklevel=2,
-                )
-            found = np.random.default_rng(seed).permutation(found)[:n]
-        return self._labelled(found)
+        return self._labelled(rows)
 
     def _nearest(self, distance: NDArray[np.float64], most: int = 3) -> str:
         nearest = np.lexsort((-self._counts, distance))[:most]
         told = []
-        for group in nearest:
-            values = (f"{s.name}={s.label(v)}" for s, v in zip(self.specs, self._values[group], strict=True))
-            told.append(f"{' '.join(values)} ({self._counts[group]:,} samples)")
+        for one in nearest:
+            values = (f"{s.name}={s.label(v)}" for s, v in zip(self.specs, self._combinations.values[one], strict=True))
+            told.append(f"{' '.join(values)} ({self._counts[one]:,} samples)")
         return ", ".join(told)
 
     def _labelled(self, rows: NDArray[np.int64]) -> xr.DataArray:
-        """Latents of some of the index's samples, with the recording's coordinates."""
-        samples = self._rows.cpu().numpy()[rows]
+        """Latents of some of the index's rows, with the recording's coordinates."""
+        samples = self._samples(torch.from_numpy(rows)).cpu().numpy()
         dataset = self.recording.dataset
-        chosen = torch.from_numpy(rows).to(self.device)
         coordinates: dict[str, object] = {dims.SAMPLE: samples}
         for name, coordinate in dataset.coords.items():
             if name == dims.SAMPLE:
                 continue
-            at = samples if coordinate.dims == (dims.SAMPLE,) else self._columns
-            coordinates[str(name)] = (coordinate.dims, coordinate.values[at], coordinate.attrs)
+            if coordinate.dims == (dims.SAMPLE,):
+                values = self.recording.coordinate_at(str(name), samples)
+            else:
+                values = coordinate.values[self._columns]
+            coordinates[str(name)] = (coordinate.dims, values, coordinate.attrs)
         return xr.DataArray(
-            self._latents[chosen].cpu().numpy(),
+            self._at(torch.from_numpy(rows)).cpu().numpy(),
             dims=(dims.SAMPLE, dims.UNIT),
             coords=coordinates,
             name=dims.ACTIVITY,
             attrs={"units": self.recording.manifest.units, "recording": self.recording.name},
         )
+
+    def _at(self, rows: Tensor) -> Tensor:
+        """Latents of rows, shape (n, n_units): of those held, or read now."""
+        if self._latents is not None and self.device.type == "cpu":
+            # numpy takes rows faster than torch does; as integers, since it knows no bfloat16
+            return torch.from_numpy(self._as_integers.take(rows.numpy(), axis=0)).view(self.dtype)
+        if self._latents is not None:
+            return torch.index_select(self._latents, 0, rows)
+        samples = self._samples(rows).cpu().numpy()
+        read = self.recording.latents(self._columns.tolist(), samples, dtype=_numpy(self.dtype))
+        return torch.from_numpy(read).to(self.device, self.dtype)
+
+    @functools.cached_property
+    def _as_integers(self) -> NDArray[Any]:
+        assert self._latents is not None
+        return self._latents.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[self.dtype.itemsize]).numpy()
+
+    def _samples(self, rows: Tensor) -> Tensor:
+        """Sample numbers of rows."""
+        if self._rows is None:
+            return rows.to(self.device, torch.int64)
+        return torch.index_select(self._rows, 0, rows.to(self.device))
 
     # ---------------------------------------------------------------------------------------------------- in batches
 
@@ -364,27 +429,17 @@ class CLIndex:
         InvalidInput
             `values` has another width.
         """
+        combination = self._find(values)
+        return combination, torch.from_numpy(self._choose.counts[combination.cpu().numpy()]).to(self.device)
+
+    def _find(self, values: Tensor) -> Tensor:
         if values.ndim != 2 or values.shape[1] != len(self.variables):
             raise InvalidInput(
                 f"index of {self.recording.name!r}: expected values of shape (n_queries, {len(self.variables)}) for "
                 f"{', '.join(self.variables)}, got {tuple(values.shape)}",
                 kind="values_shape",
             )
-        wanted = values.to(self.device, torch.float64)
-        hit = torch.ones(len(wanted), dtype=torch.bool, device=self.device)
-        key = torch.zeros(len(wanted), dtype=torch.int64, device=self.device)
-        for column, (levels, prefixes) in enumerate(zip(self._levels, self._prefixes, strict=True)):
-            asked = wanted[:, column]
-            if self._dtypes[column] == np.float32:
-                asked = asked.to(torch.float32).to(torch.float64)  # as the recorded values were rounded
-            code = torch.searchsorted(levels, asked.contiguous()).clamp_(max=levels.numel() - 1)
-            hit = hit & (levels[code] == asked)
-            key = key * levels.numel() + code
-            position = torch.searchsorted(prefixes, key).clamp_(max=prefixes.numel() - 1)
-            hit = hit & (prefixes[position] == key)
-            key = position
-        count = torch.where(hit, self._group_counts[key], 0)
-        return torch.where(hit, key, -1), count
+        return torch.from_numpy(self._combinations.find(values.to("cpu", torch.float64).numpy())).to(self.device)
 
     def sample(self, values: Tensor, generator: torch.Generator | None = None) -> Draw:
         """A counterfactual latent for each row of `values`, drawn uniformly among the samples that hold it.
@@ -407,14 +462,28 @@ class CLIndex:
         InvalidInput
             `values` has another width.
         """
-        combination, count = self.lookup(values)
-        hit = count > 0
-        # In double precision: in single, a group of more than 2**24 samples would have members that are never drawn.
-        share = torch.rand(count.shape, generator=generator, device=self.device, dtype=torch.float64)
-        offset = torch.minimum((share * count).to(torch.int64), (count - 1).clamp_(min=0))
-        row = self._order[self._group_starts[combination.clamp(min=0)] + offset]
-        latents = self._latents[row].masked_fill_(~hit[:, None], torch.nan)  # a copy, so in place is safe
-        return Draw(latents, hit, torch.where(hit, self._rows[row], -1))
+        return self.draw(self._find(values), generator)
+
+    def draw(self, combination: Tensor, generator: torch.Generator | None = None) -> Draw:
+        """`sample` for combinations that were looked up before; what a loop over the same values does again and again.
+
+        Parameters
+        ----------
+        combination : Tensor of int64 of shape (n_queries,)
+            Rows of `combinations`, −1 for a miss, as `lookup` gives them; on the index's device.
+        generator : torch.Generator, optional
+            On the index's device; torch's own by default.
+
+        Returns
+        -------
+        Draw
+        """
+        rows, hit = self._choose.draw(combination, generator)
+        latents, samples = self._at(rows), self._samples(rows)
+        if not hit.all():
+            latents.masked_fill_(~hit[:, None], torch.nan)  # a copy, so in place is safe
+            samples = torch.where(hit, samples, -1)
+        return Draw(latents, hit, samples)
 
     def coverage(self, values: Tensor) -> float:
         """Share of the rows of `values`, shape (n_queries, n_variables), that something recorded holds.
@@ -437,26 +506,17 @@ class CLIndex:
         Means
             Means are summed in double precision and given in the latents' own.
         """
-        group = torch.empty(self.n_samples, dtype=torch.int64, device=self.device)
-        numbers = torch.arange(self.n_values, device=self.device)
-        group[self._order] = torch.repeat_interleave(numbers, self._group_counts)
         sums = torch.zeros(self.n_values, self.n_units, dtype=torch.float64, device=self.device)
-        rows = max(1, 2**23 // max(1, self.n_units))  # 64 MiB of doubles at a time
-        for start in range(0, self.n_samples, rows):
-            sums.index_add_(0, group[start : start + rows], self._latents[start : start + rows].double())
-        means = sums / self._group_counts[:, None]
-        return Means(self.combinations, means.to(self._latents.dtype), self._group_counts)
+        at_once = max(1, 2**23 // max(1, self.n_units))  # 64 MiB of doubles
+        for start in range(0, self._choose.n_rows, at_once):
+            owner = torch.from_numpy(self._choose.owners(start, start + at_once))
+            rows = start + torch.nonzero(owner >= 0)[:, 0]
+            if len(rows):
+                sums.index_add_(0, owner[rows - start].to(self.device), self._at(rows).double())
+        means = sums / self.counts[:, None]
+        return Means(self.combinations, means.to(self.dtype), self.counts)
 
 
-def _unique(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """(distinct values, ascending; position of each value among them), unsorted where integers are dense."""
-    if values.dtype.kind in "iu":
-        low, high = int(values.min()), int(values.max())
-        if high - low <= 4 * values.size + 1024:
-            shifted = values.astype(np.int64) - low
-            present = np.zeros(high - low + 1, dtype=bool)
-            present[shifted] = True
-            unique = np.flatnonzero(present)
-            return unique + low, (np.cumsum(present) - 1)[shifted]
-    unique_values, inverse = np.unique(values, return_inverse=True)
-    return unique_values, inverse.astype(np.int64)
+def _numpy(dtype: torch.dtype) -> np.dtype[Any]:
+    """The numpy precision that holds `dtype` (bfloat16 has none of its own)."""
+    return np.dtype({torch.float16: np.float16, torch.float64: np.float64}.get(dtype, np.float32))

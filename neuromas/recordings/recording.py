@@ -9,6 +9,7 @@ Everything here works in blocks of samples, so a recording may be larger than me
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from html import escape
@@ -45,7 +46,7 @@ from neuromas.recordings.encode import (
     unit_coordinates,
 )
 from neuromas.recordings.relabel import mapping_entry, relabelled
-from neuromas.schema import RecordingManifest, VariableSpec
+from neuromas.schema import GroupTable, RecordingManifest, VariableSpec
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -87,6 +88,8 @@ class Recording:
     manifest: RecordingManifest
     _guard: Callable[[], None] | None = field(default=None, repr=False)
     """Called before stored activity is read lazily; raises `Corrupt` if a file has gone."""
+    groups: GroupTable | None = field(default=None, repr=False)
+    """Where samples with equal values lie, if the recording was stored grouped."""
 
     def __post_init__(self) -> None:
         problems = problems_of(self.dataset, self.manifest)
@@ -95,13 +98,18 @@ class Recording:
 
     @classmethod
     def _trusted(
-        cls, dataset: xr.Dataset, manifest: RecordingManifest, guard: Callable[[], None] | None = None
+        cls,
+        dataset: xr.Dataset,
+        manifest: RecordingManifest,
+        guard: Callable[[], None] | None = None,
+        groups: GroupTable | None = None,
     ) -> Self:
         """A recording whose parts are known to be valid: no second look at the data."""
         recording = object.__new__(cls)
         object.__setattr__(recording, "dataset", dataset)
         object.__setattr__(recording, "manifest", manifest)
         object.__setattr__(recording, "_guard", guard)
+        object.__setattr__(recording, "groups", groups)
         return recording
 
     # ------------------------------------------------------------------------------------------------- ways to make one
@@ -457,6 +465,11 @@ class Recording:
         return int(self.dataset.sizes[dims.UNIT])
 
     @property
+    def in_memory(self) -> bool:
+        """Whether activity is held in memory, and not read when it is asked for."""
+        return bool(self.dataset[dims.ACTIVITY].variable._in_memory)
+
+    @property
     def unit_names(self) -> list[str]:
         """Names of the units, in order."""
         return [str(name) for name in self.dataset[dims.UNIT].values]
@@ -603,17 +616,10 @@ class Recording:
         count = self.n_samples if rows is None else rows.size
         result = np.empty((count, columns.size), dtype=dtype)
         every_unit = columns.size == self.n_units and bool(np.all(columns == np.arange(self.n_units)))
-        for start, block in self.blocks():
-            if rows is None:
-                into, chosen = slice(start, start + len(block)), block
-            else:
-                first, last = np.searchsorted(rows, (start, start + len(block)))
-                if first == last:
-                    continue
-                into, chosen = slice(int(first), int(last)), block[rows[first:last] - start]
+        for into, chosen in self._pieces(rows):
             with np.errstate(over="ignore"):
                 result[into] = chosen if every_unit else chosen[:, columns]
-            if result.dtype.kind == "f" and result.dtype.itemsize < block.dtype.itemsize:
+            if result.dtype.kind == "f" and result.dtype.itemsize < chosen.dtype.itemsize:
                 self._refuse_overflow(result[into], into.start, rows, columns)
         return result
 
@@ -632,6 +638,56 @@ class Recording:
                 kind="activity_too_large",
             )
 
+    def _pieces(self, rows: NDArray[np.int64] | None) -> Iterator[tuple[slice, NDArray[Any]]]:
+        """(place in the result, activity of all units) for the samples `rows`, ascending; all of them by default."""
+        if rows is None:
+            for start, block in self.blocks():
+                yield slice(start, start + len(block)), block
+            return
+        variable = self.dataset[dims.ACTIVITY].variable
+        if variable._in_memory:
+            for first, last in block_bounds(len(rows), self.n_units * variable.dtype.itemsize):
+                yield slice(first, last), variable.values[rows[first:last]]
+            return
+        self._check_files()
+        for first, last in _runs(rows, self.n_units * variable.dtype.itemsize):
+            start = int(rows[first])
+            block = self._read(dims.ACTIVITY, start, int(rows[last - 1]) + 1)
+            yield slice(first, last), block[rows[first:last] - start]
+
+    def _check_files(self) -> None:
+        if self._guard is not None and not self.in_memory:
+            self._guard()
+
+    def _read(self, name: str, start: int, stop: int) -> NDArray[Any]:
+        """Samples `start` to `stop` of activity or a coordinate."""
+        try:
+            return self.dataset[name].variable[start:stop].values
+        except (ValueError, RuntimeError, OSError) as error:  # zarr's checksum error is a plain ValueError
+            raise Corrupt(
+                f"recording {self.name!r}: samples {start} to {stop - 1} of {name} cannot be read: {error}"
+            ) from error
+
+    def coordinate_at(self, name: str, samples: NDArray[np.int64]) -> NDArray[Any]:
+        """A coordinate of some samples, shape (n_selected,), without reading those of all the others.
+
+        Raises
+        ------
+        Corrupt
+            Stored bytes are missing or damaged (a lazily opened recording only).
+        """
+        variable = self.dataset[name].variable
+        if variable._in_memory:
+            return variable.values[samples]
+        order = np.argsort(samples, kind="stable")
+        rows = samples[order]
+        values = np.empty(len(rows), dtype=variable.dtype)
+        for first, last in _runs(rows, variable.dtype.itemsize):
+            start = int(rows[first])
+            block = self._read(name, start, int(rows[last - 1]) + 1)
+            values[order[first:last]] = block[rows[first:last] - start]
+        return values
+
     def blocks(self) -> Iterator[tuple[int, NDArray[Any]]]:
         """(first sample, activity of shape (n_block, n_units)) for each block of samples, in stored precision.
 
@@ -646,15 +702,9 @@ class Recording:
             for start, stop in block_bounds(self.n_samples, self.n_units * values.dtype.itemsize):
                 yield start, values[start:stop]
             return
-        if self._guard is not None:
-            self._guard()
+        self._check_files()
         for start, stop in block_bounds(self.n_samples, self.n_units * variable.dtype.itemsize):
-            try:
-                block = variable[start:stop].values
-            except (ValueError, RuntimeError, OSError) as error:  # zarr's checksum error is a plain ValueError
-                raise Corrupt(
-                    f"recording {self.name!r}: samples {start} to {stop - 1} cannot be read: {error}"
-                ) from error
+            block = self._read(dims.ACTIVITY, start, stop)
             yield start, block
 
     def complete(self, units: Sequence[str | int] | None = None) -> NDArray[np.bool_]:
@@ -807,3 +857,16 @@ class Recording:
             f"<tr><td><b>{escape(name)}</b></td><td>{escape(told)}</td></tr>" for name, told in self.describe()
         )
         return f"<p>{escape(self._headline())}</p><table>{rows}</table>{self.dataset._repr_html_()}"
+
+
+_GAP = 1024
+"""Samples that are read along rather than left out: about a chunk."""
+
+
+def _runs(rows: NDArray[np.int64], sample_bytes: int) -> Iterator[tuple[int, int]]:
+    """(first, last) of runs of `rows`, ascending, that are read in one go: near to each other, and no more than a block."""
+    longest = next(iter(block_bounds(2**62, sample_bytes)))[1]
+    breaks = np.flatnonzero((np.diff(rows) > _GAP) | (np.diff(rows // longest) > 0)) + 1
+    for first, last in itertools.pairwise([0, *breaks.tolist(), len(rows)]):
+        if last > first:
+            yield first, last

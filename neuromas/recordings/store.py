@@ -35,10 +35,10 @@ import re
 import secrets
 import shutil
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
@@ -53,19 +53,35 @@ from neuromas.files import fsync_folder, sha256_file
 from neuromas.recordings.check import block_bounds
 from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, labelled
 from neuromas.recordings.recording import Recording
-from neuromas.schema import FORMAT_VERSION, NAME_PATTERN, FileEntry, RecordingManifest, RecordingSetIndex, SetEntry
+from neuromas.recordings.spool import Spool, pieces
+from neuromas.schema import (
+    FORMAT_VERSION,
+    NAME_PATTERN,
+    FileEntry,
+    GroupTable,
+    RecordingManifest,
+    RecordingSetIndex,
+    SetEntry,
+)
+
+if TYPE_CHECKING:
+    from hashlib import _Hash as Digest
 
 STORE_VARIABLE = "NEUROMAS_STORE"
 """Environment variable that names the store."""
 
 SET_FILE = "set.json"
 MANIFEST_FILE = "manifest.json"
+GROUPS_FILE = "groups.json"
 PRIVATE_FOLDER = ".neuromas"
 
 SHARD_BYTES = 2**20
 """Most bytes of a shard before compression, unless a single sample is larger: files stay easy to move and to
 version."""
 
+_LARGE_SHARD_BYTES = 64 * 2**20
+_SHARDS = 256
+"""Of a large recording: about so many, of up to the size above. Opening one looks at every file."""
 _CHUNK_SAMPLES = 1024
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -205,11 +221,14 @@ class RecordingStore:
             if load:
                 dataset.load()
             dataset = _restored(dataset, manifest)
+            groups = _read_groups(folder, manifest)
+        except InvalidInput:
+            raise
         except Exception as error:  # zarr raises whatever its codecs do; which file it was, only the hashes can tell
             told = [f"{found.file} {found.problem}" for found in self._file_problems(set_name, recording_name)]
             reason = "; ".join(told) or str(error)
             raise Corrupt(f"recording {name!r} cannot be read: {reason}") from error
-        return Recording._trusted(dataset, manifest, lambda: _check_presence(name, folder, manifest))
+        return Recording._trusted(dataset, manifest, lambda: _check_presence(name, folder, manifest), groups)
 
     def verify(self, name: str | None = None) -> builtins.list[FileProblem]:
         """Compare every stored file with what was written: presence, size, and SHA-256.
@@ -246,7 +265,9 @@ class RecordingStore:
 
     # --------------------------------------------------------------------------------------------------------- changing
 
-    def register(self, recordings: Recording | Iterable[Recording], *, set: str) -> builtins.list[str]:
+    def register(
+        self, recordings: Recording | Iterable[Recording], *, set: str, group_by: Sequence[str] = ()
+    ) -> builtins.list[str]:
         """Publish recordings as members of a set, all of them at once or none.
 
         Parameters
@@ -255,6 +276,10 @@ class RecordingStore:
             Their names must differ. One whose content the set already holds under the same name is passed over.
         set : str
             The set's name; it is made if there is none, and grows if there is.
+        group_by : sequence of str, optional
+            Variables by whose values samples are laid together, in random order within each combination, so that
+            `neuromas.index.index.CLIndex` finds latents on disk without reading the rest. For recordings larger than
+            memory; the order of samples is not kept.
 
         Returns
         -------
@@ -264,7 +289,9 @@ class RecordingStore:
         Raises
         ------
         InvalidInput
-            A name cannot be used, or two recordings share one.
+            A name cannot be used, two recordings share one, or samples hold too many combinations to be grouped.
+        NotFound
+            There is no variable to group by.
         Conflict
             The set holds other content under a name, or another process is registering it.
         ReadOnly
@@ -279,25 +306,79 @@ class RecordingStore:
         given = [recordings] if isinstance(recordings, Recording) else [*recordings]
         _check_names(set, [recording.manifest.name for recording in given])
         by_name = {recording.manifest.name: recording for recording in given}
-        with self._failures(), contextlib.ExitStack() as locks:
-            for name in sorted(by_name):
-                if not locks.enter_context(self._lock("recordings", set, name)):
-                    raise Conflict(
-                        f"another process is registering {set}/{name}; try again when it is done",
-                        kind="being_registered",
-                    )
-            self._clean(set, keep=by_name)
-            pending = self._pending(set, by_name)
+        with self._publishing(set, by_name):
             built: dict[str, SetEntry] = {}
             try:
-                for name, recording in pending.items():
-                    built[name] = self._build(set, recording)
+                if group_by:
+                    for name, recording in by_name.items():
+                        built |= self._build_stream(set, name, pieces(recording), group_by, whole_trials=False)
+                else:
+                    for name, recording in self._pending(set, by_name).items():
+                        built[name] = self._build(set, recording)
                 if built:
                     self._publish(set, built)
             finally:
-                for name in pending:
+                for name in by_name:
                     self._discard(self._building(set, name))
         return [f"{set}/{name}" for name in by_name]
+
+    def register_blocks(self, blocks: Iterable[Recording], *, set: str, name: str, group_by: Sequence[str] = ()) -> str:
+        """Publish one recording that comes in blocks and may be larger than memory.
+
+        Parameters
+        ----------
+        blocks : iterable of Recording
+            Each small enough for memory, all with the same units, variables and coordinates, every trial whole in one of
+            them. Taken one at a time, once.
+        set, name : str
+            What it will be called: ``SET/NAME``. The manifest is otherwise that of the first block.
+        group_by : sequence of str, optional
+            As in `register`; without it samples keep their order.
+
+        Returns
+        -------
+        str
+            ``SET/NAME``.
+
+        Raises
+        ------
+        InvalidInput
+            There is no block, one differs from the first, or a trial comes in two of them.
+        Conflict
+            The set holds other content under that name. This shows when all blocks were read.
+        NotFound, ReadOnly, StorageFailed, Corrupt
+            As `register`.
+
+        Notes
+        -----
+        Peak memory is that of one block and a few times 64 MiB. While it works, the store's folder holds all samples once
+        more, uncompressed.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> def simulated():
+        ...     for first in range(0, 30, 10):
+        ...         yield Recording.from_arrays(
+        ...             np.zeros((10, 4, 3)), {"count": np.arange(10) % 2}, trial=first + np.arange(10), name="block"
+        ...         )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store = RecordingStore(folder)
+        ...     store.register_blocks(simulated(), set="big", name="sim", group_by=["count"])
+        ...     store.get("big/sim", load=False).groups.counts
+        'big/sim'
+        (60, 60)
+        """
+        self._refuse_if_read_only("registered")
+        _check_names(set, [name])
+        with self._publishing(set, [name]):
+            try:
+                built = self._build_stream(set, name, blocks, group_by)
+                if built:
+                    self._publish(set, built)
+            finally:
+                self._discard(self._building(set, name))
+        return f"{set}/{name}"
 
     def remove(self, name: str) -> builtins.list[str]:
         """Take a recording, or a whole set, out of the store.
@@ -354,23 +435,78 @@ class RecordingStore:
 
     # ------------------------------------------------------------------------------------------------ steps of register
 
+    @contextlib.contextmanager
+    def _publishing(self, set_name: str, names: Iterable[str]) -> Iterator[None]:
+        """Hold the locks of recordings that are being published, with what killed processes left cleared away."""
+        with self._failures(), contextlib.ExitStack() as locks:
+            for name in sorted(names):
+                if not locks.enter_context(self._lock("recordings", set_name, name)):
+                    raise Conflict(
+                        f"another process is registering {set_name}/{name}; try again when it is done",
+                        kind="being_registered",
+                    )
+            self._clean(set_name, keep=names)
+            yield
+
+    def _build_stream(
+        self,
+        set_name: str,
+        name: str,
+        blocks: Iterable[Recording],
+        group_by: Sequence[str],
+        whole_trials: bool = True,
+    ) -> dict[str, SetEntry]:
+        """`_build` for blocks; empty where the set holds the same already."""
+        folder = self._building(set_name, name)
+        self._discard(folder)
+        _make_folders(folder)
+        spool = Spool(folder / "spool", tuple(group_by), whole_trials)
+        spool.folder.mkdir()
+        for block in blocks:
+            spool.add(block)
+        if spool.first is None:
+            raise InvalidInput(f"recording {name!r}: no block was given", kind="no_recordings")
+        manifest = spool.first.manifest.model_copy(
+            update={"name": name, "set": set_name, "grouped_by": tuple(group_by), "content_sha256": None, "files": {}}
+        )
+        written = _write_stream(spool, manifest, folder / "done")
+        table = spool.table()
+        if table is not None:
+            (folder / "done" / GROUPS_FILE).write_text(table.to_json(), encoding="utf-8")
+        shutil.rmtree(spool.folder)
+        for path in (folder / "done").iterdir():
+            path.rename(folder / path.name)
+        (folder / "done").rmdir()
+        entry = self._finish(folder, manifest, {key: digest.hexdigest() for key, digest in written.items()})
+        held = self._held(set_name).get(name)
+        if held is None:
+            return {name: entry}
+        self._check_equal(set_name, name, held.content_sha256, entry.content_sha256)
+        return {}
+
+    def _held(self, set_name: str) -> dict[str, SetEntry]:
+        """What the set holds; nothing if there is none."""
+        try:
+            return dict(self._read_index(set_name).recordings)
+        except NotFound:
+            return {}
+
+    @staticmethod
+    def _check_equal(set_name: str, name: str, held: str, given: str) -> None:
+        if held != given:
+            raise Conflict(
+                f"{set_name}/{name} exists with other content, and a published recording does not change; "
+                "register it under another name, or remove the old one first",
+                kind="changed_content",
+            )
+
     def _pending(self, set_name: str, by_name: dict[str, Recording]) -> dict[str, Recording]:
         """Those not in the set yet; one that is there with other content is refused."""
-        try:
-            held = self._read_index(set_name).recordings
-        except NotFound:
-            held = {}
-        pending = {}
+        held = self._held(set_name)
         for name, recording in by_name.items():
-            if name not in held:
-                pending[name] = recording
-            elif held[name].content_sha256 != content_sha256(recording):
-                raise Conflict(
-                    f"{set_name}/{name} exists with other content, and a published recording does not change; "
-                    "register it under another name, or remove the old one first",
-                    kind="changed_content",
-                )
-        return pending
+            if name in held:
+                self._check_equal(set_name, name, held[name].content_sha256, content_sha256(recording))
+        return {name: recording for name, recording in by_name.items() if name not in held}
 
     def _build(self, set_name: str, recording: Recording) -> SetEntry:
         """Write the recording beside the store's sets, read it back, and make it durable."""
@@ -378,19 +514,30 @@ class RecordingStore:
         folder = self._building(set_name, name)
         self._discard(folder)
         _make_folders(folder.parent)
-        content = content_sha256(recording)
-        manifest = recording.manifest.model_copy(update={"set": set_name, "content_sha256": content, "files": {}})
+        manifest = recording.manifest.model_copy(update={"set": set_name, "content_sha256": None, "files": {}})
+        written: dict[str, Digest] = {}
+        content = content_sha256(recording, written)
         _write_group(recording, manifest, folder)
+        entry = self._finish(folder, manifest, {key: digest.hexdigest() for key, digest in written.items()})
+        if entry.content_sha256 != content:
+            raise Corrupt(f"recording {name!r} did not read back as it was written; nothing was published")
+        return entry
+
+    def _finish(self, folder: Path, manifest: RecordingManifest, written: Mapping[str, str]) -> SetEntry:
+        """Read back what was written, name every file in the manifest, and make it all durable."""
+        name = manifest.name
+        with xr.open_dataset(folder, engine="zarr", chunks=None, consolidated=True) as dataset:
+            back = Recording._trusted(_restored(dataset, manifest), manifest)
+            read: dict[str, Digest] = {}
+            content = content_sha256(back, read)
+            if {key: digest.hexdigest() for key, digest in read.items()} != written:
+                raise Corrupt(f"recording {name!r} did not read back as it was written; nothing was published")
         files = {}
         for path in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
             files[path.relative_to(folder).as_posix()] = FileEntry(sha256=sha256_file(path), size=path.stat().st_size)
-        manifest = manifest.model_copy(update={"files": files})
+        manifest = manifest.model_copy(update={"content_sha256": content, "files": files})
         text = manifest.to_json().encode()
         (folder / MANIFEST_FILE).write_bytes(text)
-        with xr.open_dataset(folder, engine="zarr", chunks=None, consolidated=True) as dataset:
-            back = Recording._trusted(_restored(dataset, manifest), manifest)
-            if content_sha256(back) != content:
-                raise Corrupt(f"recording {name!r} did not read back as it was written; nothing was published")
         for path in [*folder.rglob("*"), folder]:
             fsync_folder(path)
         return SetEntry(content_sha256=content, manifest_sha256=hashlib.sha256(text).hexdigest())
@@ -399,10 +546,7 @@ class RecordingStore:
         """Move what was built into the set's folder, then name it in ``set.json``: the commit."""
         with self._lock("sets", set_name, wait=True):
             self._settle(set_name)
-            try:
-                held = dict(self._read_index(set_name).recordings)
-            except NotFound:
-                held = {}
+            held = self._held(set_name)
             set_folder = self.path / set_name
             _make_folders(set_folder)
             try:
@@ -769,8 +913,10 @@ def resolve_store(path: str | Path | None = None) -> RecordingStore:
     return shipped_store()
 
 
-def content_sha256(recording: Recording) -> str:
+def content_sha256(recording: Recording, each: dict[str, Digest] | None = None) -> str:
     """Hash of what a recording says: equal for equal activity, coordinates and manifest, however and whenever stored.
+
+    Into `each` goes a hash of each array's bytes alone.
 
     Provenance, the set's name and the list of files do not count, nor do fields of the manifest that hold their
     default, so that fields added by later versions leave it as it is.
@@ -794,8 +940,14 @@ def content_sha256(recording: Recording) -> str:
     for name in sorted(variables):
         blocks: Iterable[NDArray[Any]]
         blocks = (block for _, block in recording.blocks()) if name == dims.ACTIVITY else _pieces(variables[name])
+        own = hashlib.sha256()
         for block in blocks:
-            digest.update(_bytes(block))
+            data = _bytes(block)
+            digest.update(data)
+            if each is not None:
+                own.update(data)
+        if each is not None:
+            each[name] = own
     return digest.hexdigest()
 
 
@@ -821,6 +973,10 @@ def _write_group(recording: Recording, manifest: RecordingManifest, folder: Path
             array[start:stop] = piece.astype(object) if piece.dtype.kind == "U" else piece
     if (n_samples, n_units) != tuple(group[dims.ACTIVITY].shape):  # type: ignore[union-attr]
         raise Corrupt(f"recording {manifest.name!r} changed while it was written; nothing was published")
+    _consolidate(group)
+
+
+def _consolidate(group: zarr.Group) -> None:
     with warnings.catch_warnings():
         # zarr warns that consolidated metadata is not in the v3 specification yet. Readers that do not know it ignore
         # it.
@@ -828,25 +984,101 @@ def _write_group(recording: Recording, manifest: RecordingManifest, folder: Path
         zarr.consolidate_metadata(group.store)
 
 
-def _create(group: zarr.Group, name: str, variable: xr.Variable, extra: dict[str, Any]) -> zarr.Array[Any]:
-    text = variable.dtype.kind == "U"
-    item = variable.dtype.itemsize * (variable.shape[1] if variable.ndim == 2 else 1)
-    chunk = _CHUNK_SAMPLES if variable.ndim == 2 else 16 * _CHUNK_SAMPLES
+def _write_stream(spool: Spool, manifest: RecordingManifest, folder: Path) -> dict[str, Digest]:
+    """Write the zarr group of a spool, each shard once; returns a hash of each array's bytes."""
+    assert spool.first is not None
+    first = spool.first.dataset
+    attributes = {str(key): value for key, value in first.attrs.items() if key != MANIFEST_ATTRIBUTE}
+    group = zarr.create_group(str(folder), zarr_format=3, attributes=attributes)
+    digests: dict[str, Digest] = {}
+    arrays: dict[str, _Appended] = {}
+    dtypes = spool.dtypes()
+    unlisted = [name for name in dtypes if name != dims.ACTIVITY]
+    unlisted += [str(name) for name, one in first.coords.items() if one.dims == (dims.UNIT,) and name != dims.UNIT]
+    for name, dtype in dtypes.items():
+        variable, extra = first[name].variable, {"coordinates": " ".join(unlisted)} if name == dims.ACTIVITY else {}
+        shape = (spool.n_samples, *variable.shape[1:])
+        digests[name] = hashlib.sha256()
+        text_bytes = dtype.itemsize if dtype.kind == "U" else 0
+        arrays[name] = _Appended(_create(group, name, variable, extra, shape, dtype), digests[name], text_bytes)
+    for block in spool.blocks(np.random.default_rng(0)):
+        for name, values in block.items():
+            arrays[name].append(values)
+    for one in arrays.values():
+        one.flush()
+    for key, coordinate in first.coords.items():
+        if coordinate.dims == (dims.UNIT,):
+            values = coordinate.values
+            array = _create(group, str(key), coordinate.variable, {})
+            array[:] = values.astype(object) if values.dtype.kind == "U" else values
+            digests[str(key)] = hashlib.sha256(_bytes(values))
+    _consolidate(group)
+    return digests
+
+
+class _Appended:
+    """Rows that come in pieces of any length, written to an array shard by shard."""
+
+    def __init__(self, array: zarr.Array[Any], digest: Digest, text_bytes: int = 0) -> None:
+        self._array, self._digest = array, digest
+        self._at_once = (array.shards or array.chunks)[0]
+        if text_bytes:  # the hash of text depends on where its blocks begin
+            self._at_once = next(iter(block_bounds(2**62, text_bytes)))[1]
+        self._waiting: list[NDArray[Any]] = []
+        self._n_waiting = self._n_written = 0
+
+    def append(self, rows: NDArray[Any]) -> None:
+        self._waiting.append(rows)
+        self._n_waiting += len(rows)
+        whole = self._n_waiting - self._n_waiting % self._at_once
+        if whole:
+            self._write(whole)
+
+    def flush(self) -> None:
+        if self._n_waiting:
+            self._write(self._n_waiting)
+
+    def _write(self, count: int) -> None:
+        rows = np.concatenate(self._waiting) if len(self._waiting) > 1 else self._waiting[0]
+        for start in range(0, count, self._at_once):
+            piece = rows[start : min(start + self._at_once, count)]
+            self._digest.update(_bytes(piece))
+            stop = self._n_written + len(piece)
+            self._array[self._n_written : stop] = piece.astype(object) if piece.dtype.kind == "U" else piece
+            self._n_written = stop
+        self._waiting = [rows[count:].copy()]  # a copy lets go of the rest
+        self._n_waiting -= count
+
+
+def _create(
+    group: zarr.Group,
+    name: str,
+    variable: xr.Variable,
+    extra: dict[str, Any],
+    shape: tuple[int, ...] | None = None,
+    dtype: np.dtype[Any] | None = None,
+) -> zarr.Array[Any]:
+    """An array for `variable`; for a longer one of its kind, where `shape` and `dtype` are given."""
+    shape, dtype, streamed = shape or variable.shape, dtype or variable.dtype, shape is not None
+    text = dtype.kind == "U"
+    item = dtype.itemsize * (shape[1] if len(shape) == 2 else 1)
+    most = min(max(SHARD_BYTES, item * shape[0] // _SHARDS), _LARGE_SHARD_BYTES) if streamed else SHARD_BYTES
+    chunk = _CHUNK_SAMPLES if len(shape) == 2 else 16 * _CHUNK_SAMPLES
     while chunk > 1 and chunk * item > SHARD_BYTES // 2:
         chunk //= 2
     shard = chunk
-    while shard * 2 * item <= SHARD_BYTES:
+    while shard * 2 * item <= most:
         shard *= 2
-    rest = variable.shape[1:]
-    n_rows = variable.shape[0]
+    rest = shape[1:]
+    n_rows = shape[0]
     return group.create_array(
         name,
-        shape=variable.shape,
-        dtype=VariableLengthUTF8() if text else variable.dtype.newbyteorder("<"),  # type: ignore[arg-type]
+        shape=shape,
+        dtype=VariableLengthUTF8() if text else dtype.newbyteorder("<"),  # type: ignore[arg-type]
         chunks=(min(chunk, n_rows) if n_rows <= chunk else chunk, *rest),
         shards=(min(shard, -(-n_rows // chunk) * chunk), *rest) if n_rows > chunk and not text else None,
         compressors=(ZstdCodec(level=5), Crc32cCodec()),
-        fill_value="" if text else np.nan if variable.dtype.kind == "f" else np.zeros((), variable.dtype).item(),
+        fill_value="" if text else np.nan if dtype.kind == "f" else np.zeros((), dtype).item(),
         attributes=_attributes(variable) | extra,
         dimension_names=[str(dim) for dim in variable.dims],
         config={"write_empty_chunks": True},  # so that a file which is absent is always one that was lost
@@ -860,6 +1092,14 @@ def _restored(dataset: xr.Dataset, manifest: RecordingManifest) -> xr.Dataset:
             values = np.asarray(variable.values.tolist(), dtype=str)
             dataset = dataset.assign_coords({name: (variable.dims, values, variable.attrs)})
     return labelled(dataset.drop_encoding(), manifest)
+
+
+def _read_groups(folder: Path, manifest: RecordingManifest) -> GroupTable | None:
+    if GROUPS_FILE not in manifest.files:
+        return None
+    text = (folder / GROUPS_FILE).read_bytes()
+    _refuse_newer(text, folder / GROUPS_FILE)
+    return GroupTable.parse(text, str(folder / GROUPS_FILE))
 
 
 def _attributes(variable: xr.Variable) -> dict[str, Any]:
@@ -902,7 +1142,7 @@ def _check_presence(name: str, folder: Path, manifest: RecordingManifest) -> Non
     """Refuse a recording of which a file has gone or changed size; metadata, which has no checksum, is hashed."""
     found = []
     for file, entry in manifest.files.items():
-        problem = _file_problem(folder / PurePosixPath(file), entry, hashed=file.endswith("zarr.json"))
+        problem = _file_problem(folder / PurePosixPath(file), entry, hashed=file.endswith(".json"))
         if problem:
             found.append(f"{file} {problem}")
     if found:

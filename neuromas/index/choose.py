@@ -1,0 +1,161 @@
+"""Which samples to draw, given which combinations are wanted: among samples ordered in memory, or grouped on disk."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+class Ordered:
+    """Samples in order of combinations, in memory. Draws are independent and uniform.
+
+    Parameters
+    ----------
+    order : ndarray of int64, shape (n_samples,)
+        Rows of the latents, combination by combination.
+    counts : ndarray of int64, shape (n_values,)
+        How many rows each combination has.
+    n_rows : int
+        Of the latents, those included that belong to no combination.
+    device : torch.device
+    """
+
+    def __init__(self, order: NDArray[np.int64], counts: NDArray[np.int64], n_rows: int, device: torch.device) -> None:
+        # one combination more, which has no row: where -1 leads
+        self.counts = np.append(counts, 0)
+        self.starts = np.append(np.cumsum(counts) - counts, 0)
+        self.order = order.astype(np.int32) if n_rows < 2**31 else order
+        self.n_rows = n_rows
+        self.device = device
+        self._owners: NDArray[np.int32] | None = None
+        self._on_device = tuple(torch.from_numpy(x).to(device) for x in (self.counts, self.starts, self.order))
+
+    def draw(self, combination: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Row (0 where there is none) and hit for each combination; −1 is a miss. On the device, shape (n,)."""
+        share = shares(combination, generator, self.device)
+        # a share is below 1 by at least 2^-53, so that its product with a count, rounded, is below that
+        if self.device.type == "cpu":  # numpy's calls cost a third of torch's, and batches are small
+            wanted = combination.numpy()
+            count = self.counts.take(wanted)
+            place = (share.numpy() * count).astype(np.int64)
+            place += self.starts.take(wanted)
+            return torch.from_numpy(self.order.take(place)), torch.from_numpy(count > 0)
+        counts, starts, order = self._on_device
+        among = counts[combination]
+        return torch.index_select(order, 0, share.mul_(among).to(torch.int64).add_(starts[combination])), among > 0
+
+    def owners(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Combination of the rows from `start` to `stop` or the last, shape (n,)."""
+        if self._owners is None:
+            self._owners = np.full(self.n_rows, -1, dtype=np.int32)
+            self._owners[self.order] = np.repeat(np.arange(len(self.counts)), self.counts)
+        return self._owners[start:stop].astype(np.int64)
+
+    def of(
+        self, combinations: NDArray[np.int64], n: int | None, generator: np.random.Generator
+    ) -> tuple[NDArray[np.int64], int]:
+        """Rows of some combinations in ascending order, or `n` of them in a random one; and how many there are."""
+        found = np.concatenate([self.order[self.starts[one] :][: self.counts[one]] for one in combinations])
+        rows = np.sort(found).astype(np.int64)
+        return (rows if n is None else generator.permutation(rows)[:n]), rows.size
+
+
+class Windows:
+    """Samples grouped on disk, shuffled within each group: a run of neighbours is a fair draw.
+
+    Draws of one combination in one batch are neighbours, from a random place on, coming back to the group's beginning at its
+    end: each is uniform, and they differ as long as the group lasts.
+
+    Parameters
+    ----------
+    starts, counts : ndarray of int64, shape (n_groups,)
+        First sample and number of samples of each group.
+    owners : ndarray of int64, shape (n_groups,)
+        Combination that each group belongs to, ascending. Several belong to one where the groups tell more apart.
+    n_values : int
+    usable : ndarray of bool, shape (n_samples,), optional
+        Samples to draw among; all by default.
+    """
+
+    def __init__(
+        self,
+        starts: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        owners: NDArray[np.int64],
+        n_values: int,
+        usable: NDArray[np.bool_] | None,
+    ) -> None:
+        self.starts, self.stops, self.usable = starts, starts + counts, usable
+        if usable is not None:
+            counts = np.array([np.count_nonzero(usable[a:b]) for a, b in zip(starts, self.stops, strict=True)])
+        self.group_counts = counts
+        self.first = np.searchsorted(owners, np.arange(n_values + 1))  # (n_values + 1,): where each one's groups begin
+        self.before = np.concatenate([[0], np.cumsum(counts)])
+        totals = self.before[self.first[1:]] - self.before[self.first[:-1]]
+        self.counts = np.append(totals, 0)
+
+    def draw(self, combination: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
+        """Row (0 where there is none) and hit for each combination; −1 is a miss."""
+        wanted = combination.cpu().numpy()
+        share = shares(combination, generator, combination.device).cpu().numpy()
+        count = self.counts[wanted]
+        hit = count > 0
+        # a place among all samples of the combination says which of its groups is drawn from, and where the run begins
+        place = self.before[self.first[np.where(hit, wanted, 0)]] + (share * count).astype(np.int64)
+        group = np.searchsorted(self.before, place, side="right") - 1
+        rows = np.zeros(len(wanted), dtype=np.int64)
+        for one in np.unique(group[hit]):
+            mine = np.flatnonzero(hit & (group == one))
+            rows[mine] = self._run(one, int(place[mine[0]] - self.before[one]), mine.size)
+        return torch.from_numpy(rows), torch.from_numpy(hit)
+
+    @property
+    def n_rows(self) -> int:
+        return int(self.stops.max())
+
+    def owners(self, start: int, stop: int) -> NDArray[np.int64]:
+        """Combination of the rows from `start` to `stop` or the last, shape (n,); −1 for none."""
+        found = np.full(min(stop, self.n_rows) - start, -1)
+        for group in np.flatnonzero((self.starts < stop) & (self.stops > start)):
+            owner = np.searchsorted(self.first, group, side="right") - 1
+            found[max(self.starts[group] - start, 0) : self.stops[group] - start] = owner
+        if self.usable is not None:
+            found[~self.usable[start:stop][: len(found)]] = -1
+        return found
+
+    def of(
+        self, combinations: NDArray[np.int64], n: int | None, generator: np.random.Generator
+    ) -> tuple[NDArray[np.int64], int]:
+        """Rows of some combinations in ascending order, or `n` of them in a random one; and how many there are."""
+        groups = np.concatenate([np.arange(self.first[one], self.first[one + 1]) for one in combinations])
+        counts = self.group_counts[groups]
+        total = int(counts.sum())
+        if n is None or n >= total:
+            shares: Sequence[int] = counts.tolist()
+        else:
+            drawn = generator.choice(total, n, replace=False, shuffle=False)
+            shares = np.bincount(
+                np.searchsorted(np.cumsum(counts), drawn, side="right"), minlength=len(groups)
+            ).tolist()
+        runs = [
+            self._run(group, int(generator.integers(count)), share)
+            for group, count, share in zip(groups, counts, shares, strict=True)
+            if share
+        ]
+        rows = np.sort(np.concatenate(runs))
+        return (rows if n is None else generator.permutation(rows)), total
+
+    def _run(self, group: int, begin: int, n: int) -> NDArray[np.int64]:
+        """`n` samples of a group, from its usable sample number `begin` on."""
+        places = (begin + np.arange(n)) % self.group_counts[group]
+        start, stop = self.starts[group], self.stops[group]
+        return start + (places if self.usable is None else np.flatnonzero(self.usable[start:stop])[places])
+
+
+def shares(combination: Tensor, generator: torch.Generator | None, device: torch.device) -> Tensor:
+    """Uniform numbers in [0, 1), shape (n,), in double precision: single has no number for some of 2²⁴ members."""
+    return torch.rand(combination.shape, generator=generator, device=device, dtype=torch.float64)
