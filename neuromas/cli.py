@@ -12,7 +12,7 @@ import os
 import sys
 import traceback
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+    from neuromas.bench.measure import Row
     from neuromas.fit.result import FitResult
     from neuromas.index.index import CLIndex
     from neuromas.recordings.recording import Recording
@@ -180,23 +181,37 @@ def reproduce(
 
 @app.command(rich_help_panel=_ALIGNMENT)
 def bench(
-    what: Annotated[Literal["fit", "pairs"], typer.Argument(help="What to measure.")],
+    what: Annotated[Literal["fit", "pairs", "index", "store"], typer.Argument(help="What to measure.")],
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the fit.")] = 1,
-    batch_size: Annotated[int, typer.Option("--batch-size", min=1, help="Pairs per direction and iteration.")] = 128,
+    batch_size: Annotated[
+        int | None,
+        typer.Option("--batch-size", min=1, help="Pairs per direction (fit: 128), latents drawn at once (512)."),
+    ] = None,
+    n_samples: Annotated[
+        int, typer.Option("--samples", min=1000, help="index, store: samples of the recording that is made.")
+    ] = 10_000_000,
     out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the rows as JSON.")] = None,
 ) -> None:
-    """Measure this machine: the cost of a fit iteration against its floor, or of drawing pairs."""
+    """Measure this machine: a fit iteration against its floor, drawing pairs, look-ups, a recording left on disk."""
     from dataclasses import asdict
 
     from neuromas.bench.fit import bench_fit, bench_pairs
+    from neuromas.bench.index import bench_index
+    from neuromas.bench.store import bench_store
     from neuromas.files import write_atomically
 
-    rows = bench_fit(n_threads=threads, batch_size=batch_size) if what == "fit" else bench_pairs()
+    measured: dict[str, Callable[[], list[Row]]] = {
+        "fit": lambda: bench_fit(n_threads=threads, batch_size=batch_size or 128),
+        "pairs": bench_pairs,
+        "index": lambda: bench_index(n_samples=n_samples, batch_size=batch_size or 512),
+        "store": lambda: bench_store(n_samples=n_samples, batch_size=batch_size or 512),
+    }
+    rows = measured[what]()
     table = _table("what", "value >", "unit", "ratio >", "against", "target >", "met")
     for row in rows:
         target = "" if row.target is None else f"≤ {row.target:g}"
         met = "" if row.met is None else "yes" if row.met else "no"
-        ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
+        ratio = "" if row.ratio is None else f"{row.ratio:.3g}"
         _row(table, row.name, f"{row.value:.4g}", row.unit, ratio, row.against, target, met)
     _show_table(table)
     if out is not None:

@@ -174,22 +174,20 @@ class CLIndex:
     def _ordered(self, units: Sequence[str | int] | None, eligible_only: bool, hold: bool) -> Ordered:
         recording = self.recording
         rows = self._usable_rows(units, eligible_only)
-        found = group([np.asarray(recording.dataset[name].values)[rows] for name in self.variables])
+        whole = rows.size == recording.n_samples
+        columns = [np.asarray(recording.dataset[name].values) for name in self.variables]
+        found = group(columns if whole else [column[rows] for column in columns])
         self._combinations = Combinations(found.values, self._dtypes)
-        order = found.order
+        order, n_rows = found.order, rows.size
         latents: NDArray[Any] | None = None
         activity = recording.dataset[dims.ACTIVITY].variable
         every_unit = np.array_equal(self._columns, np.arange(recording.n_units))
         if recording.in_memory and every_unit and activity.dtype == _numpy(self.dtype) and hold:
-            latents, order = (
-                np.ascontiguousarray(activity.values),
-                rows[order],
-            )  # the recording's own: nothing is copied
-            n_rows = recording.n_samples
+            latents, n_rows = np.ascontiguousarray(activity.values), recording.n_samples  # its own: nothing is copied
+            order = order if whole else rows[order]
         else:
-            whole = rows.size == recording.n_samples
-            latents = recording.latents(units, None if whole else rows, dtype=_numpy(self.dtype)) if hold else None
-            n_rows = rows.size
+            if hold:
+                latents = recording.latents(units, None if whole else rows, dtype=_numpy(self.dtype))
             if not whole:
                 self._rows = torch.from_numpy(rows).to(self.device)
         if latents is not None:

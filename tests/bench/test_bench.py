@@ -10,6 +10,8 @@ from typer.testing import CliRunner
 
 from neuromas.bench import measure
 from neuromas.bench.fit import bench_fit, bench_pairs, continuation_flops
+from neuromas.bench.index import VARIABLES, bench_index, contenders, planted
+from neuromas.bench.store import bench_store, made
 from neuromas.schema import SystemConfig
 
 
@@ -53,3 +55,34 @@ def test_rows_can_be_had_as_json(tmp_path):
     assert found.exit_code == 0, found.output
     (row,) = json.loads(path.read_text())
     assert set(row) == {"name", "value", "unit", "against", "ratio", "target", "met"}
+
+
+@pytest.mark.parametrize("contender", contenders(), ids=lambda one: one.name)
+def test_every_contender_finds_samples_that_hold_the_values(contender):
+    columns, activity = planted(4000, 3)
+    assert np.isfinite(activity).all()
+    values = np.stack(list(columns.values()), axis=1).astype(float)
+    asked = values[np.random.default_rng(1).integers(0, len(values), 300)]
+    lookup = contender.build(columns)
+    once, again = lookup(asked), lookup(asked)
+    np.testing.assert_array_equal(values[once], asked)
+    assert (once != again).any()  # drawn, not the first that comes
+
+
+def test_look_ups_are_compared_with_every_contender():
+    rows = bench_index(n_samples=3000, n_units=4, batch_size=16)
+    told = " ".join(row.against for row in rows)
+    assert all(one.name in told for one in contenders())
+    assert {row.target for row in rows} == {None, 1 / 0.7, 0.5, 0.02} | ({1.0} if "polars" in told else set())
+    assert all(row.value > 0 and row.ratio > 0 for row in rows)
+
+
+def test_a_recording_on_disk_is_made_of_different_blocks_and_queried():
+    blocks = list(made(200, 3, block_samples=100))
+    assert [block.n_samples for block in blocks] == [100, 100]
+    assert not np.array_equal(blocks[0].activity, blocks[1].activity)
+    assert set(np.concatenate([block.trial for block in blocks])) == set(range(10))
+    assert all(set(VARIABLES) == set(block.variable_names) for block in blocks)
+    rows = bench_store(n_samples=40_000, n_units=3, batch_size=8, n_queries=3)
+    assert [row.target for row in rows if row.target is not None] == [50.0, 2.0]
+    assert all(row.value > 0 for row in rows)

@@ -1,0 +1,208 @@
+"""What a look-up costs, against the gather of random rows that it cannot do without, and against tables made for look-ups."""
+
+from __future__ import annotations
+
+import importlib.util
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from numpy.typing import NDArray
+
+from neuromas.bench.measure import Row, at_most, paired, threads
+from neuromas.index.index import CLIndex
+from neuromas.recordings.recording import Recording
+
+VARIABLES = {"phase": 2, "count": 20, "quantity": 20}
+"""Three variables and how many values each has."""
+_AT_ONCE, _REPEATS = 16, 41
+_BATCHES = 2 * _AT_ONCE * (_REPEATS + 5)
+Lookup = Callable[[NDArray[np.float64]], NDArray[np.int64]]
+"""From values (n, n_variables) to one sample (n,) each, drawn among those that hold them."""
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Another way to look samples up.
+
+    Attributes
+    ----------
+    name : str
+    build : callable
+        Makes the groups of the columns and returns the look-up.
+    """
+
+    name: str
+    build: Callable[[dict[str, NDArray[Any]]], Lookup]
+
+
+def _pandas(columns: dict[str, NDArray[Any]]) -> Lookup:
+    groups: dict[Any, NDArray[np.int64]] = pd.DataFrame(columns).groupby(list(columns)).indices
+    generator = np.random.default_rng(0)
+
+    def lookup(values: NDArray[np.float64]) -> NDArray[np.int64]:
+        share = generator.random(len(values))
+        found = [groups[tuple(row)] for row in values.tolist()]
+        return np.array([rows[int(one * len(rows))] for rows, one in zip(found, share.tolist(), strict=True)])
+
+    return lookup
+
+
+def _polars(columns: dict[str, NDArray[Any]]) -> Lookup:
+    import polars
+
+    groups = polars.DataFrame(columns).with_row_index().group_by(list(columns)).agg("index")
+    groups = groups.with_columns(polars.col("index").list.len().alias("n"))
+    generator = np.random.default_rng(0)
+    dtypes = {name: values.dtype for name, values in columns.items()}
+
+    def lookup(values: NDArray[np.float64]) -> NDArray[np.int64]:
+        asked = {name: values[:, i].astype(dtype) for i, (name, dtype) in enumerate(dtypes.items())}
+        frame = polars.DataFrame(asked | {"share": generator.random(len(values))})
+        joined = frame.join(groups, on=list(columns), how="left", maintain_order="left")
+        place = (polars.col("share") * polars.col("n")).cast(polars.UInt32)
+        return joined.select(polars.col("index").list.get(place)).to_series().to_numpy()
+
+    return lookup
+
+
+def _duckdb(columns: dict[str, NDArray[Any]]) -> Lookup:
+    import duckdb
+
+    connection = duckdb.connect(config={"threads": 1})
+    frame = pd.DataFrame(columns).assign(row=np.arange(len(next(iter(columns.values())))))
+    connection.register("frame", frame)
+    names = ", ".join(columns)
+    connection.execute(f"create table groups as select {names}, list(row) as members from frame group by {names}")
+    generator = np.random.default_rng(0)
+
+    def lookup(values: NDArray[np.float64]) -> NDArray[np.int64]:
+        asked = pd.DataFrame(values.astype(np.int64), columns=list(columns))
+        asked = asked.assign(share=generator.random(len(values)), place=np.arange(len(values)))
+        connection.register("asked", asked)
+        chosen = "members[1 + cast(floor(share * len(members)) as bigint)]"
+        sql = f"select {chosen} as row from asked left join groups using ({names}) order by place"
+        return connection.execute(sql).fetchnumpy()["row"].astype(np.int64)
+
+    return lookup
+
+
+def contenders() -> list[Contender]:
+    """pandas, and polars and DuckDB where they are installed (the extra ``bench``)."""
+    others = [Contender("polars", _polars), Contender("duckdb", _duckdb)]
+    return [Contender("pandas", _pandas), *(one for one in others if importlib.util.find_spec(one.name))]
+
+
+def planted(n_samples: int, n_units: int, seed: int = 0) -> tuple[dict[str, NDArray[Any]], NDArray[np.float16]]:
+    """Columns of three variables, and float16 activity of no meaning, between −2 and 2."""
+    generator = np.random.default_rng(seed)
+    columns = {name: generator.integers(0, n, n_samples).astype(np.int8) for name, n in VARIABLES.items()}
+    bits = generator.integers(0, 2**16, (n_samples, n_units), dtype=np.uint16)
+    bits &= np.uint16(0xBFFF)  # without the highest bit of the exponent: below 2, and finite
+    return columns, bits.view(np.float16)
+
+
+def bench_index(*, n_samples: int = 10_000_000, n_units: int = 128, batch_size: int = 512) -> list[Row]:
+    """Time building an index and drawing batches from it, on one thread.
+
+    Parameters
+    ----------
+    n_samples, n_units : int
+        Size of the recording, in float16.
+    batch_size : int
+        Latents drawn at once.
+    """
+    columns, activity = planted(n_samples, n_units)
+    variables = list(VARIABLES)
+    with threads(1):
+        recording = Recording.from_arrays(activity, columns, name="planted")
+        columns = {name: recording.dataset[name].values for name in variables}
+        rows, others = _building(recording, columns, variables)
+        index = CLIndex(recording, variables, dtype=torch.float16)
+        rows += _drawing(index, batch_size, others)
+    return rows
+
+
+def _building(
+    recording: Recording, columns: dict[str, NDArray[Any]], variables: list[str]
+) -> tuple[list[Row], dict[str, tuple[Lookup, float]]]:
+    built, rows = {}, []
+    ours = _least(lambda: CLIndex(recording, variables, dtype=torch.float16))
+    for one in contenders():
+        lookup = one.build(columns)
+        taken = _least(lambda build=one.build: build(columns))  # type: ignore[misc]
+        built[one.name] = (lookup, taken)
+        what = f"{one.name} grouping the same columns"
+        target = 1.0 if one.name == "polars" else None
+        name = f"building the index of {recording.n_samples:,} samples by {len(variables)} variables"
+        rows.append(_compared(name, ours, "s", what, ours / taken, target))
+    return rows, built
+
+
+def _drawing(index: CLIndex, batch_size: int, others: dict[str, tuple[Lookup, float]]) -> list[Row]:
+    generator, numbers = torch.Generator().manual_seed(0), np.random.default_rng(0)
+    latents = index.latents
+
+    def values() -> torch.Tensor:
+        return index.combinations[torch.randint(index.n_values, (batch_size,), generator=generator)]
+
+    # as many batches as are timed: rows that were read before would lie in the cache
+    asked = [values() for _ in range(_BATCHES)]
+    combinations = [index.lookup(one)[0] for one in asked]
+    chosen = [numbers.integers(0, len(latents), batch_size) for _ in range(_BATCHES)]
+    turn = iter(range(10**9))
+    plain = latents.numpy()
+    work: dict[str, Callable[[int], object]] = {
+        "sample": lambda i: index.sample(asked[i], generator),
+        "draw": lambda i: index.draw(combinations[i], generator),
+        "torch": lambda i: torch.index_select(latents, 0, torch.from_numpy(chosen[i])),
+        "numpy": lambda i: plain.take(chosen[i], axis=0),
+    }
+
+    def against(name: str, other: str) -> tuple[float, float, float]:
+        def several(which: str) -> Callable[[], object]:
+            return lambda: [work[which](next(turn) % _BATCHES) for _ in range(_AT_ONCE)]
+
+        ours, theirs, ratio = paired(several(name), several(other), repeats=_REPEATS, warm_up=5)
+        return ours / _AT_ONCE, theirs / _AT_ONCE, ratio
+
+    rows = []
+    size = f"{batch_size} latents of {index.n_units} units among {len(latents):,}"
+    for name, told in (("sample", "sample"), ("draw", "draw (values looked up before)")):
+        for other, what in (("torch", "torch.index_select"), ("numpy", "numpy.take")):
+            ours, theirs, ratio = against(name, other)
+            of = f"{what} of as many random rows: {theirs * 1e6:.0f} µs"
+            target = 1 / 0.7 if (name, other) == ("sample", "torch") else None
+            rows.append(_compared(f"{told}, {size}", ours * 1e6, "µs", of, ratio, target))
+    ours, _, _ = against("sample", "torch")
+    prepared, fresh = {}, {}
+    for name, (lookup, building) in others.items():
+        wanted = [one.numpy() for one in asked]
+        taken = _least(lambda: [plain.take(lookup(one), axis=0) for one in wanted[:8]], 5) / 8  # noqa: B023
+        prepared[name], fresh[name] = taken, taken + building
+    for times, how, target in ((prepared, "groups built before", 0.5), (fresh, "groups built for it", 0.02)):
+        best = min(times, key=times.__getitem__)
+        what = f"{best} ({how}), the best of {', '.join(times)}: {times[best] * 1e3:.3g} ms"
+        rows.append(_compared(f"sample, {size}", ours * 1e6, "µs", what, ours / times[best], target))
+    return rows
+
+
+def _compared(name: str, value: float, unit: str, against: str, ratio: float, target: float | None) -> Row:
+    return (
+        Row(name, value, unit, against, ratio) if target is None else at_most(name, value, unit, target, against, ratio)
+    )
+
+
+def _least(work: Callable[[], object], repeats: int = 3) -> float:
+    """Median seconds of a few calls."""
+    taken = []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        work()
+        taken.append(time.perf_counter() - started)
+    return statistics.median(taken)

@@ -1,0 +1,95 @@
+"""A recording larger than memory: registered, indexed and queried, and what memory and time that takes."""
+
+from __future__ import annotations
+
+import os
+import resource
+import statistics
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from neuromas.bench.index import VARIABLES
+from neuromas.bench.measure import Row, at_most
+from neuromas.index.index import CLIndex
+from neuromas.recordings.recording import Recording
+from neuromas.recordings.store import RecordingStore
+
+_STEPS = 20
+
+
+def made(n_samples: int, n_units: int, block_samples: int = 500_000) -> Iterator[Recording]:
+    """Blocks of a recording of trials of 20 steps, float16; every block from a seed of its own."""
+    for number, first in enumerate(range(0, n_samples, block_samples)):
+        n_trials = min(block_samples, n_samples - first) // _STEPS
+        generator = np.random.default_rng([number, 1])
+        bits = generator.integers(0, 2**16, (n_trials, _STEPS, n_units), dtype=np.uint16) & np.uint16(0xBFFF)
+        yield Recording.from_arrays(
+            bits.view(np.float16),
+            {name: generator.integers(0, n, (n_trials, _STEPS)).astype(np.int8) for name, n in VARIABLES.items()},
+            trial=first // _STEPS + np.arange(n_trials),
+            name="made",
+        )
+
+
+def bench_store(
+    *, n_samples: int = 10_000_000, n_units: int = 48, batch_size: int = 512, n_queries: int = 60
+) -> list[Row]:
+    """Register a recording in blocks, grouped by three variables; then query it from a cold disk.
+
+    Parameters
+    ----------
+    n_samples, n_units : int
+        Size of the recording, in float16. It is written to the folder for temporary files (``TMPDIR``), twice for a while.
+    batch_size : int
+        Latents per query.
+    n_queries : int
+    """
+    names = list(VARIABLES)
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        store = RecordingStore(folder)
+        started = time.perf_counter()
+        store.register_blocks(made(n_samples, n_units), set="made", name="made", group_by=names)
+        taken = time.perf_counter() - started
+        size = sum(entry.size for entry in store.list())
+        what = f"{n_samples:,} samples × {n_units} units, {size / 1e9:.2f} GB"
+        rows.append(Row(f"registering {what}, blocks made included", taken, "s"))
+        started = time.perf_counter()
+        recording = store.get("made/made", load=False)
+        rows.append(Row(f"opening {what}", (time.perf_counter() - started) * 1e3, "ms"))
+        started = time.perf_counter()
+        index = CLIndex(recording, names)
+        rows.append(Row(f"indexing {what}", (time.perf_counter() - started) * 1e3, "ms"))
+        values = index.values()[names]
+        chosen = values.iloc[np.random.default_rng(0).integers(0, len(values), n_queries)].to_dict("records")
+        for state in ("cold", "warm"):
+            times = []
+            for seed, asked in enumerate(chosen):
+                if state == "cold":
+                    _forget(Path(folder))
+                started = time.perf_counter()
+                found = index.query(asked, n=batch_size, seed=seed)
+                times.append((time.perf_counter() - started) * 1e3)
+                assert all((found[name] == value).all() for name, value in asked.items())
+            name = f"{state} query of {batch_size} latents of given values, median of {n_queries}"
+            middle = statistics.median(times)
+            rows.append(at_most(name, middle, "ms", 50.0) if state == "cold" else Row(name, middle, "ms"))
+            rows.append(Row(f"{state} query, the slowest", max(times), "ms"))
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # Linux counts it in KiB
+    rows.append(at_most("peak memory of all this", peak, "GiB", 2.0))
+    return rows
+
+
+def _forget(folder: Path) -> None:
+    """Drop the files from the operating system's cache."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            handle = os.open(path, os.O_RDONLY)
+            try:
+                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(handle)
