@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import numpy as np
 
 from neuromas.align.alignment import lay_out
 from neuromas.align.side import Direction, draw_pair_set, make_sides
-from neuromas.bench.measure import Row, at_most, matrix_product, paired, seconds, threads
+from neuromas.bench.measure import Row, at_most, copied, matrix_product, paired, seconds, threads
+from neuromas.bench.peers import peers
 from neuromas.causal.model import get_task
-from neuromas.fit.fitters import CLMAS, MAS, Fitter
-from neuromas.fit.loop import Plan, State, init, step
+from neuromas.fit.fitters import CLMAS, DAS, MAS, Fitter
+from neuromas.fit.loop import Plan, State, batch_rows, init, step
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store import shipped_store
 from neuromas.schema import SystemConfig
+from neuromas.systems.recurrent import GRU
 from neuromas.systems.system import System
 from neuromas.systems.training import load_system
 
@@ -20,7 +25,7 @@ _ITERATIONS = 10  # per timing: the mean over batches of different lengths
 
 
 def continuation_flops(config: SystemConfig, lengths: np.ndarray) -> int:
-    """Operations of a frozen GRU's continuation: live tokens forward, and the gradient with respect to the latent.
+    """Operations of a frozen recurrent network's continuation: live tokens forward, and the gradient with respect to the latent.
 
     Parameters
     ----------
@@ -33,15 +38,34 @@ def continuation_flops(config: SystemConfig, lengths: np.ndarray) -> int:
     int
         Multiplications and additions of the recurrent and readout matrices; the gradient costs as much as the forward pass.
     """
-    width, hidden, n_tokens = config.n_units, config.n_hidden, len(config.vocabulary)
+    width, gates = _cell(config)
     live = int(lengths.sum())
     steps = live - int((lengths > 0).sum())
-    forward = 2 * (steps * 3 * width * width + live * (width * hidden + hidden * n_tokens))
+    forward = 2 * (
+        steps * gates * width * width + live * (width * config.n_hidden + config.n_hidden * len(config.vocabulary))
+    )
     return 2 * forward
 
 
+def continuation_bytes(config: SystemConfig, lengths: np.ndarray) -> int:
+    """Bytes that the same work must move if nothing but the weights stays in a cache, in float32.
+
+    Each live token's states, gates, readout and logits are written once forward and read once backward, where the gradient of
+    the states is written, too.
+    """
+    width, gates = _cell(config)
+    live = int(lengths.sum())
+    kept = (gates + 1) * width + config.n_hidden + len(config.vocabulary)
+    return 4 * live * (2 * kept + width)
+
+
+def _cell(config: SystemConfig) -> tuple[int, int]:
+    """(width of the hidden state, number of gates)."""
+    return (config.n_units // 2, 4) if config.kind == "lstm" else (config.n_units, 3)
+
+
 def bench_fit(*, n_threads: int = 1, batch_size: int = 128) -> list[Row]:
-    """Time iterations of MAS (four directions run) and CLMAS (two run, two read) on the shipped GRUs.
+    """Time iterations of MAS (four directions run) and CLMAS (two run, two read), and of DAS against its peers.
 
     Parameters
     ----------
@@ -49,38 +73,80 @@ def bench_fit(*, n_threads: int = 1, batch_size: int = 128) -> list[Row]:
     batch_size : int
         Pairs per direction.
     """
-    first, second = load_system("multi-object/gru-0"), load_system("multi-object/gru-1")
-    brain = shipped_store().get("multi-object/gru-1")
+    common = {"batch_size": batch_size, "n_trials": 800}
     rows: list[Row] = []
     with threads(n_threads):
-        common = {"batch_size": batch_size, "n_trials": 800}
-        rows += _iterations(MAS(16, **common), [first, second], n_threads)
-        rows += _iterations(CLMAS(16, **common), [first, brain], n_threads)
+        for kind in ("gru", "lstm"):
+            first, second = (load_system(f"multi-object/{kind}-{seed}") for seed in (0, 1))
+            rows += _iterations(MAS(16, **common), [first, second], n_threads)
+            if kind == "gru":
+                brain = shipped_store().get("multi-object/gru-1")
+                rows += _iterations(CLMAS(16, **common), [first, brain], n_threads)
+        rows += _against_peers(common)
+    return rows
+
+
+def _against_peers(common: dict[str, Any]) -> list[Row]:
+    """DAS on the same frozen GRU, the same pairs, at rank 16."""
+    system = load_system("multi-object/gru-0")
+    assert isinstance(system, GRU)
+    fitter = DAS(16, learn_scale=False, **common)
+    plan, state = _started(fitter, [system])
+    pairs, config = plan.train[0], plan.config
+    rows = []
+    for name, make in peers().items():
+        (own,) = state.maps.values()
+        theirs = make(system, pairs, own.get_submodule("rotation")().detach(), config.learning_rate)
+        batches = (batch_rows(len(pairs), config.batch_size, config.seed, 0, i) for i in itertools.count())
+        taken, other, ratio = paired(
+            lambda: [step(plan, state) for _ in range(_ITERATIONS)],
+            lambda theirs=theirs, batches=batches: theirs(next(batches)),  # type: ignore[misc]
+            repeats=15,
+        )
+        what = f"{name}, the same pairs: {other * 1e3:.0f} ms"
+        target = 1 / 20 if name == "pyvene" else 1 / 5
+        told = f"das iteration, batch {config.batch_size}"
+        rows.append(at_most(told, taken / _ITERATIONS * 1e3, "ms", target, what, ratio / _ITERATIONS))
     return rows
 
 
 def _iterations(fitter: Fitter, systems: list[System | Recording], n_threads: int) -> list[Row]:
     plan, state = _started(fitter, systems)
     product, product_flops = matrix_product()
+    copy, copy_bytes = copied()
     taken, reference, ratio = paired(lambda: [step(plan, state) for _ in range(_ITERATIONS)], product)
-    flops = 0.0
+    flops = moved = 0.0
+    kind = ""
     for term, pairs in zip(plan.terms, plan.train, strict=True):
         if term.behaviour:
             assert pairs.continuation is not None
             assert term.direction.target.system is not None
-            whole = continuation_flops(term.direction.target.system.config, pairs.continuation.lengths)
-            flops += whole * plan.config.batch_size / len(pairs)
+            system, share = term.direction.target.system.config, plan.config.batch_size / len(pairs)
+            flops += continuation_flops(system, pairs.continuation.lengths) * share
+            moved += continuation_bytes(system, pairs.continuation.lengths) * share
+            kind = system.kind
     share = flops * _ITERATIONS / product_flops  # of the product's work that the iterations cannot do without
-    name = f"{fitter.config.method} iteration, batch {plan.config.batch_size} × {len(plan.terms)} directions"
+    floor_s = flops * reference / product_flops
+    bandwidth = copy_bytes / seconds(copy)
+    name = f"{fitter.config.method} iteration, {kind}, batch {plan.config.batch_size} × {len(plan.terms)} directions"
+    floor = "floor: live tokens at the matrix product's rate"
     return [
         Row(f"float32 2048³ matrix product, {n_threads} threads", product_flops / reference / 1e9, "GFLOP/s"),
+        Row("memory bandwidth: a copy of 256 MB, read and written", bandwidth / 1e9, "GB/s"),
         Row(f"{name}: work of live tokens", flops / 1e9, "GFLOP"),
+        Row(
+            f"{name}: bytes moved",
+            moved / 1e9,
+            "GB",
+            "their time at that bandwidth over the floor",
+            moved / bandwidth / floor_s,
+        ),
         at_most(
             name,
             taken / _ITERATIONS * 1e3,
             "ms",
-            3.0,
-            "floor: live tokens at the matrix product's rate",
+            2.0,
+            f"{floor}; {100 * share / ratio:.0f} % of it reached",
             ratio / share,
         ),
     ]

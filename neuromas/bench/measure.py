@@ -93,3 +93,9 @@ def matrix_product(device: str = "cpu") -> tuple[Callable[[], object], int]:
             torch.cuda.synchronize(device)
 
     return product, 2 * _MATRIX**3
+
+
+def copied() -> tuple[Callable[[], object], int]:
+    """A copy of 256 MB to be timed, and the bytes that it reads and writes."""
+    source, into = torch.zeros(2**26), torch.empty(2**26)
+    return lambda: into.copy_(source), 2 * 4 * 2**26

@@ -172,7 +172,7 @@ def step(plan: Plan, state: State, fixed: Sequence[tuple[Tensor, Tensor] | None]
     maps = {name: one() for name, one in _named(state.maps)}  # once per iteration, never once per step
     batches = []
     for number, (term, pairs) in enumerate(zip(plan.terms, plan.train, strict=True)):
-        chosen = _batch_rows(len(pairs), plan.config.batch_size, plan.config.seed, number, state.iteration)
+        chosen = batch_rows(len(pairs), plan.config.batch_size, plan.config.seed, number, state.iteration)
         generator = _generator(pairs, plan.config.seed, number, state.iteration) if term.cl else None
         batches.append(
             make_batch(term, pairs, chosen, plan.subspaces, generator, None if fixed is None else fixed[number])
@@ -234,7 +234,7 @@ def _learning_rate(config: FitConfig, iteration: int) -> float:
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * iteration / config.max_iterations))
 
 
-def _batch_rows(n_pairs: int, batch_size: int, seed: int, number: int, iteration: int) -> np.ndarray:
+def batch_rows(n_pairs: int, batch_size: int, seed: int, number: int, iteration: int) -> np.ndarray:
     """Rows of the pairs for this iteration: every pair once per epoch, in an order of that epoch's own."""
     size = min(batch_size, n_pairs)
     per_epoch = n_pairs // size

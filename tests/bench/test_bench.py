@@ -9,10 +9,14 @@ import pytest
 from typer.testing import CliRunner
 
 from neuromas.bench import measure
-from neuromas.bench.fit import bench_fit, bench_pairs, continuation_flops
+from neuromas.bench.fit import bench_fit, bench_pairs, continuation_bytes, continuation_flops
 from neuromas.bench.index import VARIABLES, bench_index, contenders, planted
+from neuromas.bench.peers import peers
 from neuromas.bench.store import bench_store, made
+from neuromas.fit.fitters import DAS
+from neuromas.fit.loop import batch_rows, init, step
 from neuromas.schema import SystemConfig
+from neuromas.systems.training import load_system
 
 
 def test_the_work_of_a_continuation_is_counted_by_hand():
@@ -20,20 +24,41 @@ def test_the_work_of_a_continuation_is_counted_by_hand():
     # two sequences of 1 and 4 tokens: 5 readouts of 3 x 5 and 5 x 2, 3 cell steps of 3 x 9; twice: forward and gradient
     readouts, steps = 5 * 2 * (3 * 5 + 5 * 2), 3 * 2 * (3 * 9)
     assert continuation_flops(config, np.array([1, 4])) == 2 * (readouts + steps)
+    # 5 tokens: 9 gates, 3 states, 5 hidden and 2 logits written and read, 3 gradients, 4 bytes each
+    assert continuation_bytes(config, np.array([1, 4])) == 4 * 5 * (2 * (9 + 3 + 5 + 2) + 3)
+    lstm = config.model_copy(update={"kind": "lstm", "n_units": 6})
+    steps = 3 * 2 * (3 * 12)
+    assert continuation_flops(lstm, np.array([1, 4])) == 2 * (readouts + steps)
+
+
+@pytest.mark.parametrize("name", peers())
+def test_a_peer_computes_the_loss_that_a_fit_starts_from(name):
+    system = load_system("multi-object/gru-0")
+    fitter = DAS(6, batch_size=32, n_trials=60, n_train_pairs=100, n_validation_pairs=20, learn_scale=False)
+    ready = fitter.prepare([system])
+    state = init(ready.plan, fitter.start(ready), None)
+    (own,) = state.maps.values()
+    columns = own.get_submodule("rotation")().detach().clone()
+    theirs = peers()[name](system, ready.plan.train[0], columns, 1e-3)
+    rows = batch_rows(100, 32, ready.plan.config.seed, 0, 0)
+    expected = step(ready.plan, state)
+    first, second = theirs(rows), theirs(rows)
+    assert first == pytest.approx(expected, abs=1e-5)
+    assert second < first
 
 
 @pytest.fixture
 def _quick(monkeypatch):
     once = measure.paired
     monkeypatch.setattr(
-        "neuromas.bench.fit.paired", lambda work, reference: once(work, reference, repeats=1, warm_up=0)
+        "neuromas.bench.fit.paired", lambda work, reference, **_: once(work, reference, repeats=1, warm_up=0)
     )
 
 
 @pytest.mark.usefixtures("_quick")
 def test_every_benchmark_gives_rows():
     rows = [*bench_fit(batch_size=4), *bench_pairs(n_pairs=20)]
-    assert [row.unit for row in rows] == ["GFLOP/s", "GFLOP", "ms", "GFLOP/s", "GFLOP", "ms", "s"]
+    assert [row.unit for row in rows] == [*["GFLOP/s", "GB/s", "GFLOP", "GB", "ms"] * 3, *["ms"] * len(peers()), "s"]
     assert all(np.isfinite(row.value) and row.value > 0 for row in rows)
     for row in rows:
         if row.target is not None:
