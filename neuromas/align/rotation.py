@@ -92,7 +92,10 @@ class Cayley(nn.Module):
 
 
 class Householder(nn.Module):
-    """A product of k Householder reflections, times fixed signs."""
+    """A product of k Householder reflections, times fixed signs; in compact form, I − V T Vᵀ with T k × k, by matrix products.
+
+    T⁻¹ is the upper triangle of VᵀV with its diagonal halved (Joffrain et al. 2006).
+    """
 
     sign: Tensor
 
@@ -105,9 +108,12 @@ class Householder(nn.Module):
         self.free = nn.Parameter(packed.tril(-1))
 
     def forward(self) -> Tensor:
-        below = self.free.tril(-1)
-        scale = 2 / (1 + below.square().sum(dim=0))  # the vectors' leading ones are implied
-        return torch.linalg.householder_product(below, scale) * self.sign
+        n_units, rank = self.free.shape
+        eye = torch.eye(n_units, rank, dtype=self.free.dtype, device=self.free.device)
+        vectors = self.free.tril(-1) + eye  # their leading ones are implied
+        inner = vectors.T @ vectors
+        upper = inner.triu(1) + torch.diag(inner.diagonal() / 2)
+        return (eye - vectors @ torch.linalg.solve_triangular(upper, vectors[:rank].T, upper=True)) * self.sign
 
 
 ROTATIONS: dict[str, type[nn.Module]] = {

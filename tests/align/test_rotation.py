@@ -8,6 +8,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.utils.parametrizations import orthogonal
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from neuromas.align.rotation import ROTATIONS, make_rotation, orthonormalise, random_columns
 from neuromas.errors import InvalidInput, NotFound
@@ -179,3 +180,56 @@ def test_columns_that_are_not_orthonormal(bad):
     with pytest.raises(InvalidInput) as caught:
         make_rotation("cayley", bad)
     assert caught.value.kind == "not_orthonormal"
+
+
+class Allocated(TorchDispatchMode):
+    """Bytes of the largest tensor that any operation returns."""
+
+    largest = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        for one in found if isinstance(found, tuple | list) else [found]:
+            if isinstance(one, torch.Tensor) and not one.is_nested:
+                self.largest = max(self.largest, one.numel() * one.element_size())
+        return found
+
+
+def bytes_of_an_iteration(name: str, n_units: int, rank: int) -> tuple[int, int]:
+    """(largest tensor, what parameters, optimiser and graph hold) while a map is trained."""
+    held: dict[int, int] = {}
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        held[tensor.untyped_storage().data_ptr()] = tensor.untyped_storage().nbytes()
+        return tensor
+
+    generator = torch.Generator().manual_seed(0)
+    rotation = make_rotation(name, random_columns(n_units, rank, generator))
+    optimiser = torch.optim.Adam(rotation.parameters(), lr=1e-3)
+    latents = torch.randn(16, n_units, generator=generator)
+    with Allocated() as seen:
+        for _ in range(2):
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                directions = rotation()
+                loss = (latents @ directions @ directions.T - latents).square().mean()
+            optimiser.zero_grad()
+            loss.backward()
+            optimiser.step()
+    states = [one for moments in optimiser.state.values() for one in moments.values()]
+    parts = [*rotation.parameters(), *rotation.buffers(), *states, *(p.grad for p in rotation.parameters())]
+    return seen.largest, sum(held.values()) + sum(one.numel() * one.element_size() for one in parts)
+
+
+@pytest.mark.parametrize("name", ROTATIONS)
+def test_memory_grows_with_units_times_rank(name):
+    n_units, rank = 16_384, 32
+    largest, _ = bytes_of_an_iteration(name, n_units, rank)
+    assert (
+        largest <= 2 * 4 * n_units * rank
+    )  # two blocks of columns side by side; a square matrix would be 256 times that
+
+
+@pytest.mark.parametrize("name", ROTATIONS)
+def test_a_wide_rotation_trains_in_little_memory(name):
+    _, held = bytes_of_an_iteration(name, 4096, 128)
+    assert held < 100e6 / 2  # for one of two systems
