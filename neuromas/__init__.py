@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from neuromas.fit.fitters import MAS as MAS
     from neuromas.fit.fitters import LatentStitch as LatentStitch
     from neuromas.fit.fitters import Stitch as Stitch
+    from neuromas.fit.fitters import fit_together as fit_together
     from neuromas.fit.result import FitResult as FitResult
     from neuromas.index.index import CLIndex as CLIndex
     from neuromas.index.query import ANY as ANY
@@ -48,7 +49,7 @@ _PUBLIC = {
     "causal.in_context": ("InContext",),
     "causal.model": ("CausalModel", "get_task"),
     "experiments.reproduce": ("reproduce",),
-    "fit.fitters": ("CLMAS", "DAS", "MAS", "LatentStitch", "Stitch"),
+    "fit.fitters": ("CLMAS", "DAS", "MAS", "LatentStitch", "Stitch", "fit_together"),
     "fit.result": ("FitResult",),
     "index.index": ("CLIndex",),
     "index.query": ("ANY", "between"),

@@ -13,7 +13,7 @@ from neuromas.bench.measure import Row, at_most, copied, matrix_product, paired,
 from neuromas.bench.peers import peers
 from neuromas.causal.model import get_task
 from neuromas.fit.fitters import CLMAS, DAS, MAS, Fitter
-from neuromas.fit.loop import Plan, State, batch_rows, init, step
+from neuromas.fit.loop import Plan, State, batch_rows, init, step, step_together
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store import shipped_store
 from neuromas.schema import SystemConfig
@@ -64,14 +64,16 @@ def _cell(config: SystemConfig) -> tuple[int, int]:
     return (config.n_units // 2, 4) if config.kind == "lstm" else (config.n_units, 3)
 
 
-def bench_fit(*, n_threads: int = 1, batch_size: int = 128) -> list[Row]:
-    """Time iterations of MAS (four directions run) and CLMAS (two run, two read), and of DAS against its peers.
+def bench_fit(*, n_threads: int = 1, batch_size: int = 128, n_fits: int = 32) -> list[Row]:
+    """Time iterations of MAS (four directions run) and CLMAS (two run, two read), of DAS against its peers, of many at once.
 
     Parameters
     ----------
     n_threads : int
     batch_size : int
         Pairs per direction.
+    n_fits : int
+        Fits at once.
     """
     common = {"batch_size": batch_size, "n_trials": 800}
     rows: list[Row] = []
@@ -83,7 +85,28 @@ def bench_fit(*, n_threads: int = 1, batch_size: int = 128) -> list[Row]:
                 brain = shipped_store().get("multi-object/gru-1")
                 rows += _iterations(CLMAS(16, **common), [first, brain], n_threads)
         rows += _against_peers(common)
+        rows.append(_at_once({"n_trials": 800, "batch_size": batch_size, "n_train_pairs": 2000}, n_fits, n_threads))
     return rows
+
+
+def _at_once(common: dict[str, Any], n_fits: int, n_threads: int) -> Row:
+    """An iteration of many fits of the same two GRUs at once, against as many iterations of one."""
+    systems: list[System | Recording] = [load_system("multi-object/gru-0"), load_system("multi-object/gru-1")]
+    fitters = [MAS(4 + number % 16, **common) for number in range(n_fits)]
+    sides = fitters[0].sides(systems)
+    ready = [fitter.prepare(systems, sides=sides) for fitter in fitters]
+    plans = [one.plan for one in ready]
+    states = [init(one.plan, fitter.start(one), None) for one, fitter in zip(ready, fitters, strict=True)]
+    taken, alone, ratio = paired(
+        lambda: step_together(plans, states),
+        lambda: [step(plan, state) for plan, state in zip(plans, states, strict=True)],
+        repeats=5,
+    )
+    what = f"one after another: {alone * 1e3:.0f} ms"
+    name = (
+        f"iteration of {n_fits} mas fits at once, batch {common['batch_size']} × 4 directions each, {n_threads} threads"
+    )
+    return at_most(name, taken * 1e3, "ms", 0.6, what, ratio)
 
 
 def _against_peers(common: dict[str, Any]) -> list[Row]:

@@ -40,7 +40,7 @@ from neuromas.align.side import Direction, PairSet, Side, draw_pair_set, make_si
 from neuromas.causal.model import CausalModel
 from neuromas.errors import InvalidInput, ReadOnly
 from neuromas.files import sha256_bytes
-from neuromas.fit.loop import CHECKPOINT, Plan, Progress, run, validate
+from neuromas.fit.loop import CHECKPOINT, Plan, Progress, State, run, run_together, validate
 from neuromas.fit.objective import Term
 from neuromas.fit.result import FitResult
 from neuromas.recordings.recording import Recording
@@ -152,31 +152,41 @@ class Fitter:
         """
         config, folder = self.config, None if out is None else Path(out)
         ready = self.prepare(systems, model=model, mapping=mapping, units=units, device=device)
-        plan, sides = ready.plan, ready.sides
+        plan = ready.plan
         if folder is not None:
             finished = _finished(folder, plan)
             if finished is not None:
-                return FitResult(finished.alignment, finished.report, sides)
-        started = time.monotonic()
+                return FitResult(finished.alignment, finished.report, ready.sides)
         if config.solver == "closed-form":
+            started = time.monotonic()
             maps, history = _solve(plan)
-            iterations, best, status, seconds = 0, 0, "closed_form", time.monotonic() - started
-        else:
-            start = {name: one.to(device) for name, one in self.start(ready).items()}
-            maps, state, ended = run(plan, start, folder=folder, report=progress)
-            history, iterations, best, status = state.history, state.iteration, state.best_iteration, ended
-            seconds = state.seconds
+            state = State.solved(history, time.monotonic() - started)
+            return self._finish(ready, device, folder, maps, state, "closed_form")
+        start = {name: one.to(device) for name, one in self.start(ready).items()}
+        return self._finish(ready, device, folder, *run(plan, start, folder=folder, report=progress))
+
+    def _finish(
+        self,
+        ready: Prepared,
+        device: str,
+        folder: Path | None,
+        maps: dict[str, LinearMap],
+        state: State,
+        status: Literal["converged", "max_iterations", "closed_form"],
+    ) -> FitResult:
+        """The result, saved where there is a folder for it."""
+        config, plan, sides = self.config, ready.plan, ready.sides
         alignment = Alignment(maps, plan.subspaces, config.map, self.method in ("stitch", "latent-stitch")).to("cpu")
         report = FitReport(
             config=config,
             inputs=ready.inputs,
             variables=_compared(sides, plan.subspaces),
             ran=tuple(dict.fromkeys(term.direction.target.name for term in plan.terms if term.behaviour)),
-            status=status,  # type: ignore[arg-type]
-            iterations=iterations,
-            best_iteration=best,
-            seconds=seconds,
-            history=tuple(history),
+            status=status,
+            iterations=state.iteration,
+            best_iteration=state.best_iteration,
+            seconds=state.seconds,
+            history=tuple(state.history),
             misses=tuple(count_misses(pairs) for pairs in (*plan.train, *plan.validation)),
             identity=plan.identity,
             alignment_sha256=alignment.sha256(),
@@ -202,9 +212,14 @@ class Fitter:
         mapping: Mapping[str, Mapping[str, Any]] | None = None,
         units: Mapping[str, Sequence[str]] | None = None,
         device: str = "cpu",
+        sides: Sequence[Side] | None = None,
     ) -> Prepared:
-        """Everything up to the first iteration: sides, pairs, the plan. Parameters and errors are those of `fit`."""
-        sides = self.sides(systems, model=model, mapping=mapping, units=units, device=device)
+        """Everything up to the first iteration: sides, pairs, the plan. Parameters and errors are those of `fit`.
+
+        `sides` are what `sides` gave for these systems, where that is at hand.
+        """
+        if sides is None:
+            sides = self.sides(systems, model=model, mapping=mapping, units=units, device=device)
         terms = self.terms(sides)
         taking_part = [side for side in sides if any(side in (t.direction.source, t.direction.target) for t in terms)]
         subspaces = self._subspaces(taking_part)
@@ -404,6 +419,87 @@ class LatentStitch(Fitter):
 
 FITTERS: dict[str, type[Fitter]] = {one.method: one for one in (DAS, MAS, CLMAS, Stitch, LatentStitch)}
 """Fitters by the name that the command line uses."""
+
+
+def fit_together(
+    fitters: Sequence[Fitter],
+    systems: Sequence[System | Recording],
+    *,
+    model: CausalModel | None = None,
+    mapping: Mapping[str, Mapping[str, Any]] | None = None,
+    units: Mapping[str, Sequence[str]] | None = None,
+    device: str = "cpu",
+    out: Sequence[str | Path | None] | None = None,
+    progress: Callable[[int, Progress], None] | None = None,
+) -> list[FitResult]:
+    """Fit several alignments of the same systems at once: other seeds, ranks, variables, weights, even methods.
+
+    What they share is done once: recording the systems, where seeds and trials agree, and in every iteration running the
+    frozen systems, which go through the batches of all fits together. Each fit comes to what it comes to alone, but for
+    rounding.
+
+    Parameters
+    ----------
+    fitters : sequence of Fitter
+    systems, model, mapping, units, device
+        As in `Fitter.fit`; the same for all.
+    out : sequence of path-like or None, optional
+        A folder for each; as in `Fitter.fit`.
+    progress : callable, optional
+        Called with the number of a fit and its `Progress` after each of its iterations.
+
+    Returns
+    -------
+    list of FitResult
+        In the order of `fitters`.
+
+    Raises
+    ------
+    InvalidInput, NotFound, ReadOnly
+        As `Fitter.fit`; or a fitter with ``solver="closed-form"``, which has no iterations.
+
+    Examples
+    --------
+    >>> from neuromas.systems.training import load_system
+    >>> some = {"n_trials": 60, "n_train_pairs": 40, "n_validation_pairs": 20, "max_iterations": 3, "batch_size": 8}
+    >>> found = fit_together([DAS(rank, **some) for rank in (4, 8)], [load_system("multi-object/gru-0")])
+    >>> [one.alignment.rank for one in found]
+    [4, 8]
+    """
+    folders = [None if one is None else Path(one) for one in (out or [None] * len(fitters))]
+    if len(folders) != len(fitters):
+        raise InvalidInput(
+            f"expected one folder for each of {len(fitters)} fits, got {len(folders)}", kind="wrong_folders"
+        )
+    known: dict[str, list[Side]] = {}
+    found: dict[int, FitResult] = {}
+    waiting: dict[int, tuple[Prepared, dict[str, TrainableMap]]] = {}
+    for number, (fitter, folder) in enumerate(zip(fitters, folders, strict=True)):
+        if fitter.config.solver == "closed-form":
+            raise InvalidInput("a closed-form solution has no iterations to share; fit it alone", kind="closed_form")
+        key = fitter.config.model_dump_json(include=_OF_SIDES)
+        if key not in known:
+            known[key] = fitter.sides(systems, model=model, mapping=mapping, units=units, device=device)
+        ready = fitter.prepare(systems, model=model, mapping=mapping, units=units, device=device, sides=known[key])
+        finished = None if folder is None else _finished(folder, ready.plan)
+        if finished is not None:
+            found[number] = FitResult(finished.alignment, finished.report, ready.sides)
+        else:
+            waiting[number] = ready, {name: one.to(device) for name, one in fitter.start(ready).items()}
+    numbers = list(waiting)
+    outcomes = run_together(
+        [waiting[number][0].plan for number in numbers],
+        [waiting[number][1] for number in numbers],
+        folders=[folders[number] for number in numbers],
+        report=None if progress is None else lambda place, one: progress(numbers[place], one),
+    )
+    for number, outcome in zip(numbers, outcomes, strict=True):
+        found[number] = fitters[number]._finish(waiting[number][0], device, folders[number], *outcome)
+    return [found[number] for number in range(len(fitters))]
+
+
+_OF_SIDES = {"variables", "roles", "values", "stepwise", "only_solved", "n_trials", "fractions", "seed"}
+"""Fields of a configuration that `Fitter.sides` looks at."""
 
 
 def _expect(sides: Sequence[Side], met: bool, expected: str, method: str) -> None:

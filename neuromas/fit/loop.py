@@ -24,7 +24,7 @@ from neuromas.align.interchange import LinearMap
 from neuromas.align.side import PairSet
 from neuromas.errors import InvalidInput
 from neuromas.files import write_atomically
-from neuromas.fit.objective import Losses, Term, losses, make_batch
+from neuromas.fit.objective import Batch, Losses, Part, Term, losses, losses_together, make_batch
 from neuromas.interrupts import deferred_interrupt
 from neuromas.schema import FitConfig, Validation
 from neuromas.systems.training import read_safetensors
@@ -95,6 +95,12 @@ class State:
     seconds: float = 0.0
     history: list[Validation] = field(default_factory=list)
 
+    @classmethod
+    def solved(cls, history: list[Validation], seconds: float) -> State:
+        """The end of a fit that had no iterations."""
+        nothing = torch.optim.SGD([torch.zeros(0)], lr=0.0)
+        return cls(nn.ModuleDict(), nothing, seconds=seconds, history=history)
+
 
 class Interrupted(KeyboardInterrupt):
     """Ctrl-C arrived; the state was saved at the end of an iteration, where there is a folder to save it in."""
@@ -106,7 +112,7 @@ def run(
     *,
     folder: Path | None = None,
     report: Callable[[Progress], None] | None = None,
-) -> tuple[dict[str, LinearMap], State, Literal["converged", "max_iterations"]]:
+) -> Outcome:
     """Iterate until validation is flat or the limit is reached; return the best checkpoint's maps.
 
     Parameters
@@ -126,25 +132,76 @@ def run(
     InvalidInput
         `folder` holds another fit's checkpoint, or the loss is no longer finite.
     """
-    state = init(plan, maps, folder)
-    fixed = _fixed_draws(plan) if plan.config.cl_draw == "fixed" else None
-    before, started = state.seconds, time.monotonic()
+    (found,) = run_together(
+        [plan], [maps], folders=[folder], report=None if report is None else lambda _, progress: report(progress)
+    )
+    return found
+
+
+Outcome = tuple[dict[str, LinearMap], State, Literal["converged", "max_iterations"]]
+"""Maps of the best checkpoint, the state at the end, and why it ended."""
+
+
+def run_together(
+    plans: Sequence[Plan],
+    maps: Sequence[Mapping[str, TrainableMap]],
+    *,
+    folders: Sequence[Path | None] | None = None,
+    report: Callable[[int, Progress], None] | None = None,
+) -> list[Outcome]:
+    """`run` for several fits at once: in each iteration, every frozen target is run once for all of them.
+
+    Each fit has its own parameters, optimiser, pairs, end, and checkpoint, and comes to what it comes to alone, but for
+    rounding.
+
+    Parameters
+    ----------
+    plans : sequence of Plan
+    maps : sequence of mapping of side name to TrainableMap
+        Where each starts; trained in place.
+    folders : sequence of path or None, optional
+        For the checkpoints; earlier ones there are resumed.
+    report : callable, optional
+        Called with the number of the fit after each of its iterations.
+
+    Raises
+    ------
+    Interrupted, InvalidInput
+        As `run`.
+    """
+    folders = [None] * len(plans) if folders is None else folders
+    states = [init(plan, one, folder) for plan, one, folder in zip(plans, maps, folders, strict=True)]
+    fixed = [_fixed_draws(plan) if plan.config.cl_draw == "fixed" else None for plan in plans]
     with deferred_interrupt() as interrupted:
-        while not terminate(plan, state):
-            loss = step(plan, state, fixed)
-            state.seconds = before + time.monotonic() - started
-            looked = state.iteration % plan.config.validate_every == 0 or state.iteration == plan.config.max_iterations
-            if looked:
-                _look(plan, state, loss)
-                if folder is not None:
-                    save_checkpoint(folder / CHECKPOINT, plan, state)
-            if report is not None:
-                last = state.history[-1] if state.history else None
-                report(Progress(state.iteration, plan.config.max_iterations, loss, last, state.seconds))
+        while active := [number for number, plan in enumerate(plans) if not terminate(plan, states[number])]:
+            started = time.monotonic()
+            found = step_together(
+                [plans[number] for number in active],
+                [states[number] for number in active],
+                [fixed[number] for number in active],
+            )
+            for number, loss in zip(active, found, strict=True):
+                plan, state, folder = plans[number], states[number], folders[number]
+                if state.iteration % plan.config.validate_every == 0 or state.iteration == plan.config.max_iterations:
+                    _look(plan, state, loss)
+                    if folder is not None:
+                        save_checkpoint(folder / CHECKPOINT, plan, state)
+            taken = (time.monotonic() - started) / len(active)
+            for number, loss in zip(active, found, strict=True):
+                state, limit = states[number], plans[number].config.max_iterations
+                state.seconds += taken
+                if report is not None:
+                    last = state.history[-1] if state.history else None
+                    report(number, Progress(state.iteration, limit, loss, last, state.seconds))
             if interrupted():
-                if folder is not None:
-                    save_checkpoint(folder / CHECKPOINT, plan, state)
+                for plan, state, folder in zip(plans, states, folders, strict=True):
+                    if folder is not None:
+                        save_checkpoint(folder / CHECKPOINT, plan, state)
                 raise Interrupted
+    return [_ended(plan, state) for plan, state in zip(plans, states, strict=True)]
+
+
+def _ended(plan: Plan, state: State) -> Outcome:
     state.maps.load_state_dict(state.best)
     status: Literal["converged", "max_iterations"] = (
         "converged" if state.stale >= plan.config.patience else "max_iterations"
@@ -167,27 +224,49 @@ def init(plan: Plan, maps: Mapping[str, TrainableMap], folder: Path | None) -> S
 
 def step(plan: Plan, state: State, fixed: Sequence[tuple[Tensor, Tensor] | None] | None = None) -> float:
     """One optimiser update on a fresh batch of every direction; returns the loss before it."""
-    for group in state.optimiser.param_groups:
-        group["lr"] = _learning_rate(plan.config, state.iteration)
-    maps = {name: one() for name, one in _named(state.maps)}  # once per iteration, never once per step
+    return step_together([plan], [state], [fixed])[0]
+
+
+def step_together(
+    plans: Sequence[Plan],
+    states: Sequence[State],
+    fixed: Sequence[Sequence[tuple[Tensor, Tensor] | None] | None] | None = None,
+) -> list[float]:
+    """`step` for several fits, whose targets are run together; returns the losses before it."""
+    parts = []
+    for number, (plan, state) in enumerate(zip(plans, states, strict=True)):
+        for group in state.optimiser.param_groups:
+            group["lr"] = _learning_rate(plan.config, state.iteration)
+        maps = {name: one() for name, one in _named(state.maps)}  # once per iteration, never once per step
+        parts.append(Part(maps, _batches(plan, state.iteration, None if fixed is None else fixed[number]), plan.config))
+    totals = [found.total for found in losses_together(parts)]
+    for state in states:
+        state.optimiser.zero_grad(set_to_none=True)
+    torch.stack(totals).sum().backward()  # each total depends on its own fit's parameters alone
+    told = torch.stack(totals).detach().tolist()
+    for number, (loss, state) in enumerate(zip(told, states, strict=True)):
+        if not math.isfinite(loss):
+            which = "" if len(states) == 1 else f" of fit {number}"
+            raise InvalidInput(
+                f"the loss{which} became {loss} at iteration {state.iteration}; a smaller learning rate may help",
+                kind="diverged",
+            )
+    for state in states:
+        state.optimiser.step()
+        state.iteration += 1
+    return told
+
+
+def _batches(plan: Plan, iteration: int, fixed: Sequence[tuple[Tensor, Tensor] | None] | None) -> list[Batch]:
+    """A fresh batch of every direction."""
     batches = []
     for number, (term, pairs) in enumerate(zip(plan.terms, plan.train, strict=True)):
-        chosen = batch_rows(len(pairs), plan.config.batch_size, plan.config.seed, number, state.iteration)
-        generator = _generator(pairs, plan.config.seed, number, state.iteration) if term.cl else None
+        chosen = batch_rows(len(pairs), plan.config.batch_size, plan.config.seed, number, iteration)
+        generator = _generator(pairs, plan.config.seed, number, iteration) if term.cl else None
         batches.append(
             make_batch(term, pairs, chosen, plan.subspaces, generator, None if fixed is None else fixed[number])
         )
-    found = losses(maps, batches, plan.config)
-    state.optimiser.zero_grad(set_to_none=True)
-    found.total.backward()
-    loss = found.total.item()
-    if not math.isfinite(loss):
-        raise InvalidInput(
-            f"the loss became {loss} at iteration {state.iteration}; a smaller learning rate may help", kind="diverged"
-        )
-    state.optimiser.step()
-    state.iteration += 1
-    return loss
+    return batches
 
 
 def terminate(plan: Plan, state: State) -> bool:

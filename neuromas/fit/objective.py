@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from neuromas.align.alignment import Subspace, component_mask
 from neuromas.align.interchange import LinearMap, interchange
-from neuromas.align.side import Direction, PairSet, Side
+from neuromas.align.side import Direction, PairSet
 from neuromas.evaluate.divergence import cl_distance
 from neuromas.schema import FitConfig
 from neuromas.systems.system import Packed, all_right
@@ -165,63 +165,97 @@ def behavioural_loss(
 def losses(
     maps: Mapping[str, LinearMap], batches: Sequence[Batch], config: FitConfig, *, score: bool = False
 ) -> Losses:
-    """Interchange all batches, run each target once, and weigh the losses.
+    """The objective of one fit; `losses_together` for one part."""
+    return losses_together([Part(maps, batches, config)], score=score)[0]
 
-    Parameters
+
+@dataclass(frozen=True)
+class Part:
+    """One fit's share of an evaluation of the objective.
+
+    Attributes
     ----------
     maps : mapping of side name to LinearMap
     batches : sequence of Batch
         One per term.
     config : FitConfig
         ``epsilon``, ``weighting``, ``loss_tokens``, ``cl_terms``, ``method``.
+    """
+
+    maps: Mapping[str, LinearMap]
+    batches: Sequence[Batch]
+    config: FitConfig
+
+
+def losses_together(parts: Sequence[Part], *, score: bool = False) -> list[Losses]:
+    """Interchange all batches of all fits, run each target once, and weigh the losses of each fit.
+
+    Parameters
+    ----------
+    parts : sequence of Part
     score : bool
         Also say which continuations are right.
     """
-    replace = config.method in ("stitch", "latent-stitch")
-    intervened: list[Tensor] = []
-    behaviour: dict[str, Tensor] = {}
-    right: dict[str, Tensor] = {}
-    cl: dict[str, Tensor] = {}
-    runs: dict[str, list[int]] = {}
-    for number, batch in enumerate(batches):
-        direction = batch.term.direction
-        h = interchange(
-            batch.target,
-            batch.source,
-            maps[direction.target.name],
-            maps[direction.source.name],
-            batch.mask,
-            replace=replace,
-        )
-        intervened.append(h)
-        if batch.term.behaviour:
-            runs.setdefault(direction.target.name, []).append(number)
-        if batch.term.cl:
-            assert batch.cl is not None
-            assert batch.hit is not None
-            each = cl_distance(h, torch.where(batch.hit[:, None], batch.cl, h.detach()), config.cl_terms)
-            cl[direction.name] = (each * batch.hit).sum() / batch.hit.sum().clamp_min(1)
-    for numbers in runs.values():  # all directions into one target go through it together
-        together = [batches[number] for number in numbers]
-        target: Side = together[0].term.direction.target
+    intervened: list[list[Tensor]] = []
+    runs: dict[tuple[object, ...], list[tuple[int, int]]] = {}
+    for number, part in enumerate(parts):
+        replace = part.config.method in ("stitch", "latent-stitch")
+        own = []
+        for place, batch in enumerate(part.batches):
+            source, target = batch.term.direction.source, batch.term.direction.target
+            maps = part.maps[target.name], part.maps[source.name]
+            own.append(interchange(batch.target, batch.source, *maps, batch.mask, replace=replace))
+            if batch.term.behaviour:
+                # all directions into one target go through it together, those of all fits
+                alone = target.context is None and batch.steps is None  # else its rows are those of its own recording
+                key = (id(target.system if alone else target), part.config.loss_tokens)
+                runs.setdefault(key, []).append((number, place))
+        intervened.append(own)
+    behaviour: dict[tuple[int, int], Tensor] = {}
+    right: dict[tuple[int, int], Tensor] = {}
+    for members in runs.values():
+        together = [parts[number].batches[place] for number, place in members]
+        target = together[0].term.direction.target
         packed = _pack(together, target.latents.device)
         sizes = [len(batch.rows) for batch in together]
-        part = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)).to(target.latents.device)
+        owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)).to(target.latents.device)
         steps = [batch.steps for batch in together if batch.steps is not None]
         logits = target.resume(
-            _stack([intervened[number] for number in numbers]),
+            _stack([intervened[number][place] for number, place in members]),
             packed,
             np.concatenate([batch.rows for batch in together]),
             np.concatenate(steps) if steps else None,
         )
-        by_part = behavioural_loss(logits, packed, part, len(sizes), config.loss_tokens)
-        ok = all_right(logits.detach(), packed, sum(sizes)).split(sizes) if score else None
-        for position, batch in enumerate(together):
-            behaviour[batch.term.direction.name] = by_part[position]
-            if ok is not None:
-                right[batch.term.direction.name] = ok[position]
-    total = _weigh(list(behaviour.values()), list(cl.values()), config)
-    return Losses(total, behaviour, cl, right)
+        loss_tokens = parts[members[0][0]].config.loss_tokens
+        behaviour |= dict(zip(members, behavioural_loss(logits, packed, owner, len(sizes), loss_tokens), strict=True))
+        if score:
+            right |= dict(zip(members, all_right(logits.detach(), packed, sum(sizes)).split(sizes), strict=True))
+    return [
+        _weighed(
+            part,
+            intervened[number],
+            {place: behaviour[one] for place in range(len(part.batches)) if (one := (number, place)) in behaviour},
+            {place: right[one] for place in range(len(part.batches)) if (one := (number, place)) in right},
+        )
+        for number, part in enumerate(parts)
+    ]
+
+
+def _weighed(
+    part: Part, intervened: Sequence[Tensor], behaviour: Mapping[int, Tensor], right: Mapping[int, Tensor]
+) -> Losses:
+    """The losses of one fit, from those of the behaviour of its batches."""
+    names = [batch.term.direction.name for batch in part.batches]
+    cl: dict[str, Tensor] = {}
+    for name, batch, h in zip(names, part.batches, intervened, strict=True):
+        if batch.term.cl:
+            assert batch.cl is not None
+            assert batch.hit is not None
+            each = cl_distance(h, torch.where(batch.hit[:, None], batch.cl, h.detach()), part.config.cl_terms)
+            cl[name] = (each * batch.hit).sum() / batch.hit.sum().clamp_min(1)
+    total = _weigh(list(behaviour.values()), list(cl.values()), part.config)
+    told = {names[place]: value for place, value in behaviour.items()}
+    return Losses(total, told, cl, {names[place]: value for place, value in right.items()})
 
 
 def _stack(latents: Sequence[Tensor]) -> Tensor:

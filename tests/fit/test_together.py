@@ -1,0 +1,126 @@
+"""Fits at once against the same fits alone."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from neuromas.errors import InvalidInput
+from neuromas.fit.fitters import CLMAS, DAS, MAS, Fitter, LatentStitch, fit_together
+from neuromas.fit.loop import Interrupted, Plan, State, init, step, step_together
+from neuromas.recordings.store import shipped_store
+from neuromas.systems.recurrent import GRU
+from neuromas.systems.training import load_system
+from neuromas.systems.transformer import Transformer
+
+SMALL = {
+    "n_trials": 60,
+    "n_train_pairs": 60,
+    "n_validation_pairs": 20,
+    "batch_size": 12,
+    "max_iterations": 7,
+    "validate_every": 3,
+}
+
+
+@pytest.fixture(scope="module")
+def networks():
+    return [load_system(f"multi-object/gru-{seed}") for seed in (0, 1)]
+
+
+def in_double(fitter: Fitter, systems: list) -> tuple[Plan, State]:
+    """A fit whose every number is in double precision, at its start."""
+    for system in systems:
+        system._network.double()
+        system._prepare()
+    sides = [replace(side, latents=side.latents.double()) for side in fitter.sides(systems)]
+    ready = fitter.prepare(systems, sides=sides)
+    return ready.plan, init(ready.plan, {name: one.double() for name, one in fitter.start(ready).items()}, None)
+
+
+def test_each_comes_to_what_it_comes_to_alone():
+    fitters = [
+        MAS(4, **SMALL),
+        MAS(8, **SMALL, seed=3),
+        MAS(6, **SMALL, rotation="cayley", loss_tokens="deterministic"),
+    ]
+    fitters += [MAS({"phase": 2, "count": 3}, **SMALL, map="linear", init="closed-form")]
+    systems = [load_system(f"multi-object/gru-{seed}") for seed in (0, 1)]
+    alone = [in_double(fitter, systems) for fitter in fitters]
+    together = [in_double(fitter, systems) for fitter in fitters]
+    for _ in range(5):
+        expected = [step(plan, state) for plan, state in alone]
+        found = step_together([plan for plan, _ in together], [state for _, state in together])
+        assert found == pytest.approx(expected, abs=1e-10)
+    for (_, one), (_, other) in zip(alone, together, strict=True):
+        for name, value in one.maps.state_dict().items():
+            torch.testing.assert_close(other.maps.state_dict()[name], value, atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize(("kind", "runs"), [(GRU, 1), (Transformer, 2)])
+def test_a_frozen_network_is_run_once_for_all(kind, runs, monkeypatch):
+    """But where it also needs what came before the latent, only fits on the same trials go together."""
+    system = load_system(f"multi-object/{kind.__name__.lower()}-0")
+    fitters = [DAS(4, **SMALL), DAS(6, **SMALL), DAS(4, **SMALL, seed=1)]
+    known = {seed: DAS(4, **SMALL, seed=seed).sides([system]) for seed in (0, 1)}
+    ready = [fitter.prepare([system], sides=known[fitter.config.seed]) for fitter in fitters]
+    states = [init(one.plan, fitter.start(one), None) for fitter, one in zip(fitters, ready, strict=True)]
+    calls = []
+    plain = kind.resume
+    monkeypatch.setattr(kind, "resume", lambda *given: calls.append(len(given[1])) or plain(*given))
+    step_together([one.plan for one in ready], states)
+    assert len(calls) == runs
+    assert sum(calls) == 3 * SMALL["batch_size"]
+
+
+def test_different_methods_on_a_network_and_a_brain(networks, tmp_path):
+    systems = [networks[0], shipped_store().get("multi-object/gru-1")]
+    fitters = [CLMAS(4, **SMALL), CLMAS(4, **SMALL, epsilon=0.3), LatentStitch(8, **SMALL)]
+    told: list[tuple[int, int]] = []
+    found = fit_together(
+        fitters,
+        systems,
+        out=[tmp_path / "a", None, tmp_path / "c"],
+        progress=lambda number, one: told.append((number, one.iteration)),
+    )
+    assert told == [(number, iteration) for iteration in range(1, 8) for number in range(3)]
+    for fitter, one in zip(fitters, found, strict=True):
+        alone = fitter.fit(systems)
+        assert one.report.config == alone.report.config
+        assert one.report.identity == alone.report.identity
+        assert one.report.iterations == 7
+        assert [seen.loss for seen in one.report.history] == pytest.approx(
+            [seen.loss for seen in alone.report.history], rel=1e-3
+        )
+    assert found[0].alignment.sha256() != found[1].alignment.sha256()
+    assert (tmp_path / "a" / "result.json").is_file()
+    assert not list(tmp_path.rglob("checkpoint*"))
+    again = fit_together(fitters[:1], systems, out=[tmp_path / "a"])
+    assert again[0].report == found[0].report
+
+
+def test_interrupted_fits_go_on(networks, tmp_path):
+    fitters, folders = [DAS(4, **SMALL), DAS(8, **SMALL)], [tmp_path / "a", tmp_path / "b"]
+    expected = fit_together(fitters, networks[:1])
+
+    def stop(number: int, progress: object) -> None:
+        if (number, progress.iteration) == (1, 4):
+            import signal
+
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(Interrupted):
+        fit_together(fitters, networks[:1], out=folders, progress=stop)
+    found = fit_together(fitters, networks[:1], out=folders)
+    assert [one.alignment.sha256() for one in found] == [one.alignment.sha256() for one in expected]
+
+
+def test_what_cannot_be_done_together(networks):
+    systems = [networks[0], shipped_store().get("multi-object/gru-1")]
+    with pytest.raises(InvalidInput, match="one folder for each of 1 fits, got 2"):
+        fit_together([DAS(4, **SMALL)], networks[:1], out=["a", "b"])
+    with pytest.raises(InvalidInput, match="has no iterations to share"):
+        fit_together([LatentStitch(**SMALL, solver="closed-form")], systems)
+    assert fit_together([], networks) == []
