@@ -183,7 +183,8 @@ class CLIndex:
         activity = recording.dataset[dims.ACTIVITY].variable
         every_unit = np.array_equal(self._columns, np.arange(recording.n_units))
         if recording.in_memory and every_unit and activity.dtype == _numpy(self.dtype) and hold:
-            latents, n_rows = np.ascontiguousarray(activity.values), recording.n_samples  # its own: nothing is copied
+            # its own: nothing is copied, unless torch would complain
+            latents, n_rows = np.require(activity.values, requirements="CW"), recording.n_samples
             order = order if whole else rows[order]
         else:
             if hold:
@@ -477,6 +478,7 @@ class CLIndex:
         Draw
         """
         rows, hit = self._choose.draw(combination, generator)
+        hit = hit.to(self.device)
         latents, samples = self._at(rows), self._samples(rows)
         if not hit.all():
             latents.masked_fill_(~hit[:, None], torch.nan)  # a copy, so in place is safe
