@@ -181,15 +181,19 @@ def reproduce(
 
 @app.command(rich_help_panel=_ALIGNMENT)
 def bench(
-    what: Annotated[Literal["fit", "pairs", "index", "store"], typer.Argument(help="What to measure.")],
+    what: Annotated[Literal["fit", "pairs", "index", "store", "growth"], typer.Argument(help="What to measure.")],
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the fit.")] = 1,
     batch_size: Annotated[
         int | None,
         typer.Option("--batch-size", min=1, help="Pairs per direction (fit: 128), latents drawn at once (512)."),
     ] = None,
     n_samples: Annotated[
-        int, typer.Option("--samples", min=1000, help="index, store: samples of the recording that is made.")
+        int,
+        typer.Option("--samples", min=10_000, help="index, store, growth: samples of the (largest) recording made."),
     ] = 10_000_000,
+    figure: Annotated[
+        Path | None, typer.Option("--figure", metavar="FILE", help="growth: also draw the curves.", show_default=False)
+    ] = None,
     out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the rows as JSON.")] = None,
 ) -> None:
     """Measure this machine: a fit iteration against its floor, drawing pairs, look-ups, a recording left on disk."""
@@ -205,6 +209,7 @@ def bench(
         "pairs": bench_pairs,
         "index": lambda: bench_index(n_samples=n_samples, batch_size=batch_size or 512),
         "store": lambda: bench_store(n_samples=n_samples, batch_size=batch_size or 512),
+        "growth": lambda: _growth(n_samples, threads, figure),
     }
     rows = measured[what]()
     table = _table("what", "value >", "unit", "ratio >", "against", "target >", "met")
@@ -216,6 +221,17 @@ def bench(
     _show_table(table)
     if out is not None:
         write_atomically(out, json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+
+
+def _growth(n_samples: int, n_threads: int, figure: Path | None) -> list[Row]:
+    from neuromas.bench.growth import bench_growth, draw_growth
+    from neuromas.files import write_atomically
+    from neuromas.report.figures import png
+
+    rows, curves = bench_growth(most_samples=n_samples, n_threads=n_threads)
+    if figure is not None:
+        write_atomically(figure, png(draw_growth(curves)))
+    return rows
 
 
 # -------------------------------------------------------------------------------------------------------------- recordings

@@ -55,7 +55,7 @@ MODULES = {
     "fit": ("objective", "result", "loop", "fitters", "request"),
     "report": ("figures", "panels", "page"),
     "experiments": ("demo", "jobs", "sweep", "table", "figure", "figures", "reproduce"),
-    "bench": ("measure", "peers", "fit", "index", "store"),
+    "bench": ("measure", "peers", "fit", "index", "store", "growth"),
 }
 """Order inside packages, importer to the right of the imported."""
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import statistics
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +12,7 @@ import pandas as pd
 import torch
 from numpy.typing import NDArray
 
-from neuromas.bench.measure import Row, at_most, paired, threads
+from neuromas.bench.measure import Row, at_most, paired, seconds, threads
 from neuromas.index.index import CLIndex
 from neuromas.recordings.recording import Recording
 
@@ -132,10 +130,10 @@ def _building(
     recording: Recording, columns: dict[str, NDArray[Any]], variables: list[str]
 ) -> tuple[list[Row], dict[str, tuple[Lookup, float]]]:
     built, rows = {}, []
-    ours = _least(lambda: CLIndex(recording, variables, dtype=torch.float16))
+    ours = seconds(lambda: CLIndex(recording, variables, dtype=torch.float16), repeats=3)
     for one in contenders():
         lookup = one.build(columns)
-        taken = _least(lambda build=one.build: build(columns))  # type: ignore[misc]
+        taken = seconds(lambda build=one.build: build(columns), repeats=3)  # type: ignore[misc]
         built[one.name] = (lookup, taken)
         what = f"{one.name} grouping the same columns"
         target = 1.0 if one.name == "polars" else None
@@ -183,7 +181,7 @@ def _drawing(index: CLIndex, batch_size: int, others: dict[str, tuple[Lookup, fl
     prepared, fresh = {}, {}
     for name, (lookup, building) in others.items():
         wanted = [one.numpy() for one in asked]
-        taken = _least(lambda: [plain.take(lookup(one), axis=0) for one in wanted[:8]], 5) / 8  # noqa: B023
+        taken = seconds(lambda: [plain.take(lookup(one), axis=0) for one in wanted[:8]], repeats=5) / 8  # noqa: B023
         prepared[name], fresh[name] = taken, taken + building
     for times, how, target in ((prepared, "groups built before", 0.5), (fresh, "groups built for it", 0.02)):
         best = min(times, key=times.__getitem__)
@@ -196,13 +194,3 @@ def _compared(name: str, value: float, unit: str, against: str, ratio: float, ta
     return (
         Row(name, value, unit, against, ratio) if target is None else at_most(name, value, unit, target, against, ratio)
     )
-
-
-def _least(work: Callable[[], object], repeats: int = 3) -> float:
-    """Median seconds of a few calls."""
-    taken = []
-    for _ in range(repeats):
-        started = time.perf_counter()
-        work()
-        taken.append(time.perf_counter() - started)
-    return statistics.median(taken)

@@ -184,7 +184,7 @@ class CLIndex:
         every_unit = np.array_equal(self._columns, np.arange(recording.n_units))
         if recording.in_memory and every_unit and activity.dtype == _numpy(self.dtype) and hold:
             # its own: nothing is copied, unless torch would complain
-            latents, n_rows = np.require(activity.values, requirements="CW"), recording.n_samples
+            latents, n_rows = np.require(activity.values, requirements=["C", "W"]), recording.n_samples
             order = order if whole else rows[order]
         else:
             if hold:

@@ -10,11 +10,13 @@ from typer.testing import CliRunner
 
 from neuromas.bench import measure
 from neuromas.bench.fit import bench_fit, bench_pairs, continuation_bytes, continuation_flops
+from neuromas.bench.growth import Curve, bench_growth, draw_growth
 from neuromas.bench.index import VARIABLES, bench_index, contenders, planted
 from neuromas.bench.peers import peers
 from neuromas.bench.store import bench_store, made
 from neuromas.fit.fitters import DAS
 from neuromas.fit.loop import batch_rows, init, step
+from neuromas.report.figures import png
 from neuromas.schema import SystemConfig
 from neuromas.systems.training import load_system
 
@@ -115,3 +117,21 @@ def test_a_recording_on_disk_is_made_of_different_blocks_and_queried():
     rows = bench_store(n_samples=40_000, n_units=3, batch_size=8, n_queries=3)
     assert [row.target for row in rows if row.target is not None] == [50.0, 2.0]
     assert all(row.value > 0 for row in rows)
+
+
+def test_growth_is_measured_and_drawn(monkeypatch, tmp_path):
+    monkeypatch.setattr("neuromas.bench.growth._stored", _few)
+    rows, curves = bench_growth(most_samples=100_000, most_systems=4)
+    assert {curve.sizes for curve in curves} == {(1e4, 1e5), (1.0, 2.0, 3.0, 4.0, 5.0, 6.0), (2.0, 4.0)}
+    assert all(cost > 0 for curve in curves for cost in curve.costs)
+    assert len([row for row in rows if "power" in row.name]) == len(curves) == 8
+    assert png(draw_growth(curves)).startswith(b"\x89PNG")
+
+
+def test_a_slope_is_that_of_the_larger_sizes():
+    sizes = (1.0, 10.0, 100.0, 1000.0)
+    assert Curve("x", "n", "s", sizes, (50.0, 50.0, 3e4, 3e6), 2).slope == pytest.approx(2)
+
+
+def _few(n_samples: int) -> list:
+    return bench_store(n_samples=20_000, n_units=2, n_queries=2)
