@@ -11,6 +11,7 @@ from multiprocessing import get_context
 import numpy as np
 import torch
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from neuromas.bench.measure import Row, seconds, threads
 from neuromas.bench.store import bench_store
@@ -92,10 +93,18 @@ def draw_growth(curves: Sequence[Curve]) -> Figure:
     for panel, curve in zip(axes.flat, curves, strict=False):
         sizes = np.asarray(curve.sizes)
         panel.loglog(
-            sizes, curve.costs, marker="o", markersize=4, color="#2f6fb0", label=f"measured ({curve.slope:.2f})"
+            sizes,
+            curve.costs,
+            marker="o",
+            markersize=4,
+            color="#2f6fb0",
+            label=f"measured ({curve.slope + 0.0:.2f})".replace("-0.00", "0.00"),
         )
         expected = curve.costs[-1] * (sizes / sizes[-1]) ** curve.power
         panel.loglog(sizes, expected, linestyle="dashed", color="#777777", label=f"expected ({curve.power:g})")
+        if sizes.max() < 100:
+            panel.set_xticks(sizes, [f"{size:g}" for size in sizes])
+            panel.xaxis.set_minor_locator(NullLocator())
         low, high = min(*curve.costs, *expected), max(*curve.costs, *expected)
         panel.set_ylim(low / 2, high * 4)
         panel.set_title(curve.name, fontsize=9)
@@ -156,7 +165,7 @@ def _on_disk(sizes: Sequence[int]) -> list[Curve]:
     given = tuple(map(float, sizes))
     return [
         Curve("registering, grouped", "samples", "s", given, tuple(one["registering"].value for one in rows), 1),
-        Curve("cold query of 512 latents", "samples", "ms", given, tuple(one["cold"].value for one in rows), 0),
+        Curve("cold query of up to 512 latents", "samples", "ms", given, tuple(one["cold"].value for one in rows), 0),
         Curve("peak memory, on disk", "samples", "GiB", given, tuple(one["peak"].value for one in rows), 0),
     ]
 
