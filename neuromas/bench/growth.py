@@ -98,7 +98,7 @@ def draw_growth(curves: Sequence[Curve]) -> Figure:
             marker="o",
             markersize=4,
             color="#2f6fb0",
-            label=f"measured ({curve.slope + 0.0:.2f})".replace("-0.00", "0.00"),
+            label=f"measured ({curve.slope:.2f})".replace("-0.00", "0.00"),
         )
         expected = curve.costs[-1] * (sizes / sizes[-1]) ** curve.power
         panel.loglog(sizes, expected, linestyle="dashed", color="#777777", label=f"expected ({curve.power:g})")
