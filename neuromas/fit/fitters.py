@@ -40,7 +40,7 @@ from neuromas.align.side import Direction, PairSet, Side, draw_pair_set, make_si
 from neuromas.causal.model import CausalModel
 from neuromas.errors import InvalidInput, ReadOnly
 from neuromas.files import sha256_bytes
-from neuromas.fit.loop import CHECKPOINT, Plan, Progress, State, run, run_together, validate
+from neuromas.fit.loop import CHECKPOINT, Outcome, Plan, Progress, State, run, run_together, validate
 from neuromas.fit.objective import Term
 from neuromas.fit.result import FitResult
 from neuromas.recordings.recording import Recording
@@ -456,7 +456,8 @@ def fit_together(
     Raises
     ------
     InvalidInput, NotFound, ReadOnly
-        As `Fitter.fit`; or a fitter with ``solver="closed-form"``, which has no iterations.
+        As `Fitter.fit`; or a fitter with ``solver="closed-form"``, which has no iterations. Where the loss of some fits is no
+        longer finite, the others end first, and are saved where they have folders.
 
     Examples
     --------
@@ -471,6 +472,9 @@ def fit_together(
         raise InvalidInput(
             f"expected one folder for each of {len(fitters)} fits, got {len(folders)}", kind="wrong_folders"
         )
+    named = [folder.absolute() for folder in folders if folder is not None]
+    if len(set(named)) < len(named):
+        raise InvalidInput("two fits were given the same folder; each needs one of its own", kind="wrong_folders")
     known: dict[str, list[Side]] = {}
     found: dict[int, FitResult] = {}
     waiting: dict[int, tuple[Prepared, dict[str, TrainableMap]]] = {}
@@ -487,14 +491,19 @@ def fit_together(
         else:
             waiting[number] = ready, {name: one.to(device) for name, one in fitter.start(ready).items()}
     numbers = list(waiting)
-    outcomes = run_together(
+
+    def ended(place: int, outcome: Outcome) -> None:
+        number = numbers[place]
+        found[number] = fitters[number]._finish(waiting[number][0], device, folders[number], *outcome)
+
+    run_together(
         [waiting[number][0].plan for number in numbers],
         [waiting[number][1] for number in numbers],
+        ended,
         folders=[folders[number] for number in numbers],
         report=None if progress is None else lambda place, one: progress(numbers[place], one),
+        names=numbers,
     )
-    for number, outcome in zip(numbers, outcomes, strict=True):
-        found[number] = fitters[number]._finish(waiting[number][0], device, folders[number], *outcome)
     return [found[number] for number in range(len(fitters))]
 
 

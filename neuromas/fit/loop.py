@@ -93,6 +93,7 @@ class State:
     """Score that the next validation must beat by `tolerance` for patience to start anew."""
     stale: int = 0
     seconds: float = 0.0
+    """Of wall time, in which other fits may have gone on, too."""
     history: list[Validation] = field(default_factory=list)
 
     @classmethod
@@ -132,10 +133,15 @@ def run(
     InvalidInput
         `folder` holds another fit's checkpoint, or the loss is no longer finite.
     """
-    (found,) = run_together(
-        [plan], [maps], folders=[folder], report=None if report is None else lambda _, progress: report(progress)
+    found: list[Outcome] = []
+    run_together(
+        [plan],
+        [maps],
+        lambda _, outcome: found.append(outcome),
+        folders=[folder],
+        report=None if report is None else lambda _, progress: report(progress),
     )
-    return found
+    return found[0]
 
 
 Outcome = tuple[dict[str, LinearMap], State, Literal["converged", "max_iterations"]]
@@ -145,10 +151,12 @@ Outcome = tuple[dict[str, LinearMap], State, Literal["converged", "max_iteration
 def run_together(
     plans: Sequence[Plan],
     maps: Sequence[Mapping[str, TrainableMap]],
+    ended: Callable[[int, Outcome], object],
     *,
     folders: Sequence[Path | None] | None = None,
     report: Callable[[int, Progress], None] | None = None,
-) -> list[Outcome]:
+    names: Sequence[object] | None = None,
+) -> None:
     """`run` for several fits at once: in each iteration, every frozen target is run once for all of them.
 
     Each fit has its own parameters, optimiser, pairs, end, and checkpoint, and comes to what it comes to alone, but for
@@ -159,49 +167,71 @@ def run_together(
     plans : sequence of Plan
     maps : sequence of mapping of side name to TrainableMap
         Where each starts; trained in place.
+    ended : callable
+        Called with the number of each fit and its outcome when it ends.
     folders : sequence of path or None, optional
         For the checkpoints; earlier ones there are resumed.
     report : callable, optional
         Called with the number of the fit after each of its iterations.
+    names : sequence, optional
+        What errors call the fits, where not by their numbers.
 
     Raises
     ------
-    Interrupted, InvalidInput
+    Interrupted
         As `run`.
+    InvalidInput
+        As `run`. Where the loss of some fits is no longer finite, after all others have ended.
     """
     folders = [None] * len(plans) if folders is None else folders
     states = [init(plan, one, folder) for plan, one, folder in zip(plans, maps, folders, strict=True)]
     fixed = [_fixed_draws(plan) if plan.config.cl_draw == "fixed" else None for plan in plans]
+    active, diverged = list(range(len(plans))), dict[int, str]()
     with deferred_interrupt() as interrupted:
-        while active := [number for number, plan in enumerate(plans) if not terminate(plan, states[number])]:
+        while True:
+            for number in [one for one in active if terminate(plans[one], states[one])]:
+                active.remove(number)
+                ended(number, _outcome(plans[number], states[number]))
+            if not active:
+                break
             started = time.monotonic()
             found = step_together(
                 [plans[number] for number in active],
                 [states[number] for number in active],
                 [fixed[number] for number in active],
             )
-            for number, loss in zip(active, found, strict=True):
+            for number, loss in zip(list(active), found, strict=True):
                 plan, state, folder = plans[number], states[number], folders[number]
+                if not math.isfinite(loss):
+                    active.remove(number)
+                    diverged[number] = f"became {loss} at iteration {state.iteration}"
+                    continue
                 if state.iteration % plan.config.validate_every == 0 or state.iteration == plan.config.max_iterations:
                     _look(plan, state, loss)
                     if folder is not None:
                         save_checkpoint(folder / CHECKPOINT, plan, state)
-            taken = (time.monotonic() - started) / len(active)
-            for number, loss in zip(active, found, strict=True):
-                state, limit = states[number], plans[number].config.max_iterations
-                state.seconds += taken
                 if report is not None:
+                    seconds = state.seconds + time.monotonic() - started
                     last = state.history[-1] if state.history else None
-                    report(number, Progress(state.iteration, limit, loss, last, state.seconds))
+                    report(number, Progress(state.iteration, plan.config.max_iterations, loss, last, seconds))
+            taken = time.monotonic() - started
+            for number in active:
+                states[number].seconds += taken
             if interrupted():
-                for plan, state, folder in zip(plans, states, folders, strict=True):
+                for number in active:
+                    folder = folders[number]
                     if folder is not None:
-                        save_checkpoint(folder / CHECKPOINT, plan, state)
+                        save_checkpoint(folder / CHECKPOINT, plans[number], states[number])
                 raise Interrupted
-    return [_ended(plan, state) for plan, state in zip(plans, states, strict=True)]
+    if diverged:
+        told = {
+            number: "" if len(plans) == 1 else f" of fit {(names or range(len(plans)))[number]}" for number in diverged
+        }
+        each = "; ".join(f"the loss{told[number]} {why}" for number, why in diverged.items())
+        raise InvalidInput(f"{each}; a smaller learning rate may help", kind="diverged")
 
 
-def _ended(plan: Plan, state: State) -> Outcome:
+def _outcome(plan: Plan, state: State) -> Outcome:
     state.maps.load_state_dict(state.best)
     status: Literal["converged", "max_iterations"] = (
         "converged" if state.stale >= plan.config.patience else "max_iterations"
@@ -232,7 +262,10 @@ def step_together(
     states: Sequence[State],
     fixed: Sequence[Sequence[tuple[Tensor, Tensor] | None] | None] | None = None,
 ) -> list[float]:
-    """`step` for several fits, whose targets are run together; returns the losses before it."""
+    """`step` for several fits, whose targets are run together; returns the losses before it.
+
+    A fit whose loss is not finite is left as it is.
+    """
     parts = []
     for number, (plan, state) in enumerate(zip(plans, states, strict=True)):
         for group in state.optimiser.param_groups:
@@ -244,16 +277,10 @@ def step_together(
         state.optimiser.zero_grad(set_to_none=True)
     torch.stack(totals).sum().backward()  # each total depends on its own fit's parameters alone
     told = torch.stack(totals).detach().tolist()
-    for number, (loss, state) in enumerate(zip(told, states, strict=True)):
-        if not math.isfinite(loss):
-            which = "" if len(states) == 1 else f" of fit {number}"
-            raise InvalidInput(
-                f"the loss{which} became {loss} at iteration {state.iteration}; a smaller learning rate may help",
-                kind="diverged",
-            )
-    for state in states:
-        state.optimiser.step()
-        state.iteration += 1
+    for loss, state in zip(told, states, strict=True):
+        if math.isfinite(loss):
+            state.optimiser.step()
+            state.iteration += 1
     return told
 
 

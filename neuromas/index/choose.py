@@ -90,6 +90,9 @@ class Windows:
         usable: NDArray[np.bool_] | None,
     ) -> None:
         self.starts, self.stops, self.usable = starts, starts + counts, usable
+        self._places: dict[
+            int, NDArray[np.int32 | np.int64]
+        ] = {}  # of groups drawn from, where a split leaves some out
         if usable is not None:
             counts = np.array([np.count_nonzero(usable[a:b]) for a, b in zip(starts, self.stops, strict=True)])
         self.group_counts = counts
@@ -153,7 +156,12 @@ class Windows:
         """`n` samples of a group, from its usable sample number `begin` on."""
         places = (begin + np.arange(n)) % self.group_counts[group]
         start, stop = self.starts[group], self.stops[group]
-        return start + (places if self.usable is None else np.flatnonzero(self.usable[start:stop])[places])
+        if self.usable is None:
+            return start + places
+        if group not in self._places:
+            found = np.flatnonzero(self.usable[start:stop])
+            self._places[group] = found.astype(np.int32) if stop - start < 2**31 else found
+        return start + self._places[group][places].astype(np.int64)
 
 
 def shares(combination: Tensor, generator: torch.Generator | None, device: torch.device) -> Tensor:

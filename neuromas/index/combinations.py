@@ -39,9 +39,10 @@ class Combinations:
         if whole and np.prod(spans) <= _TABLE:
             strides = np.ones(len(spans))
             strides[:-1] = np.cumprod(spans[:0:-1])[::-1]
-            self._strides, self._shift = strides, float(low @ strides)
+            self._strides, self._low = strides, low
             self._table = np.full(int(np.prod(spans)) + 1, len(values))
-            self._table[(values @ strides - self._shift).astype(np.int64)] = np.arange(len(values))
+            # the least is taken off first: whole numbers up to 2^53 times a stride would be rounded
+            self._table[((values - low) @ strides).astype(np.int64)] = np.arange(len(values))
         else:
             self._levels = [np.unique(column) for column in values.T]
             self._prefixes = _prefixes(values, self._levels)
@@ -53,12 +54,13 @@ class Combinations:
         """Row of `values` of each row of `wanted` (n, n_variables); −1 for none."""
         if self._rounded:
             wanted = wanted.copy()
-            wanted[:, self._rounded] = wanted[:, self._rounded].astype(np.float32)
+            with np.errstate(over="ignore"):
+                wanted[:, self._rounded] = wanted[:, self._rounded].astype(np.float32)
         if self._table is None:
             row = self._search(wanted)
         else:
-            with np.errstate(invalid="ignore"):  # NaN, and what is too large, become some number, and equal nothing
-                place = (wanted @ self._strides - self._shift).astype(np.int64)
+            with np.errstate(all="ignore"):  # NaN, and what is too large, become some number, and equal nothing
+                place = ((wanted - self._low) @ self._strides).astype(np.int64)
             row = self._table.take(place, mode="clip")
         same = self._padded.take(row, axis=1) == wanted.T
         return np.where(np.logical_and.reduce(same, axis=0), row, -1)

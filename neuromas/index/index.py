@@ -61,7 +61,8 @@ class CLIndex:
     Parameters
     ----------
     recording : Recording
-        What to look in. It is read, never run.
+        What to look in. It is read, never run. Where it is in memory in the index's precision, its activity is not copied: do
+        not write to it while the index is used.
     variables : sequence of str
         Causal variables to look by.
     split : Split, optional
@@ -148,7 +149,10 @@ class CLIndex:
     def _is_grouped(self) -> bool:
         """Whether samples that hold equal values lie together on disk."""
         table = self.recording.groups
-        return table is not None and not self.recording.in_memory and set(self.variables) <= set(table.variables)
+        if table is None or self.recording.in_memory or not set(self.variables) <= set(table.variables):
+            return False
+        # the groups leave out what is incomplete in any unit; some units alone may be complete there
+        return table.n_incomplete == 0 or self.n_units == self.recording.n_units
 
     def _windows(self) -> Windows:
         """From the table of groups that is stored with the recording; no sample is looked at, but by a split."""
@@ -182,7 +186,7 @@ class CLIndex:
         latents: NDArray[Any] | None = None
         activity = recording.dataset[dims.ACTIVITY].variable
         every_unit = np.array_equal(self._columns, np.arange(recording.n_units))
-        if recording.in_memory and every_unit and activity.dtype == _numpy(self.dtype) and hold:
+        if hold and recording.in_memory and every_unit and _as_stored(activity.dtype, self.dtype, self.device):
             # its own: nothing is copied, unless torch would complain
             latents, n_rows = np.require(activity.values, requirements=["C", "W"]), recording.n_samples
             order = order if whole else rows[order]
@@ -245,7 +249,7 @@ class CLIndex:
 
     @property
     def latents(self) -> Tensor:
-        """Every latent of the index, shape (n_samples, n_units), in the recording's order.
+        """Every latent of the index, shape (n_samples, n_units), in the recording's order; a copy.
 
         Raises
         ------
@@ -258,11 +262,16 @@ class CLIndex:
                 " hold=True",
                 kind="not_held",
             )
-        if self.n_samples == len(self._latents):
-            return self._latents
-        return self._latents[
-            torch.from_numpy(np.flatnonzero(self._choose.owners(0, len(self._latents)) >= 0)).to(self.device)
-        ]
+        return self._latents[self._own_rows()]
+
+    @property
+    def samples(self) -> Tensor:
+        """Sample number in the recording of each of `latents`, shape (n_samples,), ascending."""
+        return self._samples(self._own_rows())
+
+    def _own_rows(self) -> Tensor:
+        """Rows that belong to a combination."""
+        return torch.from_numpy(np.flatnonzero(self._choose.owners(0, self._choose.n_rows) >= 0)).to(self.device)
 
     @property
     def combinations(self) -> Tensor:
@@ -368,13 +377,11 @@ class CLIndex:
         samples = self._samples(torch.from_numpy(rows)).cpu().numpy()
         dataset = self.recording.dataset
         coordinates: dict[str, object] = {dims.SAMPLE: samples}
+        found = self.recording.coordinates_at(samples)
         for name, coordinate in dataset.coords.items():
             if name == dims.SAMPLE:
                 continue
-            if coordinate.dims == (dims.SAMPLE,):
-                values = self.recording.coordinate_at(str(name), samples)
-            else:
-                values = coordinate.values[self._columns]
+            values = found[str(name)] if str(name) in found else coordinate.values[self._columns]
             coordinates[str(name)] = (coordinate.dims, values, coordinate.attrs)
         return xr.DataArray(
             self._at(torch.from_numpy(rows)).cpu().numpy(),
@@ -390,7 +397,7 @@ class CLIndex:
             # numpy takes rows faster than torch does; as integers, since it knows no bfloat16
             return torch.from_numpy(self._as_integers.take(rows.numpy(), axis=0)).view(self.dtype)
         if self._latents is not None:
-            return torch.index_select(self._latents, 0, rows)
+            return torch.index_select(self._latents, 0, rows.to(self.device))
         samples = self._samples(rows).cpu().numpy()
         read = self.recording.latents(self._columns.tolist(), samples, dtype=_numpy(self.dtype))
         return torch.from_numpy(read).to(self.device, self.dtype)
@@ -515,6 +522,11 @@ class CLIndex:
                 sums.index_add_(0, owner[rows - start].to(self.device), self._at(rows).double())
         means = sums / self.counts[:, None]
         return Means(self.combinations, means.to(self.dtype), self.counts)
+
+
+def _as_stored(stored: np.dtype[Any], wanted: torch.dtype, device: torch.device) -> bool:
+    """Whether latents can be the recording's own array."""
+    return device.type == "cpu" and wanted != torch.bfloat16 and stored == _numpy(wanted)
 
 
 def _numpy(dtype: torch.dtype) -> np.dtype[Any]:

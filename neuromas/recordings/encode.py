@@ -233,6 +233,9 @@ def plain(values: NDArray[Any]) -> NDArray[Any]:
         return np.asarray(values.tolist(), dtype=str).reshape(values.shape)
     if values.dtype.kind == "S":
         return np.char.decode(values, "utf-8")
+    if values.dtype.kind == "U" and values.size:
+        longest = max(1, int(np.char.str_len(values).max()))  # as wide as the longest, whatever it came as
+        return values.astype(f"U{longest}", copy=False)
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
 

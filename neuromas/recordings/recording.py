@@ -668,14 +668,19 @@ class Recording:
                 f"recording {self.name!r}: samples {start} to {stop - 1} of {name} cannot be read: {error}"
             ) from error
 
-    def coordinate_at(self, name: str, samples: NDArray[np.int64]) -> NDArray[Any]:
-        """A coordinate of some samples, shape (n_selected,), without reading those of all the others.
+    def coordinates_at(self, samples: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+        """Every coordinate on sample, of some samples, shape (n_selected,) each, without reading those of all the others.
 
         Raises
         ------
         Corrupt
             Stored bytes are missing or damaged (a lazily opened recording only).
         """
+        self._check_files()
+        names = [str(name) for name, one in self.dataset.coords.items() if one.dims == (dims.SAMPLE,)]
+        return {name: self._coordinate_at(name, samples) for name in names if name != dims.SAMPLE}
+
+    def _coordinate_at(self, name: str, samples: NDArray[np.int64]) -> NDArray[Any]:
         variable = self.dataset[name].variable
         if variable._in_memory:
             return variable.values[samples]
@@ -823,7 +828,8 @@ class Recording:
         return self._view(labelled(dataset, manifest), manifest)
 
     def _view(self, dataset: xr.Dataset, manifest: RecordingManifest) -> Recording:
-        return Recording._trusted(dataset, manifest, self._guard)
+        # what was stored grouped is no longer, as far as a table tells
+        return Recording._trusted(dataset, manifest.model_copy(update={"grouped_by": ()}), self._guard)
 
     # ----------------------------------------------------------------------------------------------------- how it shows
 

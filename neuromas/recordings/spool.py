@@ -1,9 +1,9 @@
 """Recordings of any length, taken block by block, and their samples grouped by value on the way to the disk.
 
 Samples that hold equal values of some variables are laid next to each other, in random order within such a group: then a run of
-neighbours is a fair draw, and thousands of latents with given values are read as a chunk or two. Nothing here is ever held
-as a whole: every group has a file of its own to which blocks append; a group is shuffled in memory, and where it is too
-large for that, dealt at random into files that are not.
+neighbours is a fair draw, and thousands of latents with given values are read as a chunk or two. No sample is held for
+longer than its block: every group has a file of its own to which blocks append; a group is shuffled in memory, and where it is
+too large for that, dealt at random into files that are not. What is kept is the trials' numbers, 8 bytes each.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuromas import dims
-from neuromas.errors import InvalidInput
+from neuromas.errors import Corrupt, InvalidInput
 from neuromas.recordings.check import listing
 from neuromas.recordings.grouping import group
 from neuromas.recordings.recording import Recording
-from neuromas.schema import GroupTable
+from neuromas.schema import GroupTable, RecordingManifest
 
 IN_MEMORY = 64 * 2**20
 """Bytes of samples that are shuffled at once; a few times as much memory is used."""
@@ -79,12 +79,12 @@ class Spool:
         eligible, complete = block.eligible, block.complete()
         part[~eligible], part[eligible & ~complete] = 0, 1
         usable = np.flatnonzero(part < 0)
-        if usable.size and self.group_by:
+        if not self.group_by:
+            part[:], names = 0, ["all"]
+        elif usable.size:
             found = group([np.asarray(block.dataset[name].values)[usable] for name in self.group_by])
             part[usable[found.order]] = np.repeat(len(names) + np.arange(len(found.counts)), found.counts)
             names += [self._file(tuple(values)) for values in found.values.tolist()]
-        else:
-            part[:], names = 0, ["all"]
         order = np.argsort(part.astype(np.uint16), kind="stable")  # by radix: linear
         sizes = np.bincount(part, minlength=len(names))
         for name, mine in zip(names, np.split(rows[order], np.cumsum(sizes)[:-1]), strict=True):
@@ -111,7 +111,7 @@ class Spool:
 
     def dtypes(self) -> dict[str, np.dtype[Any]]:
         """Precision of activity and of each coordinate on sample, wide enough for all blocks."""
-        return dict(self._dtypes)
+        return self._dtypes | {name: np.array(list(texts)).dtype for name, texts in self._texts.items()}
 
     def blocks(self, generator: np.random.Generator) -> Iterator[dict[str, NDArray[Any]]]:
         """Activity and coordinates of the samples in their new order, piece by piece; each file goes once it was read."""
@@ -135,15 +135,19 @@ class Spool:
         return self._values.setdefault(values, f"group-{len(self._values)}")
 
     def _check_alike(self, first: Recording, block: Recording) -> None:
-        problems = []
+        problems = _differences(first.manifest, block.manifest)
         for what, of in (
             ("units", lambda one: one.unit_names),
-            ("variables", lambda one: [spec.model_dump() for spec in one.manifest.variables]),
+            ("variables (declare them with variable_specs, where values differ)", lambda one: one.manifest.variables),
             ("coordinates", _coordinates),
+            ("metadata of units", lambda one: [one.dataset[name].values.tolist() for name in _unit_coordinates(one)]),
             ("precision of activity", lambda one: str(one.activity.dtype)),
         ):
             if of(first) != of(block):
                 problems.append(what)
+        if not problems:
+            kinds = {name: {one.dataset[name].dtype.kind for one in (first, block)} for name in _coordinates(first)}
+            problems += [f"kind of number in {name!r}" for name, found in kinds.items() if len(found) > 1]
         if problems:
             raise InvalidInput(
                 f"block of {block.name!r} from sample {self.n_samples:,} on: other {' and '.join(problems)} than the first"
@@ -225,9 +229,25 @@ def pieces(recording: Recording) -> Iterator[Recording]:
     """A recording in blocks of samples, each of them read when it comes."""
     sample_bytes = recording.n_units * recording.activity.dtype.itemsize
     at_once = max(1, IN_MEMORY // sample_bytes)
+    recording._check_files()
     for start in range(0, recording.n_samples, at_once):
         dataset = recording.dataset.isel({dims.SAMPLE: slice(start, start + at_once)})
-        yield Recording._trusted(dataset if recording.in_memory else dataset.load(), recording.manifest)
+        try:
+            dataset = dataset if recording.in_memory else dataset.load()
+        except (ValueError, RuntimeError, OSError) as error:  # zarr's checksum error is a plain ValueError
+            raise Corrupt(f"recording {recording.name!r}: samples from {start} on cannot be read: {error}") from error
+        yield Recording._trusted(dataset, recording.manifest)
+
+
+def _differences(first: RecordingManifest, other: RecordingManifest) -> list[str]:
+    """Fields in which two blocks of one recording must not differ."""
+    told = {"name", "set", "provenance", "content_sha256", "files", "variables", "grouped_by"}
+    fields = [name for name in type(first).model_fields if name not in told]
+    return [f"{name!r}" for name in fields if getattr(first, name) != getattr(other, name)]
+
+
+def _unit_coordinates(block: Recording) -> list[str]:
+    return sorted(str(name) for name, one in block.dataset.coords.items() if one.dims == (dims.UNIT,))
 
 
 def _coordinates(block: Recording) -> Sequence[str]:

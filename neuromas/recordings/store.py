@@ -304,6 +304,7 @@ class RecordingStore:
         """
         self._refuse_if_read_only("registered")
         given = [recordings] if isinstance(recordings, Recording) else [*recordings]
+        given = [one._view(one.dataset, one.manifest) if one.manifest.grouped_by else one for one in given]
         _check_names(set, [recording.manifest.name for recording in given])
         by_name = {recording.manifest.name: recording for recording in given}
         with self._publishing(set, by_name):
@@ -351,8 +352,8 @@ class RecordingStore:
 
         Notes
         -----
-        Peak memory is that of one block and a few times 64 MiB. While it works, the store's folder holds all samples once
-        more, uncompressed.
+        Peak memory is that of one block, a few times 64 MiB, 8 bytes per trial, and text coordinates, which are held whole. While
+        it works, the store's folder holds all samples once more, uncompressed, and the largest group a second time.
 
         Examples
         --------
@@ -462,21 +463,21 @@ class RecordingStore:
         _make_folders(folder)
         spool = Spool(folder / "spool", tuple(group_by), whole_trials)
         spool.folder.mkdir()
-        for block in blocks:
+        for block in _made(blocks):
             spool.add(block)
         if spool.first is None:
             raise InvalidInput(f"recording {name!r}: no block was given", kind="no_recordings")
         manifest = spool.first.manifest.model_copy(
             update={"name": name, "set": set_name, "grouped_by": tuple(group_by), "content_sha256": None, "files": {}}
         )
-        written = _write_stream(spool, manifest, folder / "done")
+        written = _write_stream(spool, manifest, folder / ".done")
         table = spool.table()
         if table is not None:
-            (folder / "done" / GROUPS_FILE).write_text(table.to_json(), encoding="utf-8")
+            (folder / ".done" / GROUPS_FILE).write_text(table.to_json(), encoding="utf-8")
         shutil.rmtree(spool.folder)
-        for path in (folder / "done").iterdir():
+        for path in (folder / ".done").iterdir():
             path.rename(folder / path.name)
-        (folder / "done").rmdir()
+        (folder / ".done").rmdir()
         entry = self._finish(folder, manifest, {key: digest.hexdigest() for key, digest in written.items()})
         held = self._held(set_name).get(name)
         if held is None:
@@ -982,6 +983,14 @@ def _consolidate(group: zarr.Group) -> None:
         # it.
         warnings.filterwarnings("ignore", message="Consolidated metadata", category=UserWarning)
         zarr.consolidate_metadata(group.store)
+
+
+def _made(blocks: Iterable[Recording]) -> Iterator[Recording]:
+    """The blocks; what goes wrong on a disk while one is made is no failure of the store's."""
+    try:
+        yield from blocks
+    except OSError as error:
+        raise InvalidInput(f"a block could not be made: {error}", kind="unreadable_source") from error
 
 
 def _write_stream(spool: Spool, manifest: RecordingManifest, folder: Path) -> dict[str, Digest]:

@@ -10,6 +10,7 @@ import torch
 from neuromas.errors import InvalidInput
 from neuromas.fit.fitters import CLMAS, DAS, MAS, Fitter, LatentStitch, fit_together
 from neuromas.fit.loop import Interrupted, Plan, State, init, step, step_together
+from neuromas.fit.result import FitResult
 from neuromas.recordings.store import shipped_store
 from neuromas.systems.recurrent import GRU
 from neuromas.systems.training import load_system
@@ -117,10 +118,23 @@ def test_interrupted_fits_go_on(networks, tmp_path):
     assert [one.alignment.sha256() for one in found] == [one.alignment.sha256() for one in expected]
 
 
+def test_one_that_diverges_leaves_the_others_alone(networks, tmp_path):
+    fitters = [DAS(4, **SMALL), DAS(4, **SMALL, learning_rate=1e30, rotation="gram-schmidt"), DAS(8, **SMALL)]
+    folders = [tmp_path / name for name in "abc"]
+    fit_together(fitters[:1], networks[:1], out=folders[:1])
+    with pytest.raises(InvalidInput, match="the loss of fit 1 became nan at iteration"):
+        fit_together(fitters, networks[:1], out=folders)
+    alone = fitters[2].fit(networks[:1])
+    assert FitResult.load(folders[2]).report.history[-1].loss == pytest.approx(alone.report.history[-1].loss, rel=1e-3)
+    assert not (folders[1] / "result.json").exists()
+
+
 def test_what_cannot_be_done_together(networks):
     systems = [networks[0], shipped_store().get("multi-object/gru-1")]
     with pytest.raises(InvalidInput, match="one folder for each of 1 fits, got 2"):
         fit_together([DAS(4, **SMALL)], networks[:1], out=["a", "b"])
+    with pytest.raises(InvalidInput, match="two fits were given the same folder"):
+        fit_together([DAS(4, **SMALL), DAS(8, **SMALL)], networks[:1], out=["a", "a"])
     with pytest.raises(InvalidInput, match="has no iterations to share"):
         fit_together([LatentStitch(**SMALL, solver="closed-form")], systems)
     assert fit_together([], networks) == []

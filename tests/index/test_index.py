@@ -312,3 +312,37 @@ def test_many_variables_of_many_values_do_not_overflow():
 def test_integers_far_apart():
     recording = Recording.from_arrays(np.zeros((3, 1)), {"v": [-(2**40), 0, 2**40]}, name="far")
     assert CLIndex(recording, ["v"]).sample(torch.tensor([[2.0**40], [1.0]]).double()).hit.tolist() == [True, False]
+
+
+@pytest.mark.parametrize("base", [2**40, 2**50, -(2**53) + 10, 2**53 - 5])
+def test_large_whole_numbers_close_together_are_told_apart(base):
+    near = base + np.arange(400) % 4
+    recording = Recording.from_arrays(
+        np.arange(400.0)[:, None], {"a": near, "b": np.arange(400) // 4, "c": near}, name="x"
+    )
+    index = CLIndex(recording, ["a", "b", "c"])
+    draw = index.sample(torch.from_numpy(recording.values(["a", "b", "c"])))
+    assert draw.samples.tolist() == list(range(400))
+
+
+def test_values_that_no_number_can_be_are_misses():
+    index = CLIndex(make(), ["count", "phase"])
+    odd = torch.tensor([[np.inf, 7], [1e308, 1e308], [np.nan, 7], [0.5, 7], [-np.inf, np.nan]], dtype=torch.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert not index.sample(odd).hit.any()
+        assert not CLIndex(make(), ["load"]).sample(odd[:, :1]).hit.any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float64])
+def test_samples_and_latents_of_an_index_are_its_own(dtype):
+    recording = make()
+    index = CLIndex(recording, ["phase"], dtype=dtype)
+    assert index.latents.dtype == dtype
+    samples = index.samples.numpy()
+    assert (np.diff(samples) > 0).all()
+    np.testing.assert_array_equal(samples, table(recording)["sample"])
+    torch.testing.assert_close(index.latents, torch.from_numpy(recording.latents()[samples]).to(dtype))
+    before = recording.latents()
+    index.latents.zero_()
+    np.testing.assert_array_equal(recording.latents(), before)

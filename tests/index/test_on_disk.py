@@ -166,3 +166,16 @@ def test_a_store_that_goes_away_during_a_query_is_told(store, tmp_path):
         index.query({"count": 2}, n=3)
     with pytest.raises(Corrupt, match="is missing"):
         index.sample(torch.tensor([[0.0, 1.0]]))
+
+
+def test_some_units_of_a_recording_with_missing_ones_are_looked_up_in_memory(tmp_path):
+    """Groups leave out what is incomplete in any unit; in the units asked for it may be complete."""
+    activity = np.arange(12.0).reshape(6, 2)
+    activity[:2, 1] = np.nan
+    made = Recording.from_arrays(activity, {"count": [0, 0, 1, 1, 1, 1]}, name="x", missing=True)
+    store = RecordingStore(tmp_path / "store")
+    store.register(made, set="s", group_by=["count"])
+    for units, counts in ((["u0"], [2, 4]), (None, [4])):
+        index = CLIndex(store.get("s/x", load=False), ["count"], units=units)
+        assert index.counts.tolist() == counts
+        assert index.n_incomplete == 6 - sum(counts)

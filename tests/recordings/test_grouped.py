@@ -92,6 +92,28 @@ def test_samples_with_equal_values_lie_together_and_none_is_lost(store, monkeypa
     assert at + table.n_ineligible + table.n_incomplete == source.n_samples
 
 
+def test_a_block_without_a_usable_sample_lies_behind_the_groups(store):
+    none = block(1, eligible=np.zeros((20, 6), dtype=bool))
+    store.register_blocks(iter([block(0), none]), set="s", name="x", group_by=["count"])
+    stored = store.get("s/x")
+    assert stored.groups is not None
+    assert stored.groups.n_ineligible == 120 + (~block(0).eligible).sum()
+    assert set(stored.activity.values[-120:, 0]) <= {*none.activity.values[:, 0], *block(0).activity.values[:, 0]}
+    assert not stored.eligible[-stored.groups.n_ineligible :].any()
+    assert sum(stored.groups.counts) == (block(0).eligible & block(0).complete()).sum()
+
+
+def test_a_damaged_recording_is_not_grouped(store):
+    store.register(joined(), set="s")
+    chunk = max((store.path / "s" / "block" / "activity").rglob("c/**/*"), key=lambda path: path.stat().st_size)
+    data = bytearray(chunk.read_bytes())
+    data[len(data) // 2] ^= 255
+    chunk.write_bytes(bytes(data))
+    with pytest.raises(Corrupt):
+        store.register(store.get("s/block", load=False), set="t", group_by=["count"])
+    assert [entry.name for entry in store.list()] == ["s/block"]
+
+
 def test_a_whole_recording_is_grouped_the_same_way(store, monkeypatch):
     source = joined()
     monkeypatch.setattr(spooling, "IN_MEMORY", 3000)
@@ -158,9 +180,47 @@ def test_blocks_that_do_not_fit_together_publish_nothing(store):
     )
     refused(block(0), block(1, variable_specs=[]), match="other variables")
     refused(block(0), block(1, sample_metadata={}), match="other coordinates")
+    other = {"sample_metadata": {"note": np.zeros((20, 6))}}
+    refused(block(0), block(1, **other), match="other kind of number in 'note'")
+    refused(block(0), block(1, unit_metadata={"depth": [0.1, 0.2, 0.4]}), match="other metadata of units")
+    tokens = [block(one, token=np.full((20, 6), text)) for one, text in ((0, "a"), (1, "b"))]
+    refused(*tokens, match="other 'vocabulary'")
     refused(block(0), match="no variable 'side'", group_by=["side"])
     many = Recording.from_arrays(np.zeros((10_001, 1)), {"v": np.arange(10_001)}, name="x")
     refused(many, match="more than 10,000 combinations", group_by=["v"])
+
+
+def test_a_generator_that_fails_is_not_the_stores_fault(store):
+    def broken():
+        yield block(0)
+        raise FileNotFoundError("no such tape")
+
+    with pytest.raises(InvalidInput, match="a block could not be made: no such tape"):
+        store.register_blocks(broken(), set="s", name="x")
+
+
+def test_any_name_and_width_of_text_will_do(store):
+    """A coordinate called like a folder, and text in wider fields than it needs over more samples than are hashed at once."""
+    n_samples = 70_000
+    made = Recording.from_arrays(
+        np.zeros((n_samples, 1)),
+        {"v": np.zeros(n_samples)},
+        name="x",
+        sample_metadata={"done": np.full(n_samples, "a", dtype="U40"), "spool": np.arange(n_samples)},
+    )
+    store.register(made, set="s", group_by=["v"])
+    store.register(made, set="t")
+    assert store.verify() == []
+    assert (store.get("s/x").dataset["done"] == "a").all()
+
+
+def test_a_grouped_recording_that_is_looked_at_otherwise_is_no_longer_grouped(store):
+    store.register_blocks(blocks(), set="s", name="x", group_by=["count"])
+    other = store.get("s/x", load=False).relabel({"n": "count"})
+    assert other.manifest.grouped_by == ()
+    store.register(store.get("s/x"), set="t")
+    assert store.get("t/x").manifest.grouped_by == ()
+    assert store.get("t/x").groups is None
 
 
 def test_an_interrupted_registration_leaves_nothing(store):
