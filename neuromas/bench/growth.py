@@ -15,6 +15,7 @@ from matplotlib.ticker import NullLocator
 
 from neuromas.bench.measure import Row, seconds, threads
 from neuromas.bench.store import bench_store
+from neuromas.errors import InvalidInput
 from neuromas.fit.fitters import MAS
 from neuromas.fit.loop import init, step
 from neuromas.index.index import CLIndex
@@ -66,7 +67,17 @@ def bench_growth(
     most_systems : int
         Fits are of 2, 4, … systems up to it.
     n_threads : int
+
+    Raises
+    ------
+    InvalidInput
+        Too few sizes for a slope.
     """
+    if most_samples < 10**5 or most_systems < 4:
+        raise InvalidInput(
+            f"a curve needs two sizes: expected at least 100,000 samples and 4 systems, got {most_samples:,} and {most_systems}",
+            kind="too_few_sizes",
+        )
     sizes = [10**power for power in range(4, len(str(most_samples)))]
     with threads(n_threads):
         curves = [

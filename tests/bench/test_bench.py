@@ -14,6 +14,7 @@ from neuromas.bench.growth import Curve, bench_growth, draw_growth
 from neuromas.bench.index import VARIABLES, bench_index, contenders, planted
 from neuromas.bench.peers import peers
 from neuromas.bench.store import bench_store, made
+from neuromas.errors import InvalidInput
 from neuromas.fit.fitters import DAS
 from neuromas.fit.loop import batch_rows, init, step
 from neuromas.report.figures import png
@@ -126,6 +127,11 @@ def test_growth_is_measured_and_drawn(monkeypatch, tmp_path):
     assert all(cost > 0 for curve in curves for cost in curve.costs)
     assert len([row for row in rows if "power" in row.name]) == len(curves) == 8
     assert png(draw_growth(curves)).startswith(b"\x89PNG")
+
+
+def test_a_slope_needs_two_sizes():
+    with pytest.raises(InvalidInput, match="at least 100,000 samples"):
+        bench_growth(most_samples=10_000)
 
 
 def test_a_slope_is_that_of_the_larger_sizes():
