@@ -5,7 +5,7 @@ Fitters differ only in which directions carry which loss.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -20,6 +20,9 @@ from neuromas.align.side import Direction, PairSet
 from neuromas.evaluate.divergence import cl_distance
 from neuromas.schema import FitConfig
 from neuromas.systems.system import Packed, all_right
+
+_CPU_PAIRS = 1024
+"""Pairs of several fits that are run at once on a CPU; beyond, activations fall out of its cache."""
 
 
 @dataclass(frozen=True)
@@ -213,7 +216,7 @@ def losses_together(parts: Sequence[Part], *, score: bool = False) -> list[Losse
         intervened.append(own)
     behaviour: dict[tuple[int, int], Tensor] = {}
     right: dict[tuple[int, int], Tensor] = {}
-    for members in runs.values():
+    for members in (some for whole in runs.values() for some in _no_larger_than_the_cache(whole, parts)):
         together = [parts[number].batches[place] for number, place in members]
         target = together[0].term.direction.target
         packed = _pack(together, target.latents.device)
@@ -239,6 +242,23 @@ def losses_together(parts: Sequence[Part], *, score: bool = False) -> list[Losse
         )
         for number, part in enumerate(parts)
     ]
+
+
+def _no_larger_than_the_cache(
+    members: Sequence[tuple[int, int]], parts: Sequence[Part]
+) -> Iterator[list[tuple[int, int]]]:
+    """Batches of several fits that go through a target together: all of them, but on the CPU about `_CPU_PAIRS` pairs."""
+    run: list[tuple[int, int]] = []
+    n_pairs, last = 0, -1
+    for number, place in members:
+        batch = parts[number].batches[place]
+        on_cpu = batch.target.device.type == "cpu"
+        if on_cpu and number != last and n_pairs >= _CPU_PAIRS:  # one fit's own batches stay together
+            yield run
+            run, n_pairs = [], 0
+        run.append((number, place))
+        n_pairs, last = n_pairs + len(batch.rows), number
+    yield run
 
 
 def _weighed(

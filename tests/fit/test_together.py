@@ -76,6 +76,24 @@ def test_a_frozen_network_is_run_once_for_all(kind, runs, monkeypatch):
     assert sum(calls) == 3 * SMALL["batch_size"]
 
 
+def test_on_a_cpu_not_more_are_run_at_once_than_fit_its_cache(networks, monkeypatch):
+    system = networks[0]
+    fitters = [DAS(rank, **SMALL) for rank in (2, 3, 4, 5)]
+    sides = fitters[0].sides([system])
+    ready = [fitter.prepare([system], sides=sides) for fitter in fitters]
+    starts = [
+        [init(one.plan, fitter.start(one), None) for one, fitter in zip(ready, fitters, strict=True)] for _ in "ab"
+    ]
+    plans = [one.plan for one in ready]
+    expected = step_together(plans, starts[0])
+    calls = []
+    plain = GRU.resume
+    monkeypatch.setattr(GRU, "resume", lambda *given: calls.append(len(given[1])) or plain(*given))
+    monkeypatch.setattr("neuromas.fit.objective._CPU_PAIRS", 20)
+    assert step_together(plans, starts[1]) == pytest.approx(expected, rel=1e-5)
+    assert calls == [24, 24]
+
+
 def test_different_methods_on_a_network_and_a_brain(networks, tmp_path):
     systems = [networks[0], shipped_store().get("multi-object/gru-1")]
     fitters = [CLMAS(4, **SMALL), CLMAS(4, **SMALL, epsilon=0.3), LatentStitch(8, **SMALL)]
