@@ -516,23 +516,21 @@ class RecordingStore:
         self._discard(folder)
         _make_folders(folder.parent)
         manifest = recording.manifest.model_copy(update={"set": set_name, "content_sha256": None, "files": {}})
-        written: dict[str, Digest] = {}
-        content = content_sha256(recording, written)
+        content = content_sha256(recording)
         _write_group(recording, manifest, folder)
-        entry = self._finish(folder, manifest, {key: digest.hexdigest() for key, digest in written.items()})
-        if entry.content_sha256 != content:
-            raise Corrupt(f"recording {name!r} did not read back as it was written; nothing was published")
-        return entry
+        return self._finish(folder, manifest, content)
 
-    def _finish(self, folder: Path, manifest: RecordingManifest, written: Mapping[str, str]) -> SetEntry:
-        """Read back what was written, name every file in the manifest, and make it all durable."""
-        name = manifest.name
+    def _finish(self, folder: Path, manifest: RecordingManifest, written: str | Mapping[str, str]) -> SetEntry:
+        """Read back what was written, name every file in the manifest, and make it all durable.
+
+        `written` is the hash of the content, or one of each array where the content is not known beforehand.
+        """
         with xr.open_dataset(folder, engine="zarr", chunks=None, consolidated=True) as dataset:
             back = Recording._trusted(_restored(dataset, manifest), manifest)
-            read: dict[str, Digest] = {}
+            read: dict[str, Digest] | None = None if isinstance(written, str) else {}
             content = content_sha256(back, read)
-            if {key: digest.hexdigest() for key, digest in read.items()} != written:
-                raise Corrupt(f"recording {name!r} did not read back as it was written; nothing was published")
+            if written != (content if read is None else {key: digest.hexdigest() for key, digest in read.items()}):
+                raise Corrupt(f"recording {manifest.name!r} did not read back as it was written; nothing was published")
         files = {}
         for path in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
             files[path.relative_to(folder).as_posix()] = FileEntry(sha256=sha256_file(path), size=path.stat().st_size)
