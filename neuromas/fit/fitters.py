@@ -435,8 +435,8 @@ def fit_together(
     """Fit several alignments of the same systems at once: other seeds, ranks, variables, weights, even methods.
 
     What they share is done once: recording the systems, where seeds and trials agree, and in every iteration running the
-    frozen systems on the batches of several fits together (on a CPU about 1,024 pairs). Each fit comes to what it comes to alone, but for
-    rounding.
+    frozen systems on the batches of several fits together (on a CPU about 1,024 pairs). Each fit comes to what it comes to
+    alone, but for rounding.
 
     Parameters
     ----------
