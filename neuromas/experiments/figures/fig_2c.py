@@ -35,7 +35,7 @@ CROSS = {
     "multi- vs same-object GRU": ("multi-object/gru", "same-object/gru"),
 }
 ABOVE, ALIKE = 0.99, 0.05
-ITERATIONS = 700
+ITERATIONS = 2000
 """Across tasks, where the loss still fell after the 300 of other embeddings."""
 
 
