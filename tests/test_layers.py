@@ -35,8 +35,10 @@ FOUNDATION = ("errors", "dims", "files", "interrupts", "progress", "schema")
 MODULES = {
     "foundation": FOUNDATION,
     "recordings": (
+        "expression",
         "grouping",
         "check",
+        "columns",
         "encode",
         "relabel",
         "recording",
@@ -44,6 +46,8 @@ MODULES = {
         "store",
         "export",
         "split",
+        "annotate",
+        "pseudo",
         "convert",
     ),
     "index": ("query", "combinations", "choose", "index"),

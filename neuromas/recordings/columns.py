@@ -1,0 +1,170 @@
+"""Causal variables from the columns of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from neuromas.errors import InvalidDocument, NeuromasError
+from neuromas.recordings.check import listing
+from neuromas.recordings.expression import evaluate
+from neuromas.schema import VariableRecipe, VariableSpec
+
+
+def tidy(values: ArrayLike) -> NDArray[Any]:
+    """A column as numbers, booleans or text: bytes decoded, objects settled, a masked or absent entry as NaN or ``""``.
+
+    Examples
+    --------
+    >>> tidy(np.array([b"NB_24.mp4", b"SB_23.mp4"], dtype=object))
+    array(['NB_24.mp4', 'SB_23.mp4'], dtype='<U9')
+    >>> tidy(np.array([1, None, 2.5], dtype=object))
+    array([1. , nan, 2.5])
+    """
+    array = np.asarray(values)
+    if array.dtype.kind == "S":
+        return np.char.decode(array, "utf-8", "replace")
+    if array.dtype.kind not in "OT":
+        return array
+    entries = [one.decode("utf-8", "replace") if isinstance(one, bytes) else one for one in array.ravel().tolist()]
+    present = [one for one in entries if one is not None and one == one]
+    if any(isinstance(one, str) for one in present):
+        known = ["" if one is None or one != one else str(one) for one in entries]
+        return np.array(known, dtype=str).reshape(array.shape)
+    if all(isinstance(one, (bool, np.bool_)) for one in entries):
+        return np.array(entries, dtype=bool).reshape(array.shape)
+    try:
+        return np.array([np.nan if one is None else one for one in entries]).reshape(array.shape)
+    except ValueError:  # ragged
+        return array
+
+
+def make_variables(
+    recipes: Mapping[str, VariableRecipe], columns: Mapping[str, Any], where: str
+) -> tuple[dict[str, NDArray[Any]], list[VariableSpec]]:
+    """Values and declarations of the variables that `recipes` ask for.
+
+    Parameters
+    ----------
+    recipes : mapping of str to VariableRecipe
+    columns : mapping of str to array
+        What expressions may name; shapes broadcast against one another.
+    where : str
+        File or recording, for messages.
+
+    Returns
+    -------
+    values : dict of str to ndarray
+        Text, booleans, numbers, or codes where the declaration has meanings.
+    specs : list of VariableSpec
+        Only of those whose type or meaning the recipe settles; the others are told by their values.
+
+    Raises
+    ------
+    InvalidDocument
+        Lists everything that is wrong with any of them.
+
+    Examples
+    --------
+    >>> recipes = {"old": VariableRecipe(expression="kind", meanings={"0": "foil", "1": "target"})}
+    >>> values, specs = make_variables(recipes, {"kind": np.array([1, 0])}, "example")
+    >>> values["old"], specs[0].meanings
+    (array(['target', 'foil'], dtype='<U6'), ('foil', 'target'))
+    """
+    problems: list[str] = []
+    made: dict[str, NDArray[Any]] = {}
+    specs: list[VariableSpec] = []
+    for name, recipe in recipes.items():
+        try:
+            values = tidy(evaluate(recipe.expression, columns, f"variable {name!r}"))
+        except NeuromasError as error:
+            problems.append(error.message)
+            continue
+        absent = _absent(values)
+        if absent.any():
+            problems.append(
+                f"variable {name!r}: {int(absent.sum())} of {values.size} entries of {recipe.expression!r} are missing; take"
+                " only rows that have one (where), or say what they count as (where(isfinite(x), x, 0))"
+            )
+            continue
+        document: dict[str, Any] = {"name": name, "description": recipe.description, "units": recipe.units}
+        if recipe.bins is not None:
+            values, document = _binned(recipe.bins, values, document, problems)
+        elif recipe.meanings is not None:
+            values, document = _named(recipe.meanings, values, document, problems)
+        elif recipe.type == "categorical":
+            if values.dtype.kind not in "bU":
+                values = np.array([f"{one:g}" for one in values.ravel().tolist()]).reshape(values.shape)
+            names = ["false", "true"] if values.dtype.kind == "b" else np.unique(values).tolist()
+            values = np.where(values, "true", "false") if values.dtype.kind == "b" else values
+            document |= {"type": "categorical", "values": list(range(len(names))), "meanings": names}
+        elif recipe.type is not None:
+            document["type"] = recipe.type
+        elif values.dtype.kind in "iuf":
+            whole = values.dtype.kind != "f" or np.array_equal(values, np.rint(values))
+            document["type"] = "integer" if whole else "real"
+        else:
+            names = ["false", "true"] if values.dtype.kind == "b" else np.unique(values).tolist()
+            values = np.where(values, "true", "false") if values.dtype.kind == "b" else values
+            document |= {"type": "categorical", "values": list(range(len(names))), "meanings": names}
+        listed = VariableSpec.problems(document)
+        problems += [f"variable {name!r}: {problem}" for problem in listed]
+        if not listed:
+            made[name] = values
+            specs.append(VariableSpec.model_validate(document))
+    if problems:
+        raise InvalidDocument(where, problems)
+    return made, specs
+
+
+def _absent(values: NDArray[Any]) -> NDArray[np.bool_]:
+    if values.dtype.kind == "f":
+        return np.isnan(values)
+    return values == "" if values.dtype.kind == "U" else np.zeros(values.shape, dtype=bool)
+
+
+def _binned(
+    edges: tuple[float, ...], values: NDArray[Any], document: dict[str, Any], problems: list[str]
+) -> tuple[NDArray[Any], dict[str, Any]]:
+    if values.dtype.kind not in "iuf":
+        problems.append(f"variable {document['name']!r}: bins are for numbers, got {values.dtype}")
+        return values, document | {"type": "real"}
+    outside = (values < edges[0]) | (values > edges[-1])
+    if outside.any():
+        problems.append(
+            f"variable {document['name']!r}: {int(outside.sum())} of {values.size} values lie outside the bins, which go from"
+            f" {edges[0]:g} to {edges[-1]:g}; the values go from {values.min():g} to {values.max():g}"
+        )
+    codes = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
+    ends = [")"] * (len(edges) - 2) + ["]"]
+    meanings = [f"[{low:g}, {high:g}{end}" for low, high, end in zip(edges, edges[1:], ends, strict=False)]
+    document = document | {"type": "categorical", "values": list(range(len(meanings))), "meanings": meanings}
+    if document["units"] != "1":
+        document["description"] = f"{document['description']} (bins in {document['units']})".strip()
+        document["units"] = "1"
+    return np.array(meanings)[codes], document
+
+
+def _named(
+    meanings: Mapping[str, str], values: NDArray[Any], document: dict[str, Any], problems: list[str]
+) -> tuple[NDArray[Any], dict[str, Any]]:
+    if values.dtype.kind == "f":
+        texts = np.array([f"{one:g}" for one in values.ravel().tolist()]).reshape(values.shape)
+    elif values.dtype.kind == "b":
+        texts = np.where(values, "true", "false")
+    else:
+        texts = values.astype(str)
+    found = np.unique(texts).tolist()
+    unnamed = [text for text in found if text not in meanings]
+    if unnamed:
+        problems.append(
+            f"variable {document['name']!r}: no meaning is given for {listing(unnamed)}; meanings are given for "
+            f"{listing(list(meanings))}"
+        )
+    names = list(dict.fromkeys(meanings.values()))
+    document = document | {"type": "categorical", "values": list(range(len(names))), "meanings": names}
+    table = np.array([meanings.get(text, names[0]) for text in found])
+    return table[np.searchsorted(found, texts)], document
