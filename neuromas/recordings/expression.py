@@ -177,9 +177,9 @@ def _value(node: ast.expr, columns: Mapping[str, Any], where: str, whole: str) -
             return result
         case ast.Compare(left=left, ops=ops, comparators=others) if all(type(op) in _COMPARE for op in ops):
             result, before = np.True_, value(left)
-            for op, other in zip(ops, others, strict=True):
+            for comparison, other in zip(ops, others, strict=True):
                 after = value(other)
-                result, before = np.logical_and(result, _COMPARE[type(op)](before, after)), after
+                result, before = np.logical_and(result, _COMPARE[type(comparison)](before, after)), after
             return result
         case ast.IfExp(test=test, body=body, orelse=orelse):
             return np.where(value(test), value(body), value(orelse))

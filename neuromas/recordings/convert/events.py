@@ -27,8 +27,7 @@ class Events:
         Time zero of each, in seconds.
     edges : ndarray of float64, shape (n_trials, n_steps + 1)
         Of the bins, in seconds.
-    variables : dict of str to ndarray
-        Of shape (n_trials,) or (n_trials, n_steps).
+    variables : dict of str to ndarray, shape (n_trials, n_steps)
     specs : list of VariableSpec
     n_without_time, n_not_taken : int
         Rows left out because they have no time zero, or because ``where`` is not true there.
@@ -77,7 +76,7 @@ def take_events(columns: Mapping[str, Any], recipe: EventRecipe, where: str) -> 
     >>> recipe = EventRecipe(align="cue", start_s=0, stop_s=0.2, bin_s=0.1, where="n > 1", variables={"n": "n"})
     >>> events = take_events({"cue": np.array([1.0, np.nan, 3.0]), "n": np.array([2, 2, 3])}, recipe, "example")
     >>> events.rows.tolist(), events.edges.tolist(), events.variables["n"].tolist(), events.notes
-    ([0, 2], [[1.0, 1.1, 1.2], [3.0, 3.1, 3.2]], [2, 3], '1 rows without a time')
+    ([0, 2], [[1.0, 1.1, 1.2], [3.0, 3.1, 3.2]], [[2, 2], [3, 3]], '1 rows without a time')
     """
     columns = {name: tidy(values) for name, values in columns.items()}
     n_rows = len(next(iter(columns.values()), ()))
