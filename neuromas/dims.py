@@ -18,6 +18,9 @@ TOKEN = "token"
 ELIGIBLE = "eligible"
 """Whether index and pairs may use a sample; absent means every sample may be used."""
 
+PART = "part"
+"""Which of train, validation and test a trial belongs to, where that was settled when the recording was made."""
+
 N_SAMPLES = "n_samples"
 """Column of tables that says how many samples a row stands for."""
 

@@ -182,6 +182,8 @@ class Provenance(Document):
     source: str = ""
     """File, system or script it was made from."""
     source_sha256: Sha256 | None = None
+    derived_from: str = ""
+    """The recording that this is another version of, with the hash of its content."""
     seed: int | None = None
     created: str | None = None
     """ISO 8601, UTC."""

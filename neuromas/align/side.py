@@ -20,8 +20,8 @@ from neuromas.causal.counterfactual import Candidates, Pairs, draw_pairs
 from neuromas.causal.model import PAD, TASKS, CausalModel, Sequences, get_task, variable_columns
 from neuromas.errors import InvalidInput, NotFound, ReadOnly
 from neuromas.index.index import CLIndex
+from neuromas.recordings.pseudo import parts_of
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.split import split_by_trial
 from neuromas.systems.capture import capture
 from neuromas.systems.system import Context, Packed, System, check_device
 
@@ -230,7 +230,7 @@ def make_sides(
         Record only trials that the system solves.
     n_trials : int
     fractions : mapping of part to float, optional
-        By default train 0.6, validation 0.2, test 0.2 of the trials.
+        By default train 0.6, validation 0.2, test 0.2 of the trials. A pseudo-population keeps the parts it was made with.
     seed : int
         Of trials and splits.
     device : str or torch.device
@@ -368,7 +368,7 @@ def _side(
             f" it has {', '.join(recording.variable_names)}. Map names with mapping=",
             kind="unknown_variable",
         )
-    splits = split_by_trial(recording, fractions, seed=seed)
+    splits = parts_of(recording, fractions, seed)
     values = recording.values(list(variables))
     usable = recording.eligible & recording.complete(units) & np.isfinite(values).all(axis=1)
     for variable, allowed in only.items():

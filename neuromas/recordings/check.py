@@ -40,14 +40,19 @@ def problems_of(dataset: xr.Dataset, manifest: RecordingManifest) -> list[str]:
         problems.append(f"activity: expected float16, float32 or float64, got dtype {activity.dtype}")
     if 0 in activity.shape:
         return [*problems, f"activity: expected at least one sample and one unit, got shape {activity.shape}"]
-    problems += _unit_problems(dataset)
-    problems += _order_problems(dataset)
-    for spec in manifest.variables:
-        problems += _variable_problems(dataset, spec)
-    problems += _other_coordinate_problems(dataset, manifest)
+    problems += coordinate_problems(dataset, manifest)
     if activity.dtype.kind == "f" and all(name in dataset.coords for name in (dims.TRIAL, dims.STEP)):
         problems += _activity_problems(dataset, manifest.missing)
     return problems
+
+
+def coordinate_problems(dataset: xr.Dataset, manifest: RecordingManifest) -> list[str]:
+    """What of this is wrong with the coordinates; activity is not read."""
+    problems = _unit_problems(dataset)
+    problems += _order_problems(dataset)
+    for spec in manifest.variables:
+        problems += _variable_problems(dataset, spec)
+    return problems + _other_coordinate_problems(dataset, manifest)
 
 
 def _unit_problems(dataset: xr.Dataset) -> list[str]:

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from neuromas import dims
 from neuromas.errors import Corrupt, InvalidDocument, InvalidInput, NotFound
-from neuromas.recordings.check import block_bounds, chosen_rows, listing, place, problems_of
+from neuromas.recordings.check import block_bounds, chosen_rows, coordinate_problems, listing, place, problems_of
 from neuromas.recordings.encode import (
     MANIFEST_ATTRIBUTE,
     NPZ_KEYS,
@@ -490,6 +490,22 @@ class Recording:
         return np.asarray(self.dataset[dims.STEP].values, dtype=np.int64)
 
     @property
+    def time_s(self) -> NDArray[np.float64] | None:
+        """Centre of each sample's bin in seconds, relative to the event that the manifest's ``sampling`` names; None where steps
+        are not bins of time. Shape (n_samples,).
+
+        Examples
+        --------
+        >>> sampling = {"step": "time bin", "step_s": 0.1, "start_s": -0.2, "aligned_to": "cue"}
+        >>> Recording.from_arrays(np.zeros((1, 3, 1)), {"n": [1]}, name="toy", sampling=sampling).time_s
+        array([-0.15, -0.05,  0.05])
+        """
+        sampling = self.manifest.sampling
+        if sampling.step_s is None:
+            return None
+        return np.asarray((sampling.start_s or 0.0) + sampling.step_s * (self.step + 0.5), dtype=np.float64)
+
+    @property
     def eligible(self) -> NDArray[np.bool_]:
         """Whether the index and pairs may use each sample, shape (n_samples,); all of them if nothing was declared."""
         if dims.ELIGIBLE not in self.dataset.coords:
@@ -826,6 +842,19 @@ class Recording:
             dataset = dataset.assign_coords({new: (dims.SAMPLE, recoded)})
         manifest = self.manifest.model_copy(update={"variables": tuple(specs), "content_sha256": None, "files": {}})
         return self._view(labelled(dataset, manifest), manifest)
+
+    def replaced(self, dataset: xr.Dataset, manifest: RecordingManifest) -> Recording:
+        """The recording of the same activity, whole or in part, with other coordinates; activity is not read.
+
+        Raises
+        ------
+        InvalidDocument
+            Coordinates and manifest disagree; lists every problem.
+        """
+        problems = coordinate_problems(dataset, manifest)
+        if problems:
+            raise InvalidDocument(f"recording {manifest.name!r}", problems)
+        return self._view(dataset, manifest)
 
     def _view(self, dataset: xr.Dataset, manifest: RecordingManifest) -> Recording:
         # what was stored grouped is no longer, as far as a table tells

@@ -200,6 +200,23 @@ def split_by_value(recording: Recording, variable: str, values: Mapping[str, Seq
     return _splits(recording, variable, list(values), owner[level])
 
 
+def split_by_part(recording: Recording, parts: Sequence[str]) -> dict[str, Split]:
+    """The splits that the coordinate ``part`` tells, as a pooled recording has it.
+
+    Raises
+    ------
+    NotFound
+        There is no such coordinate.
+    InvalidInput
+        A part without trials.
+    """
+    known = _coordinate(recording, dims.PART)
+    owner = np.full(recording.n_samples, -1)
+    for position, part in enumerate(parts):
+        owner[known == part] = position
+    return _splits(recording, dims.PART, list(parts), owner)
+
+
 def _coordinate(recording: Recording, name: str) -> NDArray[Any]:
     coordinates = recording.dataset.coords
     if name not in coordinates or coordinates[name].dims != (dims.SAMPLE,):
