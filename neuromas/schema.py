@@ -491,6 +491,10 @@ class FitConfig(Document):
     """Which targets carry the counterfactual-latent loss: those that can only be read, or all."""
     cl_draw: Literal["fresh", "fixed"] = "fresh"
     """A new counterfactual latent at every use of a pair, or one for good."""
+    cl_matches: int = Field(default=1, gt=0)
+    """Recorded latents whose mean is the counterfactual latent; more than 1 for noisy recordings."""
+    tolerances: dict[str, Annotated[float, Field(ge=0)]] | None = None
+    """Continuous variable (or shared name) → by how much a counterfactual latent's value may be off; others must be equal."""
     cl_terms: Literal["both", "l2", "cosine"] = "both"
     loss_tokens: Literal["all", "deterministic"] = "all"
     batch_size: int = Field(default=512, gt=0)
@@ -624,6 +628,8 @@ class FitReport(Document):
     seconds: float
     history: tuple[Validation, ...]
     misses: tuple[Misses, ...]
+    warnings: tuple[str, ...] = ()
+    """What whoever reads this result must know, e.g. that a brain's units were not recorded together."""
     identity: Sha256
     """Hash of configuration and inputs: equal identity, equal fit."""
     alignment_sha256: Sha256
@@ -697,6 +703,14 @@ class DirectionScore(Document):
     """Share of intervened latents whose nearest mean latent holds the expected values."""
     retrieval_ceiling: float | None
     """The same for counterfactual latents themselves."""
+    retrieval_chance: float | None = None
+    """The same if what was expected had nothing to do with what was found, each as frequent as it is."""
+    pattern: float | None = None
+    """Correlation over values and units of mean intervened latents with mean held-out latents of equal values, each unit less
+    its mean over values; null with fewer than two values."""
+    pattern_ceiling: float | None = None
+    """What a noiseless prediction of the target's means would reach: the root of their split-half reliability (Spearman-Brown),
+    the same for every method; null where a value was recorded less than twice."""
     subspace: str = ""
     """Only pairs that interchange this one; empty: all pairs. Where an alignment has one subspace, there is only that row."""
     by_value: tuple[ValueScore, ...] = ()
@@ -713,6 +727,8 @@ class Evaluation(Document):
     seed: int
     oracles: tuple[str, ...]
     """Read-only systems of which a live copy was run, by this evaluation only."""
+    warnings: tuple[str, ...] = ()
+    """As of the fit."""
     scores: tuple[DirectionScore, ...]
     provenance: Provenance
 

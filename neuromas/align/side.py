@@ -20,6 +20,7 @@ from neuromas.causal.counterfactual import Candidates, Pairs, draw_pairs
 from neuromas.causal.model import PAD, TASKS, CausalModel, Sequences, get_task, variable_columns
 from neuromas.errors import InvalidInput, NotFound, ReadOnly
 from neuromas.index.index import CLIndex
+from neuromas.recordings.pseudo import WARNING as POOLED_WARNING
 from neuromas.recordings.pseudo import parts_of
 from neuromas.recordings.recording import Recording
 from neuromas.systems.capture import capture
@@ -197,6 +198,7 @@ def make_sides(
     units: Mapping[str, Sequence[str]] | None = None,
     roles: Mapping[str, Mapping[str, str]] | None = None,
     values: Mapping[str, Sequence[float]] | None = None,
+    tolerances: Mapping[str, float] | None = None,
     stepwise: bool = False,
     only_solved: bool = False,
     n_trials: int = 2000,
@@ -224,6 +226,8 @@ def make_sides(
         Variables that stand for each other but are called differently, in systems of different tasks.
     values : mapping of variable or shared name to sequence of float, optional
         Only samples in which it holds one of these are drawn into pairs.
+    tolerances : mapping of variable or shared name to float, optional
+        By how much a counterfactual latent's value may be off, for continuous variables.
     stepwise : bool
         Keep what interchanges at every step need.
     only_solved : bool
@@ -310,6 +314,7 @@ def make_sides(
             own if own is not None and own.variable_names == chosen else None,
             called,
             values or {},
+            tolerances or {},
             fractions,
             seed,
             device,
@@ -357,6 +362,7 @@ def _side(
     model: CausalModel | None,
     roles: Mapping[str, str],
     only: Mapping[str, Sequence[float]],
+    tolerances: Mapping[str, float],
     fractions: Mapping[str, float] | None,
     seed: int,
     device: str | torch.device,
@@ -374,6 +380,10 @@ def _side(
     for variable, allowed in only.items():
         (column,) = variable_columns(variables, [roles.get(variable, variable)], f"system {name!r}")
         usable &= np.isin(values[:, column], np.asarray(allowed, dtype=np.float64))
+    loose = {}
+    for variable, width in tolerances.items():
+        (column,) = variable_columns(variables, [roles.get(variable, variable)], f"system {name!r}")
+        loose[variables[column]] = width
     candidates, indexes = {}, {}
     for part in PARTS:
         samples = np.flatnonzero(usable & splits[part].samples)
@@ -386,7 +396,9 @@ def _side(
                 kind="no_samples",
             )
         candidates[part] = Candidates.from_samples(samples, recording.trial[samples], values[samples])
-        indexes[part] = CLIndex(recording, list(variables), split=splits[part], units=units, device=device)
+        indexes[part] = CLIndex(
+            recording, list(variables), split=splits[part], units=units, device=device, tolerance=loose
+        )
     return Side(
         name=name,
         recording=recording,
@@ -441,6 +453,13 @@ def _unroll(side: Side, n_steps: int) -> Unrolled:
     tokens, rows = _trials(side.recording, model.filler, n_steps)
     given = torch.from_numpy(tokens).to(side.latents.device)
     return Unrolled(given, system.latents(given), rows, side.recording.step)
+
+
+def warnings_of(sides: Sequence[Side]) -> tuple[str, ...]:
+    """What whoever reads a result made from `sides` must know."""
+    return tuple(
+        f"{side.name}: {POOLED_WARNING}" for side in sides if side.recording.manifest.pseudo_population is not None
+    )
 
 
 @dataclass(frozen=True)
@@ -567,6 +586,12 @@ def _check_shared(
     direction: Direction, part: str, subspace: Subspace, columns: list[int], source_columns: list[int]
 ) -> None:
     source, target = direction.source, direction.target
+    tolerance = target.indexes[part].tolerance
+    exact = [at for at, column in enumerate(columns) if not tolerance.get(target.variables[column])]
+    if len(exact) < len(columns):
+        if not exact:
+            return  # nothing must be equal: what is out of reach is a miss
+        columns, source_columns = [columns[at] for at in exact], [source_columns[at] for at in exact]
     given = {tuple(row) for row in source.candidates[part].values[:, source_columns].tolist()}
     known = {tuple(row) for row in target.candidates[part].values[:, columns].tolist()}
     if not given & known:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuromas.align.alignment import Alignment, Subspace, random_maps
-from neuromas.align.side import Direction, PairSet, Side, draw_pair_set
+from neuromas.align.side import Direction, PairSet, Side, draw_pair_set, warnings_of
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.evaluate.divergence import (
     Ellipsoid,
@@ -29,7 +29,7 @@ from neuromas.evaluate.divergence import (
     relative_distance,
     sliced_wasserstein,
 )
-from neuromas.evaluate.inference import bootstrap_interval
+from neuromas.evaluate.inference import bootstrap_interval, split_half_reliability
 from neuromas.files import sha256_bytes
 from neuromas.schema import DirectionScore, Evaluation, Provenance, SourceTargetScore, ValueScore
 from neuromas.systems.system import Packed, System, all_right
@@ -205,6 +205,7 @@ def evaluate(
         n_pairs=n_pairs,
         seed=seed,
         oracles=tuple(sorted(oracles)),
+        warnings=warnings_of(list(by_name.values())),
         scores=tuple(scores),
         provenance=Provenance(source=f"evaluation of {method}", seed=seed, created=now(), versions=versions()),
     )
@@ -264,8 +265,9 @@ class _Part:
         Those of `hit` with two different ones: a latent is at no distance from itself.
     decodable : Tensor of bool, shape (n_pairs,)
         Those of `hit` whose values have a mean latent.
-    spread, ceiling, wasserstein, outside, distance : float or None
-        Of counterfactual latents: loss, retrieval, sliced Wasserstein, share outside the ellipsoid, median distance.
+    spread, ceiling, pattern, wasserstein, outside, distance : float or None
+        Of counterfactual latents: loss, retrieval, ceiling of the pattern correlation, sliced Wasserstein, share outside the
+        ellipsoid, median distance.
     """
 
     subspace: str
@@ -275,6 +277,7 @@ class _Part:
     decodable: Tensor
     spread: float | None
     ceiling: float | None
+    pattern: float | None
     wasserstein: float | None
     outside: float | None
     distance: float | None
@@ -303,7 +306,9 @@ class _Ruler:
         self.cl = torch.where(draw.hit[:, None], draw.latents, 0.0)
         self.again = torch.where(draw.hit[:, None], again.latents, 0.0)
         self.means = target.indexes["train"].means()
+        self.wanted, self.tolerance = values, target.indexes["train"].tolerance
         self.combination, known = target.indexes["train"].lookup(values)
+        self.held_out, (self.of_held_out, _) = index.means(), index.lookup(values)
         self.decodable, self.differ = draw.hit & (known > 0), draw.hit & (again.samples != draw.samples)
         self.projections = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
         self.parts = [self._part("", torch.ones_like(draw.hit))]
@@ -320,17 +325,56 @@ class _Ruler:
             differ,
             decodable,
             spread=_mean(cl_distance(self.again[differ], self.cl[differ])),
-            ceiling=self._retrieval(self.cl, decodable),
+            ceiling=self._retrieval(self.cl, decodable)[0],
+            pattern=self._pattern_ceiling(hit),
             wasserstein=self._wasserstein(self.cl, hit),
             outside=outside_ellipsoid(self.cl[hit], self.ellipsoid),
             distance=_median(self.ellipsoid.distance(self.cl[hit])),
         )
 
-    def _retrieval(self, latents: Tensor, decodable: Tensor) -> float | None:
+    def _retrieval(self, latents: Tensor, decodable: Tensor) -> tuple[float | None, float | None]:
+        """Share of latents whose nearest mean holds the expected values, and the same by chance."""
         if not bool(decodable.any()):
-            return None
+            return None, None
         found = nearest_values(latents[decodable], self.means.latents)
-        return float((found == self.combination[decodable]).double().mean())
+        expected = self.combination[decodable]
+        if self.tolerance:
+            wide = torch.tensor([self.tolerance.get(name, 0.0) for name in self.target.variables], dtype=torch.float64)
+            off = (self.means.values.cpu()[found.cpu()] - self.wanted[decodable.cpu()]).abs()
+            return float((off <= wide).all(dim=1).double().mean()), None
+        frequencies = [torch.bincount(one, minlength=len(self.means.latents)).double() for one in (found, expected)]
+        chance = float((frequencies[0] @ frequencies[1]) / len(found) ** 2)
+        return float((found == expected).double().mean()), chance
+
+    def _pattern(self, latents: Tensor, hit: Tensor) -> float | None:
+        """Correlation of mean latents by expected values with held-out means of the same values."""
+        values, which = torch.unique(self.of_held_out[hit], return_inverse=True)
+        if len(values) < 2:
+            return None
+        counts = torch.bincount(which)[:, None]
+        sums = latents.new_zeros(len(values), latents.shape[1], dtype=torch.float64)
+        means = sums.index_add_(0, which, latents[hit].double()) / counts
+        natural = self.held_out.latents[values].double()
+        mine, its = means - means.mean(dim=0), natural - natural.mean(dim=0)
+        norms = mine.norm() * its.norm()
+        return float((mine * its).sum() / norms) if norms > 0 else None
+
+    def _pattern_ceiling(self, hit: Tensor) -> float | None:
+        index = self.target.indexes[self.pairs.part]
+        asked = torch.unique(self.of_held_out[hit])
+        samples = index.samples.cpu().numpy()
+        owner, _ = index.lookup(torch.from_numpy(self.target.recording.values(list(self.target.variables))[samples]))
+        mine = torch.isin(owner, asked).cpu().numpy()
+        chosen = (
+            samples[mine][:_N_NATURAL]
+            if mine.sum() <= _N_NATURAL
+            else np.sort(np.random.default_rng(0).choice(samples[mine], _N_NATURAL, replace=False))
+        )
+        group = owner.cpu().numpy()[np.searchsorted(samples, chosen)]
+        reliability = split_half_reliability(
+            self.target.take(chosen).cpu().numpy(), group, self.target.recording.trial[chosen]
+        )
+        return None if reliability is None else max(0.0, reliability) ** 0.5
 
     def _wasserstein(self, latents: Tensor, hit: Tensor) -> float | None:
         # the same projections for every method, so that their scores differ by the latents alone
@@ -365,6 +409,7 @@ class _Ruler:
         l2, cosine = relative_distance(intervened[part.differ], self.cl[part.differ], self.again[part.differ])
         distance = _median(self.ellipsoid.distance(intervened[hit]))
         n_pairs = int(rows.sum())
+        retrieval, chance = self._retrieval(intervened, part.decodable)
         return DirectionScore(
             method=method,
             source=self.pairs.direction.source.name,
@@ -390,8 +435,11 @@ class _Ruler:
             outside=outside_ellipsoid(intervened[hit], self.ellipsoid),
             outside_natural=part.outside,
             mahalanobis_ratio=distance / part.distance if distance is not None and part.distance else None,
-            retrieval=self._retrieval(intervened, part.decodable),
+            retrieval=retrieval,
             retrieval_ceiling=part.ceiling,
+            retrieval_chance=chance,
+            pattern=self._pattern(intervened, hit),
+            pattern_ceiling=part.pattern,
             by_value=self._by_value(rows, right),
             by_source_target=self._by_source_target(rows, right) if in_full and right is not None else (),
         )

@@ -36,7 +36,7 @@ from neuromas.align.alignment import (
 )
 from neuromas.align.closed_form import procrustes_axes
 from neuromas.align.interchange import LinearMap
-from neuromas.align.side import Direction, PairSet, Side, draw_pair_set, make_sides
+from neuromas.align.side import Direction, PairSet, Side, draw_pair_set, make_sides, warnings_of
 from neuromas.causal.model import CausalModel
 from neuromas.errors import InvalidInput, ReadOnly
 from neuromas.files import sha256_bytes
@@ -188,6 +188,7 @@ class Fitter:
             seconds=state.seconds,
             history=tuple(state.history),
             misses=tuple(count_misses(pairs) for pairs in (*plan.train, *plan.validation)),
+            warnings=warnings_of(sides),
             identity=plan.identity,
             alignment_sha256=alignment.sha256(),
             provenance=Provenance(
@@ -248,6 +249,7 @@ class Fitter:
             units=units,
             roles=self.config.roles,
             values=self.config.values,
+            tolerances=self.config.tolerances,
             stepwise=self.config.stepwise,
             only_solved=self.config.only_solved,
             n_trials=self.config.n_trials,
@@ -596,7 +598,7 @@ def _solve(plan: Plan) -> tuple[dict[str, LinearMap], list[Validation]]:
     (term,), (pairs,) = plan.terms, plan.train
     source, target = term.direction.source, term.direction.target
     generator = torch.Generator(device=target.latents.device).manual_seed(plan.config.seed)
-    draw = target.indexes["train"].sample(torch.from_numpy(pairs.values), generator)
+    draw = target.indexes["train"].sample(torch.from_numpy(pairs.values), generator, plan.config.cl_matches)
     rank = sum(subspace.rank for subspace in plan.subspaces)
     u, v = procrustes_axes(source.take(pairs.source)[draw.hit], draw.latents[draw.hit], rank)
     maps = {

@@ -290,8 +290,9 @@ def _batches(plan: Plan, iteration: int, fixed: Sequence[tuple[Tensor, Tensor] |
     for number, (term, pairs) in enumerate(zip(plan.terms, plan.train, strict=True)):
         chosen = batch_rows(len(pairs), plan.config.batch_size, plan.config.seed, number, iteration)
         generator = _generator(pairs, plan.config.seed, number, iteration) if term.cl else None
+        drawn = None if fixed is None else fixed[number]
         batches.append(
-            make_batch(term, pairs, chosen, plan.subspaces, generator, None if fixed is None else fixed[number])
+            make_batch(term, pairs, chosen, plan.subspaces, generator, drawn, n_matches=plan.config.cl_matches)
         )
     return batches
 
@@ -307,7 +308,8 @@ def validate(plan: Plan, maps: Mapping[str, LinearMap]) -> Losses:
     batches = []
     for number, (term, pairs) in enumerate(zip(plan.terms, plan.validation, strict=True)):
         generator = _generator(pairs, plan.config.seed, number, -1) if term.cl else None
-        batches.append(make_batch(term, pairs, np.arange(len(pairs)), plan.subspaces, generator))
+        every = np.arange(len(pairs))
+        batches.append(make_batch(term, pairs, every, plan.subspaces, generator, n_matches=plan.config.cl_matches))
     return losses(maps, batches, plan.config, score=True)
 
 
@@ -362,7 +364,8 @@ def _fixed_draws(plan: Plan) -> list[tuple[Tensor, Tensor] | None]:
             drawn.append(None)
             continue
         generator = _generator(pairs, plan.config.seed, number, -2)
-        draw = pairs.direction.target.indexes[pairs.part].sample(torch.from_numpy(pairs.values), generator)
+        index = pairs.direction.target.indexes[pairs.part]
+        draw = index.sample(torch.from_numpy(pairs.values), generator, plan.config.cl_matches)
         drawn.append((draw.latents, draw.hit))
     return drawn
 

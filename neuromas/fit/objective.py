@@ -99,6 +99,7 @@ def make_batch(
     subspaces: Sequence[Subspace],
     generator: torch.Generator | None,
     fixed: tuple[Tensor, Tensor] | None = None,
+    n_matches: int = 1,
 ) -> Batch:
     """The rows `chosen` of `pairs` as tensors.
 
@@ -112,6 +113,8 @@ def make_batch(
         Draws counterfactual latents.
     fixed : (Tensor, Tensor), optional
         Latents and hits of all of `pairs`, drawn once and for good.
+    n_matches : int
+        Recorded latents whose mean is a counterfactual latent.
     """
     target = pairs.direction.target
     rows = pairs.target[chosen]
@@ -126,7 +129,7 @@ def make_batch(
         at = torch.from_numpy(chosen).to(fixed[0].device)
         cl, hit = fixed[0][at], fixed[1][at]
     elif term.cl:
-        draw = target.indexes[pairs.part].sample(torch.from_numpy(pairs.values[chosen]), generator)
+        draw = target.indexes[pairs.part].sample(torch.from_numpy(pairs.values[chosen]), generator, n_matches)
         cl, hit = draw.latents, draw.hit
     if term.behaviour:
         assert pairs.continuation is not None  # a target that runs has a causal model

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.spatial import KDTree
 from torch import Tensor
 
 
@@ -167,3 +168,69 @@ class Windows:
 def shares(combination: Tensor, generator: torch.Generator | None, device: torch.device) -> Tensor:
     """Uniform numbers in [0, 1), shape (n,), in double precision: single has no number for some of 2²⁴ members."""
     return torch.rand(combination.shape, generator=generator, device=device, dtype=torch.float64)
+
+
+class Near:
+    """Combinations of values within a tolerance of those asked for.
+
+    Parameters
+    ----------
+    values : ndarray of float64, shape (n_values, n_variables)
+        Combinations recorded.
+    tolerance : ndarray of float64, shape (n_variables,)
+        How far each value may be off, at most; 0: not at all.
+    """
+
+    def __init__(self, values: NDArray[np.float64], tolerance: NDArray[np.float64]) -> None:
+        self._values, self._tolerance = values, tolerance
+        self._loose = tolerance > 0
+        self._exact, which = np.unique(values[:, ~self._loose] + 0.0, axis=0, return_inverse=True)
+        self._known = {row.tobytes(): number for number, row in enumerate(self._exact)}
+        # a tree for each combination of the values that must be equal: distances in tolerances, the largest counts
+        self._members = [np.flatnonzero(which.reshape(-1) == number) for number in range(len(self._exact))]
+        self._trees = [KDTree(values[rows][:, self._loose] / tolerance[self._loose]) for rows in self._members]
+
+    def find(self, wanted: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """Matching combinations of every query, one after another, and how many each has, shape (n_queries,)."""
+        unique, which = np.unique(wanted, axis=0, return_inverse=True)
+        found: list[NDArray[np.int64]] = []
+        for row in unique:
+            number = self._known.get((row[~self._loose] + 0.0).tobytes(), -1)
+            point = row[self._loose] / self._tolerance[self._loose]
+            if number < 0 or not np.isfinite(point).all():
+                found.append(np.empty(0, dtype=np.int64))
+                continue
+            near = self._trees[number].query_ball_point(point, r=1 + _ROUNDING, p=np.inf, return_sorted=True)
+            found.append(self._members[number][np.asarray(near, dtype=np.int64)])
+        matches = [found[number] for number in which.reshape(-1)]
+        sizes = np.array([len(one) for one in matches], dtype=np.int64)
+        return (np.concatenate(matches) if matches else np.empty(0, dtype=np.int64)), sizes
+
+    def nearest(
+        self, wanted: NDArray[np.float64], matches: NDArray[np.int64], sizes: NDArray[np.int64]
+    ) -> NDArray[np.int64]:
+        """Of each query's matches the one whose values are nearest, −1 where there is none; shape (n_queries,)."""
+        owner = np.repeat(np.arange(len(sizes)), sizes)
+        off = np.abs(self._values[matches] - wanted[owner])[:, self._loose] / self._tolerance[self._loose]
+        order = np.lexsort((off.max(axis=1), owner))
+        nearest = np.full(len(sizes), -1)
+        nearest[sizes > 0] = matches[order[np.cumsum(sizes)[sizes > 0] - sizes[sizes > 0]]]
+        return nearest
+
+    @staticmethod
+    def pick(
+        matches: NDArray[np.int64],
+        sizes: NDArray[np.int64],
+        counts: NDArray[np.int64],
+        share: NDArray[np.float64],
+    ) -> NDArray[np.int64]:
+        """One of each query's matches, as likely as it has samples; −1 where there is none. `share` is uniform in [0, 1)."""
+        bounds = np.concatenate([[0], np.cumsum(counts[matches])])
+        last = np.cumsum(sizes)
+        low, high = bounds[last - sizes], bounds[last]
+        picked = np.searchsorted(bounds, low + (share * (high - low)).astype(np.int64), side="right") - 1
+        return np.where(sizes > 0, matches[np.minimum(picked, len(matches) - 1)] if len(matches) else -1, -1)
+
+
+_ROUNDING = 1e-9
+"""In tolerances: what differs by just the tolerance counts as within it."""

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from neuromas import dims
 from neuromas.errors import InvalidInput, NoMatch
-from neuromas.index.choose import Ordered, Windows
+from neuromas.index.choose import Near, Ordered, Windows, shares
 from neuromas.index.combinations import Combinations
 from neuromas.index.query import ANY, Any_, Predicate, describe, matches
 from neuromas.recordings.grouping import group
@@ -76,6 +76,9 @@ class CLIndex:
         Whether to leave out samples that the recording declares not eligible.
     dtype : torch.dtype
         Of the latents.
+    tolerance : mapping of str to float, optional
+        Variable → by how much the values of a counterfactual latent may differ from those asked for in `sample`, `lookup` and
+        `coverage`; for continuous variables, which hardly hold a value twice. In `query` say `between`.
     hold : bool, optional
         Whether to hold the latents in memory. By default they are, unless the recording was opened lazily and is stored
         grouped by these variables (`neuromas.recordings.store.RecordingStore.register`, ``group_by``): then the index is
@@ -121,6 +124,7 @@ class CLIndex:
         device: str | torch.device = "cpu",
         eligible_only: bool = True,
         dtype: torch.dtype = torch.float32,
+        tolerance: Mapping[str, float] | None = None,
         hold: bool | None = None,
     ) -> None:
         self.variables = (variables,) if isinstance(variables, str) else tuple(variables)
@@ -145,6 +149,29 @@ class CLIndex:
             self._choose = self._ordered(units, eligible_only, hold is not False)
         self._counts = self._choose.counts[:-1]
         self.n_samples = int(self._counts.sum())
+        self.tolerance = self._checked_tolerance(tolerance or {})
+        self._near = None
+        if self.tolerance:
+            each = np.array([self.tolerance.get(name, 0.0) for name in self.variables])
+            self._near = Near(self._combinations.values, each)
+
+    def _checked_tolerance(self, tolerance: Mapping[str, float]) -> dict[str, float]:
+        strange = [name for name in tolerance if name not in self.variables]
+        if strange:
+            raise InvalidInput(
+                f"index of {self.recording.name!r}: tolerance for {', '.join(map(repr, strange))}, but it looks by "
+                f"{', '.join(self.variables)}",
+                kind="invalid_tolerance",
+            )
+        wrong = {name: width for name, width in tolerance.items() if not 0 <= width < np.inf}
+        named = [spec.name for spec in self.specs if spec.type == "categorical" and tolerance.get(spec.name)]
+        if wrong or named:
+            raise InvalidInput(
+                f"index of {self.recording.name!r}: expected a tolerance of 0 or more"
+                + (f", got {wrong}" if wrong else f" for numbers; {', '.join(map(repr, named))} is categorical"),
+                kind="invalid_tolerance",
+            )
+        return {name: float(width) for name, width in tolerance.items() if width > 0}
 
     def _is_grouped(self) -> bool:
         """Whether samples that hold equal values lie together on disk."""
@@ -426,28 +453,38 @@ class CLIndex:
         Returns
         -------
         combination : Tensor of int64 of shape (n_queries,)
-            Row of `combinations`; −1 where it was never recorded.
+            Row of `combinations`, with a tolerance the nearest; −1 where it was never recorded.
         count : Tensor of int64 of shape (n_queries,)
-            0 where it was never recorded.
+            With a tolerance, of all samples within it; 0 where it was never recorded.
 
         Raises
         ------
         InvalidInput
             `values` has another width.
         """
+        if self._near is not None:
+            wanted = self._checked(values)
+            matches, sizes = self._near.find(wanted)
+            owner = np.repeat(np.arange(len(sizes)), sizes)
+            counts = np.bincount(owner, weights=self._counts[matches], minlength=len(sizes)).astype(np.int64)
+            nearest = self._near.nearest(wanted, matches, sizes)
+            return torch.from_numpy(nearest).to(self.device), torch.from_numpy(counts).to(self.device)
         combination = self._find(values)
         return combination, torch.from_numpy(self._choose.counts[combination.cpu().numpy()]).to(self.device)
 
     def _find(self, values: Tensor) -> Tensor:
+        return torch.from_numpy(self._combinations.find(self._checked(values))).to(self.device)
+
+    def _checked(self, values: Tensor) -> NDArray[np.float64]:
         if values.ndim != 2 or values.shape[1] != len(self.variables):
             raise InvalidInput(
                 f"index of {self.recording.name!r}: expected values of shape (n_queries, {len(self.variables)}) for "
                 f"{', '.join(self.variables)}, got {tuple(values.shape)}",
                 kind="values_shape",
             )
-        return torch.from_numpy(self._combinations.find(values.to("cpu", torch.float64).numpy())).to(self.device)
+        return values.to("cpu", torch.float64).numpy()
 
-    def sample(self, values: Tensor, generator: torch.Generator | None = None) -> Draw:
+    def sample(self, values: Tensor, generator: torch.Generator | None = None, n_matches: int = 1) -> Draw:
         """A counterfactual latent for each row of `values`, drawn uniformly among the samples that hold it.
 
         Parameters
@@ -456,18 +493,32 @@ class CLIndex:
             As stored numbers (codes of categorical variables), in the order of the index's variables.
         generator : torch.Generator, optional
             On the index's device; torch's own by default.
+        n_matches : int
+            More than 1: the mean of so many draws, each among all matches, for recordings as noisy as a brain's.
 
         Returns
         -------
         Draw
-            Latents of shape (n_queries, n_units), hits and sample numbers of shape (n_queries,). A miss has a latent of
-            NaN and sample −1: an unrelated latent never stands in for one.
+            Latents of shape (n_queries, n_units), hits and sample numbers of shape (n_queries,), or for means
+            (n_queries, n_matches). A miss has a latent of NaN and sample −1: an unrelated latent never stands in for one.
 
         Raises
         ------
         InvalidInput
-            `values` has another width.
+            `values` has another width; `n_matches` is below 1.
         """
+        if n_matches < 1:
+            raise InvalidInput(f"sample: expected n_matches of 1 or more, got {n_matches}", kind="n_matches")
+        if n_matches > 1:
+            each = self.sample(values.repeat_interleave(n_matches, dim=0), generator)
+            latents = each.latents.reshape(len(values), n_matches, self.n_units)
+            return Draw(latents.mean(dim=1), each.hit[::n_matches], each.samples.reshape(len(values), n_matches))
+        if self._near is not None:
+            matches, sizes = self._near.find(self._checked(values))
+            share = shares(torch.from_numpy(sizes), generator, self.device).cpu().numpy()
+            return self.draw(
+                torch.from_numpy(self._near.pick(matches, sizes, self._counts, share)).to(self.device), generator
+            )
         return self.draw(self._find(values), generator)
 
     def draw(self, combination: Tensor, generator: torch.Generator | None = None) -> Draw:

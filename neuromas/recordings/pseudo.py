@@ -346,8 +346,8 @@ def _too_few(sources: Sequence[_Source], profiles: Sequence[bytes], specs: Seque
             f"{source.recording.name}/{source.recording.unit_names[best]} has {counts[lacking, best]} with {values}"
         )
     return (
-        f"pool: no unit has {fewest} trials of each of {len(profiles)} combinations of {', '.join(spec.name for spec in specs)}, which train, "
-        f"validation and test need; {listing(told)}"
+        f"pool: no unit has {fewest} trials of each of {len(profiles)} combinations of "
+        f"{', '.join(spec.name for spec in specs)}, which train, validation and test need; {listing(told)}"
     )
 
 

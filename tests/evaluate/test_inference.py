@@ -1,4 +1,4 @@
-"""Bootstrap intervals against what is known in closed form."""
+"""Bootstrap intervals and split halves against what is known in closed form, or planted."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from neuromas.errors import InvalidInput
-from neuromas.evaluate.inference import bootstrap_interval
+from neuromas.evaluate.inference import bootstrap_interval, split_half_reliability
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.9])
@@ -51,3 +51,38 @@ def test_too_few(values):
     with pytest.raises(InvalidInput) as caught:
         bootstrap_interval(values)
     assert caught.value.kind == "too_few_values"
+
+
+@pytest.mark.parametrize(("n_trials", "noise"), [(4, 1.0), (20, 3.0), (10, 0.0)])
+def test_split_halves_find_the_planted_reliability(n_trials, noise):
+    generator = np.random.default_rng(n_trials)
+    n_groups, n_units = 30, 40
+    signal = np.repeat(generator.normal(size=(n_groups, n_units)), n_trials, axis=0)
+    latents = signal + noise * generator.normal(size=signal.shape)
+    found = split_half_reliability(latents, np.repeat(np.arange(n_groups), n_trials), seed=1)
+    assert found == pytest.approx(1 / (1 + noise**2 / n_trials), abs=0.03)
+
+
+def test_split_halves_of_noise_alone_agree_about_nothing():
+    generator = np.random.default_rng(0)
+    found = split_half_reliability(generator.normal(size=(400, 30)), np.repeat(np.arange(20), 20))
+    assert abs(found) < 0.12
+
+
+def test_samples_of_one_trial_stay_in_one_half():
+    # noise belongs to trials, so that samples of one trial agree: told apart, they would pass for reliability
+    generator = np.random.default_rng(0)
+    groups, trials = np.repeat(np.arange(20), 40), np.repeat(np.arange(80), 10)
+    latents = generator.normal(size=(80, 30))[trials]
+    together = split_half_reliability(latents, groups, trials)
+    apart = split_half_reliability(latents, groups)
+    assert abs(together) < 0.2
+    assert apart > 0.8
+
+
+def test_split_halves_need_two_groups_with_two_trials():
+    assert split_half_reliability(np.eye(3), [0, 1, 2]) is None
+    assert split_half_reliability(np.eye(4), [0, 0, 1, 2]) is None
+    assert split_half_reliability(np.ones((4, 2)), [0, 0, 1, 1]) is None
+    with pytest.raises(InvalidInput, match="got 3 latents, 2 groups"):
+        split_half_reliability(np.eye(3), [0, 1])

@@ -183,8 +183,8 @@ class TestChoice:
         used = []
         make = loop.make_batch
 
-        def watch(term, pairs, *arguments):
-            made = make(term, pairs, *arguments)
+        def watch(term, pairs, *arguments, **named):
+            made = make(term, pairs, *arguments, **named)
             used.append((pairs.part, pairs.direction, pairs.source, pairs.target))
             return made
 
@@ -223,8 +223,8 @@ class TestDraws:
         seen: dict[int, list[bytes]] = {}
         make = loop.make_batch
 
-        def watch(term, pairs, chosen, *arguments):
-            made = make(term, pairs, chosen, *arguments)
+        def watch(term, pairs, chosen, *arguments, **named):
+            made = make(term, pairs, chosen, *arguments, **named)
             if pairs.part == "train" and term.direction.name == "net->brain":
                 for row, latent in zip(chosen, made.cl, strict=True):
                     seen.setdefault(int(row), []).append(latent.numpy().tobytes())
