@@ -55,7 +55,7 @@ MODULES = {
     "systems": ("system", "recurrent", "transformer", "huggingface", "training", "language_model", "capture"),
     "align": ("rotation", "interchange", "closed_form", "alignment", "side"),
     "measures": ("check", "rsa", "cka", "registry", "samples", "comparison"),
-    "evaluate": ("inference", "divergence", "accuracy"),
+    "evaluate": ("inference", "divergence", "accuracy", "stimulation"),
     "fit": ("objective", "result", "loop", "fitters", "request"),
     "report": ("figures", "panels", "page"),
     "experiments": ("demo", "jobs", "sweep", "table", "figure", "figures", "reproduce"),
