@@ -239,7 +239,9 @@ def _growth(n_samples: int, n_threads: int, figure: Path | None) -> list[Row]:
 
 @app.command(rich_help_panel=_RECORDINGS)
 def register(
-    sources: Annotated[list[Path], typer.Argument(metavar="SOURCE...", help=".npz or .nc files, .zarr folders.")],
+    sources: Annotated[
+        list[Path], typer.Argument(metavar="SOURCE...", help="Files or folders; --formats lists what can be read.")
+    ],
     set_name: Annotated[str, typer.Option("--set", metavar="NAME", help="Recording set to make or to add to.")],
     name: Annotated[
         str | None, typer.Option("--name", help="The recording's name (one SOURCE only).", show_default=False)
@@ -252,6 +254,26 @@ def register(
         Path | None,
         typer.Option("--manifest", metavar="FILE", help="JSON fields that go before the source's.", show_default=False),
     ] = None,
+    form: Annotated[
+        str | None,
+        typer.Option("--format", metavar="NAME", help="By default told by the ending.", show_default=False),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe", metavar="FILE", help="JSON: what is taken of a foreign file, and how.", show_default=False
+        ),
+    ] = None,
+    option: Annotated[
+        list[str] | None,
+        typer.Option("--option", "-o", metavar="KEY=VALUE", help="Field of the recipe. Repeatable."),
+    ] = None,
+    variable: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--variable", metavar="NAME=EXPRESSION", help="Causal variable, of the source's columns. Repeatable."
+        ),
+    ] = None,
     group_by: Annotated[
         str | None,
         typer.Option(
@@ -261,18 +283,198 @@ def register(
             show_default=False,
         ),
     ] = None,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what the source holds and what would be made; write nothing.")
+    ] = False,
     store: StorePath = None,
 ) -> None:
     """Publish recordings in a store, all of them at once or none."""
     if name is not None and len(sources) > 1:
         raise InvalidInput(f"--name is for one source; {len(sources)} were given", kind="several_sources")
-    from neuromas.recordings.recording import Recording
+    from neuromas.recordings.convert.converter import convert, find_converter
+    from neuromas.recordings.encode import manifest_fields
     from neuromas.recordings.store import resolve_store
 
     fields = {key: value for key, value in (("name", name), ("access", access)) if value is not None}
+    fields = manifest_fields(manifest, "manifest") | fields
+    document = _recipe(recipe, option or [], variable or [])
     into = resolve_store(store)
-    read = [Recording.from_file(source, manifest, **fields) for source in sources]
-    _register(into, read, set_name, _listed(group_by) or ())
+    read = []
+    for source in sources:
+        if dry_run and source.exists():
+            converter = find_converter(source, form)
+            converter.check_requirements()
+            if converter.contents is not None:
+                _output().print(_text(f"{source} ({converter.name}) holds", "bold"), soft_wrap=True)
+                told = _table("", "", header=False)
+                for what, which in converter.contents(source):
+                    _row(told, what, which)
+                _show_table(told)
+        read.append(convert(source, document, format=form, **fields))
+    if not dry_run:
+        _register(into, read, set_name, _listed(group_by) or ())
+        return
+    for made in read:
+        _output().print(_text(f"would be registered: {set_name}/{made.manifest.name}", "bold"), soft_wrap=True)
+        _show_recording(made)
+    _tell("Nothing was written.", "dim")
+
+
+def _recipe(path: Path | None, options: Sequence[str], variables: Sequence[str]) -> dict[str, Any] | None:
+    """A recipe from a file and words; None if neither is given."""
+    document = {} if path is None else _read_json(path)
+    document |= {key: _as_json(value) for key, value in _pairs("--option", options).items()}
+    if variables:
+        filed = document.get("variables", {})
+        if not isinstance(filed, Mapping):
+            raise InvalidInput(f"{path}: variables: expected an object, got {filed!r}", kind="invalid_document")
+        document["variables"] = {**filed, **_pairs("--variable", variables)}
+    return document or None
+
+
+@app.command(rich_help_panel=_RECORDINGS)
+def formats() -> None:
+    """List the formats that register reads, those of other packages too."""
+    from neuromas.recordings.convert.converter import converters
+
+    table = _table("format", "endings", "recipe", "needs")
+    for name, one in converters().items():
+        needs = (
+            "" if not one.requires else f'pip install "neuromas[{one.extra}]"' if one.extra else ", ".join(one.requires)
+        )
+        _row(table, name, " ".join(one.endings), one.recipe.__name__, needs)
+    _show_table(table)
+
+
+@app.command(rich_help_panel=_RECORDINGS)
+def annotate(
+    name: Annotated[str, typer.Argument(metavar="SET/RECORDING")],
+    variable: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--variable", metavar="NAME=EXPRESSION", help="Variable to add, of coordinates and columns. Repeatable."
+        ),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(
+            "--recipe", metavar="FILE", help="JSON: variables with meanings, bins, units.", show_default=False
+        ),
+    ] = None,
+    table: Annotated[
+        Path | None, typer.Option("--table", metavar="FILE", help="CSV with more columns.", show_default=False)
+    ] = None,
+    on: Annotated[str, typer.Option("--on", metavar="NAME,…", help="What the table's rows are matched by.")] = "trial",
+    replace: Annotated[bool, typer.Option("--replace", help="Let variables take the place of others.")] = False,
+    rename: Annotated[
+        list[str] | None, typer.Option("--rename", metavar="OLD=NEW", help="Rename a variable. Repeatable.")
+    ] = None,
+    drop: Annotated[
+        str | None, typer.Option("--drop", metavar="NAME,…", help="Variables to leave out.", show_default=False)
+    ] = None,
+    where: Annotated[
+        str | None, typer.Option("--where", metavar="EXPRESSION", help="Samples to keep.", show_default=False)
+    ] = None,
+    units_where: Annotated[
+        str | None, typer.Option("--units-where", metavar="EXPRESSION", help="Units to keep.", show_default=False)
+    ] = None,
+    shuffle: Annotated[
+        int | None,
+        typer.Option(
+            "--shuffle", metavar="SEED", min=0, help="Exchange values between trials: a control.", show_default=False
+        ),
+    ] = None,
+    within: Annotated[
+        str, typer.Option("--within", metavar="NAME", help="Exchange only between trials that agree in this.")
+    ] = "",
+    new_name: Annotated[
+        str | None, typer.Option("--as", metavar="NAME", help="Of the new version. [NAME.v2, …]", show_default=False)
+    ] = None,
+    store: StorePath = None,
+) -> None:
+    """Make another version of a recording: more variables, others' names, some samples or units, shuffled values.
+
+    Selection comes first, then what the table and expressions add, names last. The recording itself stays as it is.
+    """
+    from neuromas.recordings import annotate as changes
+
+    held = _existing_store(store)
+    recording = before = held.get(name, load=False)
+    recording = changes.select(recording, where, units_where)
+    added: dict[str, Any] = {**({} if recipe is None else _read_json(recipe)), **_pairs("--variable", variable or [])}
+    if added:
+        columns = None if table is None else _read_table(table)
+        recording = changes.annotate(recording, added, table=columns, on=_listed(on) or [], replace=replace)
+    elif table is not None:
+        raise InvalidInput("--table brings columns; --variable NAME=COLUMN says which to take", kind="invalid_option")
+    if drop is not None:
+        recording = changes.drop_variables(recording, _listed(drop) or [])
+    if rename:
+        recording = changes.rename_variables(recording, _pairs("--rename", rename))
+    if shuffle is not None:
+        recording = changes.shuffled(recording, seed=shuffle, within=within)
+    if recording is before:
+        raise InvalidInput(
+            "nothing to change; say --variable, --where, --units-where, --rename, --drop or --shuffle",
+            kind="invalid_option",
+        )
+    set_name, _, own = name.partition("/")
+    taken = [entry.name.partition("/")[2] for entry in held.list() if entry.set == set_name]
+    called = new_name or changes.next_version(own, taken)
+    manifest = recording.manifest.model_copy(update={"name": called})
+    _register(held, [recording.replaced(recording.dataset, manifest)], set_name)
+
+
+@app.command(rich_help_panel=_RECORDINGS)
+def pool(
+    names: Annotated[
+        list[str], typer.Argument(metavar="SET/RECORDING...", help="Or a SET, for all of its recordings.")
+    ],
+    by: Annotated[str, typer.Option("--by", metavar="VARIABLE,…", help="Trials are joined where these agree.")],
+    new_name: Annotated[str, typer.Option("--as", metavar="SET/RECORDING", help="What is made.")],
+    trials: Annotated[
+        int | None,
+        typer.Option(
+            "--trials", min=1, help="Joined trials per combination of values and part. [all]", show_default=False
+        ),
+    ] = None,
+    replace: Annotated[bool, typer.Option("--replace", help="Let a unit's trial be taken more than once.")] = False,
+    min_trials: Annotated[
+        int | None,
+        typer.Option("--min-trials", help="Leave out units with fewer of any combination. [3]", show_default=False),
+    ] = None,
+    seed: Seed = 0,
+    store: StorePath = None,
+) -> None:
+    """Join units that were recorded in different trials into a pseudo-population; train and test trials stay apart."""
+    from neuromas.recordings.pseudo import pool as pool_recordings
+
+    held = _existing_store(store)
+    entries = [entry.name for entry in held.list()]
+    chosen = [
+        own for name in names for own in ([name] if "/" in name else [e for e in entries if e.startswith(f"{name}/")])
+    ]
+    set_name, slash, own = new_name.partition("/")
+    if not slash or not own:
+        raise InvalidInput(f"--as {new_name!r}: expected SET/RECORDING", kind="invalid_option")
+    if not chosen:
+        raise NotFound(f"no recordings in {', '.join(names)}", kind="unknown_set")
+    made = pool_recordings(
+        [held.get(one) for one in chosen],
+        _listed(by) or [],
+        name=own,
+        n_trials=trials,
+        replace=replace,
+        min_trials=min_trials,
+        seed=seed,
+    )
+    pooled = made.manifest.pseudo_population
+    assert pooled is not None
+    if pooled.left_out:
+        _tell(f"Left out, for want of trials: {', '.join(pooled.left_out)}.", "dim")
+    _register(held, [made], set_name)
+    told = ", ".join(f"{part} {count:,}" for part, count in pooled.n_trials.items())
+    _tell(f"Joined trials: {told}. Units were not recorded together: their noise correlations mean nothing.", "dim")
 
 
 @app.command("list", rich_help_panel=_RECORDINGS)
@@ -302,10 +504,14 @@ def show(
 ) -> None:
     """Show a recording: its manifest, its variables, and the values recorded."""
     recording = _existing_store(store).get(name, load=False)
-    manifest = recording.manifest
     if as_json:
-        sys.stdout.write(manifest.to_json())
+        sys.stdout.write(recording.manifest.to_json())
         return
+    _show_recording(recording)
+
+
+def _show_recording(recording: Recording) -> None:
+    manifest = recording.manifest
     trials = len(set(recording.trial.tolist()))
     facts = {
         "recording": recording.name,
@@ -320,11 +526,15 @@ def show(
         "step": manifest.sampling.step
         + ("" if manifest.sampling.step_s is None else f" of {manifest.sampling.step_s:g} s"),
         "aligned to": manifest.sampling.aligned_to or "",
+        "time": _time_told(recording),
+        "pseudo-population": _pooled_told(recording),
         "description": manifest.description,
         "licence": manifest.licence,
         "citation": manifest.citation,
         "source": manifest.provenance.source,
-        "content": f"sha256 {manifest.content_sha256}",
+        "version of": manifest.provenance.derived_from,
+        "notes": manifest.provenance.notes,
+        "content": "" if manifest.content_sha256 is None else f"sha256 {manifest.content_sha256}",
     }
     table = _table("", "", header=False)
     for key, value in facts.items():
@@ -763,6 +973,66 @@ def evaluate(
 
 
 @app.command(rich_help_panel=_ALIGNMENT)
+def plan(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="What fit wrote.")],
+    source: Annotated[
+        str, typer.Option("--source", metavar="NAME", help="System whose recorded latents donate values.")
+    ],
+    target: Annotated[str, typer.Option("--target", metavar="NAME", help="System that is to hold them.")],
+    want: Annotated[
+        list[str], typer.Option("--want", metavar="VARIABLE=VALUE", help="What it is to hold. Repeatable.")
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FILE", help=".nc, or .csv with a row per sample and unit.")],
+    subspace: Annotated[
+        str | None, typer.Option("--subspace", metavar="NAME", help="If there are several.", show_default=False)
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option("--samples", min=1, help="So many, at random. [all]", show_default=False)
+    ] = None,
+    sources: Annotated[int, typer.Option("--sources", min=1, help="Source latents averaged for each sample.")] = 1,
+    part: Annotated[Literal["train", "validation", "test"], typer.Option("--part", help="Which trials.")] = "test",
+    seed: Seed = 0,
+    store: StorePath = None,
+    device: Device = "cpu",
+) -> None:
+    """Write a stimulation plan: for each sample, how every unit would have to change for other values to be held."""
+    from neuromas.evaluate.stimulation import save_plan, stimulation_plan
+    from neuromas.fit.request import reopen
+    from neuromas.recordings.export import check_ending
+
+    check_ending(out, (".nc", ".csv"))
+    result = reopen(folder, store=store, device=device)
+    by_name = {name: side for side in result.sides for name in (side.recording.name, side.name)}
+    for name in (source, target):
+        if name not in by_name:
+            known = ", ".join(side.name for side in result.sides)
+            raise NotFound(f"{folder} joins {known}, not {name!r}", kind="unknown_system")
+    made = stimulation_plan(
+        result.alignment,
+        by_name[source],
+        by_name[target],
+        _pairs("--want", want),
+        subspace=subspace,
+        part=part,
+        n_samples=samples,
+        n_sources=sources,
+        seed=seed,
+    )
+    save_plan(made, out)
+    units = _table("unit", "current >", "planned >", "change >", "clipped >")
+    for number, unit in enumerate(made["unit"].values[:_SHOWN_VALUES]):
+        of = made.isel(unit=number)
+        mean = (float(of[key].mean()) for key in ("current", "planned", "change"))
+        _row(units, unit, *(f"{value:.3g}" for value in mean), f"{float(of['clipped'].mean()):.0%}")
+    _show_table(units)
+    told = f" (the first {_SHOWN_VALUES} of {made.sizes['unit']} units)" if made.sizes["unit"] > _SHOWN_VALUES else ""
+    _tell(f"Means over {made.sizes['sample']:,} samples{told}, in {made['change'].attrs['units']}.", "dim")
+    if "warnings" in made.attrs:
+        _tell(f"warning: {made.attrs['warnings']}", "yellow")
+    _output().print(_text(f"wrote {out}"), soft_wrap=True)
+
+
+@app.command(rich_help_panel=_ALIGNMENT)
 def compare(
     x: Annotated[str, typer.Argument(metavar="SET/RECORDING")],
     y: Annotated[str, typer.Argument(metavar="SET/RECORDING", help="Of the same trials.")],
@@ -886,6 +1156,17 @@ def _read_json(path: Path) -> dict[str, Any]:
     return document
 
 
+def _read_table(path: Path) -> Any:
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, sep=None, engine="python")
+    except FileNotFoundError:
+        raise NotFound(f"no such file: {path}", kind="no_such_file") from None
+    except (OSError, ValueError) as error:  # pandas' errors are ValueErrors
+        raise InvalidInput(f"{path}: cannot be read as a table: {error}", kind="unreadable_source") from error
+
+
 def _existing_store(path: Path | str | None) -> RecordingStore:
     from neuromas.recordings.store import is_store, resolve_store
 
@@ -907,6 +1188,24 @@ def _register(
 
 
 # ----------------------------------------------------------------------------------------------------- values into words
+
+
+def _time_told(recording: Recording) -> str:
+    seconds, width = recording.time_s, recording.manifest.sampling.step_s
+    if seconds is None or width is None:
+        return ""
+    return f"{seconds.min() - width / 2:g} to {seconds.max() + width / 2:g} s"
+
+
+def _pooled_told(recording: Recording) -> str:
+    pooled = recording.manifest.pseudo_population
+    if pooled is None:
+        return ""
+    trials = ", ".join(f"{part} {count:,}" for part, count in pooled.n_trials.items())
+    return (
+        f"units of {len(pooled.sources)} recordings, joined by {', '.join(pooled.variables)} (seed {pooled.seed}); trials:"
+        f" {trials}; noise correlations mean nothing"
+    )
 
 
 def _values_recorded(recording: Recording, name: str) -> str:
@@ -958,6 +1257,8 @@ def _print_fit(result: FitResult) -> None:
         ),
         soft_wrap=True,
     )
+    for warning in report.warnings:
+        _tell(f"warning: {warning}", "yellow")
     inputs = _table("input", "access", "units >", "samples used >", "incomplete >")
     for one in report.inputs:
         _row(inputs, one.name, one.access, f"{one.n_units:,}", f"{one.n_samples:,}", f"{one.n_incomplete:,}")
@@ -980,21 +1281,23 @@ def _print_evaluation(evaluation: Evaluation) -> None:
         how = "run" if first.access == "yes" else how
         _output().print(_text(f"{source} → {target} ({how}; {first.n_pairs:,} {evaluation.part} pairs)", "bold"))
         several = any(score.subspace for score in scores)
-        heads = ("IIA >", "95 % >", "tokens >", "CL loss >", "L2 ratio >", "outside >", "retrieval >", "coverage >")
+        ran = any(score.iia is not None for score in scores)
+        behaved = ("IIA >", "95 % >", "tokens >") if ran else ()
+        heads = (*behaved, "CL loss >", "L2 ratio >", "outside >", "retrieval >", "chance >")
+        heads = (*heads, "coverage >") if ran else (*heads, "pattern >", "ceiling >", "coverage >")
         table = _table("method", *(["subspace"] if several else []), *heads)
         for score in scores:
             interval = "" if score.low is None or score.high is None else f"{score.low:.3f}–{score.high:.3f}"
-            numbers = (
-                score.token_accuracy,
-                score.cl_loss,
-                score.l2_ratio,
-                score.outside,
-                score.retrieval,
-                score.coverage,
+            told = [_number(score.iia), interval, _number(score.token_accuracy)] if ran else []
+            told += map(
+                _number, (score.cl_loss, score.l2_ratio, score.outside, score.retrieval, score.retrieval_chance)
             )
+            told += [] if ran else map(_number, (score.pattern, score.pattern_ceiling))
             names = (score.method, score.subspace or "all") if several else (score.method,)
-            _row(table, *names, _number(score.iia), interval, *map(_number, numbers))
+            _row(table, *names, *told, _number(score.coverage))
         _show_table(table)
+    for warning in evaluation.warnings:
+        _tell(f"warning: {warning}", "yellow")
     if evaluation.oracles:
         _tell(
             f"{', '.join(evaluation.oracles)}: read only in the fit; a live copy (oracle) was run by this evaluation alone."

@@ -702,3 +702,82 @@ def test_a_recording_registered_by_value_is_queried_on_disk(tmp_path: Path) -> N
         assert (found["count"] == 3).all()
         assert f"{len(found['count']):,} latents" in whole
     assert "no variable 'side'" in run("register", source, "--set", "x", "--group-by", "side", "--store", store, code=3)
+
+
+# ------------------------------------------------------------------------------------------------- versions, pooled, planned
+
+
+def test_annotate_makes_versions_and_leaves_what_was(store: Path) -> None:
+    Path("table.csv").write_text("trial;reward\n" + "".join(f"{trial};{trial % 4}\n" for trial in range(12)))
+    words = ("--variable", "late=count == 2", "--variable", "rich=reward > 1", "--table", "table.csv")
+    assert "demo/toy.v2 registered: 30 samples × 4 units" in run(
+        "annotate", "demo/toy", *words, "--where", "trial < 10", "--store", store
+    )
+    told = run("show", "demo/toy.v2", "--store", store)
+    assert re.search(r"late +categorical +false \(20\), true \(10\)", told)
+    assert re.search(r"rich +categorical +false \(18\), true \(12\)", told)
+    assert re.search(r"version of +demo/toy \([0-9a-f]{64}\)", told)
+    run("annotate", "demo/toy.v2", "--rename", "count=n", "--drop", "side", "--store", store)
+    assert RecordingStore(store).get("demo/toy.v3").variable_names == ["n", "late", "rich"]
+    run("annotate", "demo/toy", "--units-where", "depth > 1", "--as", "deep", "--store", store)
+    assert RecordingStore(store).get("demo/deep").unit_names == ["u2", "u3"]
+    assert RecordingStore(store).get("demo/toy").variable_names == ["side", "count"]
+    assert run("verify", "--store", store).startswith("4 recordings are as they were written")
+
+
+def test_shuffled_labels_from_the_command_line(store: Path) -> None:
+    run("annotate", "demo/toy", "--shuffle", 3, "--as", "control", "--store", store)
+    held = RecordingStore(store)
+    before, after = held.get("demo/toy"), held.get("demo/control")
+    np.testing.assert_array_equal(after.latents(), before.latents())
+    assert after.values(["side"]).ravel().tolist() != before.values(["side"]).ravel().tolist()
+    assert "shuffled between trials, seed 3" in run("show", "demo/control", "--store", store)
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        ((), 2, "nothing to change; say --variable"),
+        (("--variable", "x=nowhere"), 2, "no column 'nowhere'; there are side, count, trial, step, session, token"),
+        (("--variable", "x"), 2, "expected NAME=VALUE"),
+        (("--table", "none.csv", "--variable", "x=a"), 3, "no such file: none.csv"),
+        (("--where", "count > 9"), 2, "true of none of 36"),
+        (("--rename", "n=m"), 3, "no variable 'n'; it has side, count"),
+        (("--drop", "side", "--as", "toy"), 5, "other content"),
+    ],
+)
+def test_annotate_refuses_with_what_there_is(words: tuple[str, ...], code: int, told: str, store: Path) -> None:
+    assert told in run("annotate", "demo/toy", *words, "--store", store, code=code)
+    assert [entry.name for entry in RecordingStore(store).list()] == ["demo/toy"]
+
+
+def test_pool_joins_recordings_and_says_what_that_costs(store: Path) -> None:
+    RecordingStore(store).register([toy("b", seed=1), toy("c", seed=2)], set="days")
+    told = run("pool", "days", "demo/toy", "--by", "side", "--as", "joined/all", "--store", store)
+    assert "Left out" not in told
+    assert "joined/all registered:" in told
+    assert "noise correlations mean nothing" in told
+    made = RecordingStore(store).get("joined/all")
+    assert made.n_units == 12
+    assert "units of 3 recordings, joined by side (seed 0)" in run("show", "joined/all", "--store", store)
+    assert "no unit has 20 trials" in run(
+        "pool", "days", "--by", "side", "--as", "joined/none", "--min-trials", 20, "--store", store, code=2
+    )
+    assert "expected SET/RECORDING" in run("pool", "days", "--by", "side", "--as", "none", "--store", store, code=2)
+    assert "no recordings in nights" in run("pool", "nights", "--by", "side", "--as", "a/b", "--store", store, code=3)
+
+
+def test_plan_writes_what_each_unit_would_have_to_do(fitted: Path) -> None:
+    told = run(
+        *("plan", fitted, "--source", "gru-0", "--target", BRAIN, "--want", "count=3", "--want", "phase=demo"),
+        *("--samples", 6, "--out", "plan.nc"),
+    )
+    assert "Means over 6 samples" in told
+    plan = xr.load_dataset("plan.nc", engine="h5netcdf")
+    assert plan["change"].shape == (6, 128)
+    assert set(plan["wanted_phase"].values) == {"demo"}
+    words = "plan", fitted, "--source", "gru-0", "--target"
+    assert "joins gru-0, gru-1, not 'mouse'" in run(*words, "mouse", "--want", "count=3", "--out", "p.nc", code=3)
+    assert "ends in .nc or .csv" in run(*words, "gru-1", "--want", "count=3", "--out", "p.txt", code=2)
+    assert "no variable 'n'" in run(*words, "gru-1", "--want", "n=3", "--out", "p.nc", code=3)
+    assert not Path("p.nc").exists()

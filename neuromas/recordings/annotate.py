@@ -28,8 +28,9 @@ def sample_columns(recording: Recording) -> dict[str, NDArray[Any]]:
     Every coordinate on sample, categorical variables by their meanings; ``time``, the centre of a step's bin in seconds
     relative to the event, where the recording says how long a step lasts.
     """
-    names = [str(name) for name, one in recording.dataset.coords.items() if one.dims == (dims.SAMPLE,)]
-    columns = {name: tidy(readable(recording, name)) for name in names if name != dims.SAMPLE}
+    there = {str(name) for name, one in recording.dataset.coords.items() if one.dims == (dims.SAMPLE,)} - {dims.SAMPLE}
+    first = [*recording.variable_names, dims.TRIAL, dims.STEP]
+    columns = {name: tidy(readable(recording, name)) for name in [*first, *sorted(there - set(first))]}
     seconds = recording.time_s
     return columns if seconds is None or "time" in columns else columns | {"time": seconds}
 

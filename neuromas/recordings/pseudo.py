@@ -127,7 +127,8 @@ def pool(
     """
     fractions = dict(DEFAULT_FRACTIONS if fractions is None else fractions)
     variables = [variables] if isinstance(variables, str) else list(variables)
-    recordings, specs = _alike(recordings, variables)
+    given = recordings
+    recordings, specs = _alike(given, variables)
     parts = list(fractions)
     fewest = len(parts) if min_trials is None else min_trials
     if fewest < len(parts):
@@ -169,9 +170,7 @@ def pool(
                 columns[variable].append(np.tile(example.recording.dataset[variable].values[rows], wanted))
             joined += wanted
     told = {key: np.concatenate(one) for key, one in columns.items()}
-    manifest = _manifest(
-        recordings, units, sources, left_out, fractions, counts, len(profiles), variables, seed, replace
-    )
+    manifest = _manifest(given, units, sources, left_out, fractions, counts, len(profiles), variables, seed, replace)
     return Recording.from_arrays(
         np.concatenate(blocks),
         {variable: told[variable] for variable in variables},
