@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neuromas.errors import InvalidDocument, InvalidInput
@@ -123,9 +123,20 @@ def entry(values: NDArray[Any], most: int = 3) -> str:
 
     Examples
     --------
+    >>> import numpy as np
     >>> entry(np.array([[1.5, 2.0], [3.0, 4.0]]))
     '(2, 2) float64: 1.5, 2.0, 3.0, …'
     """
     flat = values.ravel()
     told = ", ".join(str(one) for one in flat[:most].tolist())
     return f"{values.shape} {values.dtype}: {told}" + (", …" if flat.size > most else "")
+
+
+def needed(module: str, extra: str) -> Any:
+    """`module`, imported; InvalidInput says how it is installed."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise InvalidInput(
+            f'{module} is needed, but not installed; pip install "neuromas[{extra}]"', kind="missing_extra"
+        ) from error
