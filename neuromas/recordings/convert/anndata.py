@@ -80,7 +80,7 @@ def _arrays(adata: Any, recipe: ArraysRecipe, where: str) -> Arrays:
             )
         activity = activity.toarray()
     arrays: dict[str, NDArray[Any]] = {dims.ACTIVITY: np.asarray(activity), dims.UNIT: units}
-    named = {dims.ACTIVITY: (dims.SAMPLE, dims.UNIT), dims.UNIT: (dims.UNIT,)}
+    named: dict[str, tuple[str, ...]] = {dims.ACTIVITY: (dims.SAMPLE, dims.UNIT), dims.UNIT: (dims.UNIT,)}
     unusable: dict[str, str] = {}
     for name, values in _columns(adata.obs).items():
         if name in (dims.ACTIVITY, dims.UNIT) or values.dtype.kind not in "biufU":

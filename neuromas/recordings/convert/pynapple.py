@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -119,7 +120,7 @@ def _means(times: NDArray[np.float64], values: NDArray[np.float64], edges: NDArr
     """Means of `values`, shape (n_times, n_units), in each bin, shape (n_trials, n_steps, n_units); NaN in one without any."""
     means = np.full((len(edges), edges.shape[1] - 1, values.shape[1]), np.nan)
     for trial, bounds in enumerate(np.searchsorted(times, edges, side="left")):
-        for step, (first, last) in enumerate(zip(bounds, bounds[1:], strict=False)):
+        for step, (first, last) in enumerate(itertools.pairwise(bounds)):
             if last > first:
                 means[trial, step] = values[first:last].mean(axis=0)
     return means
@@ -171,7 +172,7 @@ def to_pynapple(recording: Recording) -> tuple[Any, Any]:
     trials, units = to_tables(recording)
     order = np.argsort(trials["start_time"].to_numpy(), kind="stable")
     trials = trials.iloc[order].reset_index(drop=True)
-    start, stop = trials.pop("start_time").to_numpy(), trials.pop("stop_time").to_numpy()
+    start, stop = trials.pop("start_time").to_numpy(copy=True), trials.pop("stop_time").to_numpy(copy=True)
     slack = sampling.step_s * 1e-6
     overlapping = np.flatnonzero(start[1:] < stop[:-1] - slack)
     if overlapping.size:

@@ -72,7 +72,7 @@ def _from_table(
     unusable = dict.fromkeys(clash, "a column called so would stand for the activity or the units; rename it")
     unusable |= {name: f"{values.dtype}" for name, values in others.items() if values.dtype.kind not in "biufU"}
     arrays = {name: values for name, values in others.items() if name not in unusable}
-    named = dict.fromkeys(arrays, (dims.SAMPLE,))
+    named: dict[str, tuple[str, ...]] = dict.fromkeys(arrays, (dims.SAMPLE,))
     arrays[dims.ACTIVITY] = np.column_stack([columns[name] for name in units])
     arrays[dims.UNIT] = np.array(units)
     named |= {dims.ACTIVITY: (dims.SAMPLE, dims.UNIT), dims.UNIT: (dims.UNIT,)}

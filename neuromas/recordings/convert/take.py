@@ -72,13 +72,11 @@ class Arrays:
             )
         return self.arrays[name]
 
-    def refuse_unusable(self, names: Sequence[str]) -> None:
-        """InvalidInput if one of `names` is in the file, but is nothing that can be used."""
-        for name in names:
-            if name in self.unusable:
-                raise InvalidInput(
-                    f"{self.where}: {name!r} cannot be used: {self.unusable[name]}", kind="opaque_object"
-                )
+    def refuse_unusable(self, name: object) -> None:
+        """InvalidInput if `name` is in the file, but is nothing that can be used."""
+        if name in self.unusable:
+            reason = self.unusable[str(name)]
+            raise InvalidInput(f"{self.where}: {name!r} cannot be used: {reason}", kind="opaque_object")
 
 
 class _Columns(Mapping[str, NDArray[Any]]):

@@ -22,6 +22,12 @@ _MISSING = ("", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "null", "NULL", "None",
 """What stands for no number among numbers; among text only an empty cell is missing."""
 
 
+_EXACT: dict[str, Any] = (
+    {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+)
+"""Numbers as they were written: since 3.1, pandas reads them no other way."""
+
+
 def read_text(path: Path) -> dict[str, NDArray[Any]]:
     """Columns of a table with a header, parted by tabs, commas or semicolons; gzipped where the name ends in ``.gz``.
 
@@ -72,7 +78,7 @@ def read_text(path: Path) -> dict[str, NDArray[Any]]:
                 index_col=False,
                 keep_default_na=False,
                 na_values=[""],
-                float_precision="round_trip",
+                **_EXACT,
                 low_memory=False,
             )
     except (ValueError, pd.errors.ParserWarning, pd.errors.ParserError) as error:
