@@ -1,7 +1,216 @@
-"""To come."""
+"""AnnData's objects and ``.h5ad`` files, there and back: samples are obs, units are var."""
 
 from __future__ import annotations
 
-from neuromas.recordings.convert.converter import Converter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-CONVERTERS: tuple[Converter, ...] = ()
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.sparse import issparse
+
+from neuromas import dims
+from neuromas.errors import InvalidInput, NotFound
+from neuromas.recordings.check import listing
+from neuromas.recordings.columns import tidy
+from neuromas.recordings.convert import take as taking
+from neuromas.recordings.convert.converter import Converter
+from neuromas.recordings.convert.source import entry, name_of, needed, unreadable
+from neuromas.recordings.convert.take import Arrays, take
+from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, UNIT_PREFIX, manifest_fields
+from neuromas.recordings.export import readable
+from neuromas.recordings.recording import Recording
+from neuromas.schema import ArraysRecipe
+
+_EXTRA = "anndata"
+
+
+def from_anndata(adata: Any, recipe: ArraysRecipe | Mapping[str, Any] | None = None, **fields: Any) -> Recording:
+    """A recording from an AnnData object.
+
+    Parameters
+    ----------
+    adata : anndata.AnnData
+        Samples are obs, units are var. Sparse activity is written out in full, up to `LARGEST_DENSE_BYTES`.
+    recipe : ArraysRecipe or mapping, optional
+        ``activity`` names a layer or an entry of obsm (by default X), ``trial`` and ``step`` columns of obs; variables are
+        expressions of columns of obs. Without variables, those of the manifest that `to_anndata` left in uns are taken, else
+        all columns of obs.
+    **fields
+        Fields of the manifest; they go before what uns says.
+
+    Returns
+    -------
+    Recording
+
+    Raises
+    ------
+    NotFound
+        No layer, entry or column of that name; lists those there are.
+    InvalidInput
+        Sparse activity is too large to be written out in full.
+    InvalidDocument
+        Its content is unusable; lists every problem.
+
+    Examples
+    --------
+    >>> from anndata import AnnData
+    >>> obs = pd.DataFrame({"side": ["left", "right"]}, index=["a", "b"])
+    >>> from_anndata(AnnData(np.zeros((2, 3), dtype=np.float32), obs=obs), name="toy")
+    <Recording 'toy': 2 samples × 3 units (float32), 2 trials, access 'read'>
+      side     categorical: left, right
+    """
+    recipe = recipe if isinstance(recipe, ArraysRecipe) else ArraysRecipe.parse(dict(recipe or {}), "recipe")
+    return _take(_arrays(adata, recipe, "AnnData"), recipe, fields, "anndata", None)
+
+
+def _arrays(adata: Any, recipe: ArraysRecipe, where: str) -> Arrays:
+    if adata.isbacked:
+        adata = adata.to_memory()
+    activity, units = _activity(adata, recipe.activity, where)
+    if issparse(activity):
+        size = activity.shape[0] * activity.shape[1] * activity.dtype.itemsize
+        if size > taking.LARGEST_DENSE_BYTES:
+            raise InvalidInput(
+                f"{where}: sparse activity of shape {activity.shape} would take {size / 2**30:.1f} GiB when written out in "
+                f"full, expected at most {taking.LARGEST_DENSE_BYTES / 2**30:g}; take fewer units or samples",
+                kind="too_large",
+            )
+        activity = activity.toarray()
+    arrays: dict[str, NDArray[Any]] = {dims.ACTIVITY: np.asarray(activity), dims.UNIT: units}
+    named: dict[str, tuple[str, ...]] = {dims.ACTIVITY: (dims.SAMPLE, dims.UNIT), dims.UNIT: (dims.UNIT,)}
+    unusable: dict[str, str] = {}
+    for name, values in _columns(adata.obs).items():
+        if name in (dims.ACTIVITY, dims.UNIT) or values.dtype.kind not in "biufU":
+            unusable[name] = f"a column of obs of {values.dtype}, or called as the activity or the units"
+        else:
+            arrays[name], named[name] = values, (dims.SAMPLE,)
+    if units is not None and recipe.activity not in adata.obsm:
+        for name, values in _columns(adata.var).items():
+            if values.dtype.kind in "biufU":
+                arrays[UNIT_PREFIX + name], named[UNIT_PREFIX + name] = values, (dims.UNIT,)
+    document = {}
+    if MANIFEST_ATTRIBUTE in adata.uns:
+        document = manifest_fields(str(adata.uns[MANIFEST_ATTRIBUTE]), f"{where}: uns[{MANIFEST_ATTRIBUTE!r}]")
+    return Arrays(arrays, where, dims=named, unusable=unusable, document=document)
+
+
+def _activity(adata: Any, name: str | None, where: str) -> tuple[Any, NDArray[Any]]:
+    """Activity of shape (n_samples, n_units), perhaps sparse, and names of its units."""
+    units = np.array([str(one) for one in adata.var_names], dtype=str)
+    if name is None or name == "X":
+        if adata.X is None:
+            raise NotFound(f"{where}: it has no X; layers are {listing(list(adata.layers))}", kind="unknown_array")
+        return adata.X, units
+    if name in adata.layers:
+        return adata.layers[name], units
+    if name in adata.obsm:
+        values = adata.obsm[name]
+        names = values.columns if isinstance(values, pd.DataFrame) else range(values.shape[1])
+        columns = [str(one) if isinstance(one, str) else f"{name}_{one}" for one in names]
+        return values.to_numpy() if isinstance(values, pd.DataFrame) else values, np.array(columns, dtype=str)
+    raise NotFound(
+        f"{where}: no activity {name!r}; there are X, layers {listing(list(adata.layers)) or 'none'} and obsm "
+        f"{listing(list(adata.obsm)) or 'none'}",
+        kind="unknown_array",
+    )
+
+
+def _columns(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
+    """Columns as numbers, booleans or text; categories as what they stand for."""
+    columns = {}
+    for name in table.columns:
+        values = table[name]
+        if isinstance(values.dtype, pd.CategoricalDtype):
+            values = values.astype(object)
+        columns[str(name)] = tidy(values.to_numpy(dtype=object) if values.dtype.kind == "O" else values.to_numpy())
+    return columns
+
+
+def to_anndata(recording: Recording) -> Any:
+    """An AnnData object of everything that `recording` holds.
+
+    Parameters
+    ----------
+    recording : Recording
+
+    Returns
+    -------
+    anndata.AnnData
+        X is the activity, NaN where a unit was not recorded. Columns of obs are trial, step, variables and other coordinates
+        of samples, categorical variables with their meanings in order; columns of var are metadata of the units. The manifest
+        is JSON text in uns, so that `from_anndata` gives the same recording back.
+
+    Raises
+    ------
+    InvalidInput
+        anndata is not installed.
+
+    Examples
+    --------
+    >>> recording = Recording.from_arrays(np.zeros((2, 3)), {"side": ["left", "right"]}, name="toy")
+    >>> adata = to_anndata(recording)
+    >>> adata.obs["side"].cat.categories.tolist(), adata.var_names.tolist()
+    (['left', 'right'], ['u0', 'u1', 'u2'])
+    >>> from_anndata(adata).manifest == recording.manifest
+    True
+    """
+    AnnData = needed("anndata", _EXTRA).AnnData
+    dataset, manifest = recording.dataset, recording.manifest
+    obs: dict[str, Any] = {}
+    for key, coordinate in dataset.coords.items():
+        name = str(key)
+        if coordinate.dims != (dims.SAMPLE,) or name == dims.SAMPLE:
+            continue
+        values = readable(recording, name)
+        meanings = recording.spec(name).meanings if name in recording.variable_names else None
+        words = manifest.vocabulary if name == dims.TOKEN else meanings
+        obs[name] = values if words is None else pd.Categorical(values, categories=list(words))
+    index = [
+        f"{trial}/{step}" for trial, step in zip(dataset[dims.TRIAL].values, dataset[dims.STEP].values, strict=True)
+    ]
+    var = {str(key): one.values for key, one in dataset.coords.items() if one.dims == (dims.UNIT,) and key != dims.UNIT}
+    document = manifest.model_copy(update={"set": None, "content_sha256": None, "files": {}})
+    return AnnData(
+        dataset[dims.ACTIVITY].values.copy(),
+        obs=pd.DataFrame(obs, index=pd.Index(index, dtype=object)),
+        var=pd.DataFrame(var, index=pd.Index(recording.unit_names, dtype=object)),
+        uns={MANIFEST_ATTRIBUTE: document.model_dump_json(exclude={"files"})},
+    )
+
+
+def convert_anndata(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any]) -> Recording:
+    """From a ``.h5ad`` file."""
+    source = _arrays(_read(path), recipe, str(path))
+    return _take(source, recipe, fields, name_of(path), path)
+
+
+def _take(source: Arrays, recipe: ArraysRecipe, fields: Mapping[str, Any], name: str, path: Path | None) -> Recording:
+    own = recipe.model_copy(update={"activity": None})  # settled already
+    return take(source, own, fields, name=name, path=path, asked=recipe, libraries=(_EXTRA,))
+
+
+def _read(path: Path) -> Any:
+    try:
+        return needed("anndata", _EXTRA).read_h5ad(path)
+    except InvalidInput:
+        raise
+    except Exception as error:  # whatever a foreign file makes these libraries raise
+        raise unreadable(path, "an AnnData file", error) from error
+
+
+def contents_anndata(path: Path) -> list[tuple[str, str]]:
+    """X, layers, obsm, and columns of obs and var."""
+    adata = _read(path)
+    listed = [("X", "none" if adata.X is None else f"{adata.X.shape} {adata.X.dtype}")]
+    listed += [(name, f"layer: {one.shape} {one.dtype}") for name, one in adata.layers.items()]
+    listed += [(name, f"obsm: {one.shape}") for name, one in adata.obsm.items()]
+    listed += [(name, f"obs: {entry(values)}") for name, values in _columns(adata.obs).items()]
+    return listed + [(name, f"var: {entry(values)}") for name, values in _columns(adata.var).items()]
+
+
+CONVERTERS: tuple[Converter, ...] = (
+    Converter("anndata", (".h5ad",), ArraysRecipe, convert_anndata, contents_anndata, ("anndata",), _EXTRA),
+)

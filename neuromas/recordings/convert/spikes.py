@@ -1,7 +1,217 @@
-"""To come."""
+"""Spike times and events as text, CSV or NPZ: a table of both, or one of each."""
 
 from __future__ import annotations
 
-from neuromas.recordings.convert.converter import Converter
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-CONVERTERS: tuple[Converter, ...] = ()
+import numpy as np
+from numpy.typing import NDArray
+
+from neuromas.errors import InvalidInput, NotFound
+from neuromas.files import sha256_file
+from neuromas.recordings.check import listing
+from neuromas.recordings.columns import tidy
+from neuromas.recordings.convert.converter import Converter
+from neuromas.recordings.convert.events import bin_spikes, spanned, take_events
+from neuromas.recordings.convert.locked import in_time_order, recording_of
+from neuromas.recordings.convert.source import entry, name_of, need_variables
+from neuromas.recordings.convert.text import read_text
+from neuromas.recordings.encode import load_npz
+from neuromas.recordings.expression import names_in
+from neuromas.recordings.recording import Recording
+from neuromas.schema import SpikesRecipe
+
+ENDINGS = (".txt", ".txt.gz")
+_TIME = "time"  # of an event, where columns hold the times of one kind each
+
+
+def convert_spikes(path: Path, recipe: SpikesRecipe, fields: Mapping[str, Any]) -> Recording:
+    """Activity about events, from spike times.
+
+    Trials are numbered in order of their times, whichever of them are taken, so that units of one session that lie in
+    several files have the same trials.
+    """
+    columns = _columns(path)
+    spikes = _spikes(columns, recipe, path)
+    table, where, notes = _events(columns, recipe, path)
+    need_variables(recipe, list(table), where)
+    events = take_events(in_time_order(table, recipe.align, where), recipe, where)
+    everything = np.concatenate([*spikes.values(), events.times])
+    activity = np.full((len(events.rows), recipe.n_steps, len(spikes)), np.nan, dtype=np.float32)
+    for column, times in enumerate(spikes.values()):
+        recorded = spanned(times if recipe.coverage == "spikes" else everything, events.edges)
+        activity[recorded, :, column] = bin_spikes(times, events.edges[recorded], recipe.activity)
+    return recording_of(
+        events,
+        activity,
+        list(spikes),
+        recipe,
+        fields,
+        name=name_of(path, (*ENDINGS, ".csv.gz")),
+        where=str(path),
+        path=path,
+        notes=notes,
+        activity_units="Hz" if recipe.activity == "rate" else "1",
+    )
+
+
+def _columns(path: Path) -> dict[str, NDArray[Any]]:
+    if path.suffix != ".npz":
+        return read_text(path)
+    return {name: tidy(values) for name, values in load_npz(path).items() if values.ndim == 1}
+
+
+def _column(columns: Mapping[str, NDArray[Any]], name: str, where: object) -> NDArray[Any]:
+    if name not in columns:
+        raise NotFound(f"{where}: no column {name!r}; there are {listing(list(columns))}", kind="unknown_column")
+    return columns[name]
+
+
+def _seconds(values: NDArray[Any], what: str) -> NDArray[np.float64]:
+    if values.dtype.kind not in "iuf":
+        strange = next((one for one in values.tolist() if not _is_number(one)), values[0] if values.size else "")
+        raise InvalidInput(f"{what}: expected times in seconds, got {strange!r}", kind="unreadable_source")
+    return values.astype(np.float64)
+
+
+def _spikes(columns: Mapping[str, NDArray[Any]], recipe: SpikesRecipe, path: Path) -> dict[str, NDArray[np.float64]]:
+    """Spike times of each unit, in order of the units' names."""
+    if not columns:
+        raise InvalidInput(f"{path}: no column of spike times", kind="unreadable_source")
+    name = next(iter(columns)) if recipe.times is None else recipe.times
+    times = _seconds(_column(columns, name, path), f"{path}: spike times in column {name!r}")
+    fired = np.isfinite(times)
+    if not fired.any():
+        raise InvalidInput(f"{path}: column {name!r} holds no spike time", kind="unreadable_source")
+    if recipe.unit is None:
+        return {name: times[fired]}
+    units = _column(columns, recipe.unit, path)
+    if units.shape != times.shape:
+        raise InvalidInput(
+            f"{path}: {name!r} holds {times.size} spike times, but {recipe.unit!r} tells the unit of {units.size}",
+            kind="unreadable_source",
+        )
+    units = _names(units[fired])
+    nameless = int((units == "").sum())
+    if nameless:
+        raise InvalidInput(
+            f"{path}: {nameless} of {units.size} spikes have no unit in column {recipe.unit!r}",
+            kind="unreadable_source",
+        )
+    known, which = np.unique(units, return_inverse=True)
+    return {str(unit): times[fired][which == number] for number, unit in enumerate(known)}
+
+
+def _names(units: NDArray[Any]) -> NDArray[Any]:
+    """Names as text; a number without its ``.0``, a missing one as nothing."""
+    if units.dtype.kind == "f":
+        return np.array(["" if np.isnan(one) else f"{one:g}" for one in units.tolist()], dtype=str)
+    return units.astype(str)
+
+
+def _events(
+    columns: Mapping[str, NDArray[Any]], recipe: SpikesRecipe, path: Path
+) -> tuple[dict[str, NDArray[Any]], str, list[str]]:
+    """The table of events, where it is, and what there is to note."""
+    notes: list[str] = []
+    where = str(path)
+    if recipe.events is not None:
+        beside = path.parent / recipe.events
+        if not beside.resolve().is_relative_to(path.parent.resolve()):
+            raise InvalidInput(
+                f"{path}: events={recipe.events!r}: expected a file beside the spikes, or in a folder there",
+                kind="events_file",
+            )
+        if not beside.is_file():
+            raise NotFound(f"no such file of events: {beside}", kind="no_such_file")
+        columns, where = _columns(beside), str(beside)
+        notes.append(f"events {recipe.events} (sha256 {sha256_file(beside)})")
+    else:
+        own = {recipe.times or next(iter(columns)), recipe.unit}
+        columns = {name: values for name, values in columns.items() if name not in own}
+    if recipe.event_columns is not None:
+        return _wide(columns, recipe.event_columns, where), where, notes
+    return _long(columns, recipe.align, where), where, notes
+
+
+def _long(columns: Mapping[str, NDArray[Any]], align: str, where: str) -> dict[str, NDArray[Any]]:
+    """Columns as long as those that tell the time, less the rows that hold nothing."""
+    named = [name for name in columns if name in names_in(align)]
+    if not named:
+        raise NotFound(
+            f"{where}: no column {align!r} of event times (align); there are {listing(list(columns)) or 'none'}",
+            kind="unknown_column",
+        )
+    fitting = {name: values for name, values in columns.items() if len(values) == len(columns[named[0]])}
+    blank = np.ones(len(columns[named[0]]), dtype=bool)
+    for values in fitting.values():
+        blank &= np.isnan(values) if values.dtype.kind == "f" else values == "" if values.dtype.kind == "U" else False
+    return {name: values[~blank] for name, values in fitting.items()}
+
+
+def _wide(columns: Mapping[str, NDArray[Any]], pattern: str, where: str) -> dict[str, NDArray[Any]]:
+    """One row for each time in each column that `pattern` matches; its groups are columns beside the time."""
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise InvalidInput(f"event_columns={pattern!r} is no regular expression: {error}", kind="recipe") from error
+    matched = {name: match for name in columns if (match := expression.fullmatch(name))}
+    if not matched:
+        raise NotFound(
+            f"{where}: event_columns={pattern!r} matches no column; there are {listing(list(columns)) or 'none'}",
+            kind="unknown_column",
+        )
+    if _TIME in expression.groupindex:
+        raise InvalidInput(
+            f"event_columns={pattern!r}: a group cannot be called 'time', which holds the times", kind="recipe"
+        )
+    times = {name: _seconds(columns[name], f"{where}: event times in column {name!r}") for name in matched}
+    times = {name: values[np.isfinite(values)] for name, values in times.items()}
+    counts = [values.size for values in times.values()]
+    merged = np.concatenate(list(times.values()))
+    origin = np.repeat(list(times), counts)
+    again, inverse, n_times = np.unique(merged, return_inverse=True, return_counts=True)
+    if (n_times > 1).any():
+        first = int(np.flatnonzero(n_times > 1)[0])
+        raise InvalidInput(
+            f"{where}: event_columns={pattern!r}: {int((n_times > 1).sum())} events would be taken more than once, e.g. "
+            f"{again[first]:g} s from columns {listing(origin[inverse == first].tolist())}; match only columns that part "
+            "the events",
+            kind="duplicate_event",
+        )
+    table = {_TIME: merged}
+    for group in expression.groupindex:
+        table[group] = np.repeat(_numbers([match[group] for match in matched.values()]), counts)
+    return table
+
+
+def _numbers(texts: list[str | None]) -> NDArray[Any]:
+    """`texts` as numbers where each looks like one; None is a missing entry."""
+    if all(one is None or _is_number(one) for one in texts):
+        numbers = [np.nan if one is None else float(one) for one in texts]
+        whole = all(one is not None and re.fullmatch(r"[+-]?\d+", one) for one in texts)
+        return np.array(numbers).astype(np.int64) if whole else np.array(numbers)
+    return np.array([one or "" for one in texts])
+
+
+def _is_number(value: object) -> bool:
+    try:
+        float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def contents_spikes(path: Path) -> list[tuple[str, str]]:
+    """Columns with how many entries they hold and a few of them."""
+    listed = []
+    for name, values in _columns(path).items():
+        held = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+        listed.append((name, entry(held)))
+    return listed
+
+
+CONVERTERS: tuple[Converter, ...] = (Converter("spikes", ENDINGS, SpikesRecipe, convert_spikes, contents_spikes),)

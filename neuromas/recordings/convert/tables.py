@@ -1,7 +1,168 @@
-"""To come."""
+"""Long tables with a row per sample, CSV or parquet, and tables of trials and units."""
 
 from __future__ import annotations
 
-from neuromas.recordings.convert.converter import Converter
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
-CONVERTERS: tuple[Converter, ...] = ()
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from neuromas import dims
+from neuromas.errors import InvalidInput, NotFound
+from neuromas.recordings.check import listing
+from neuromas.recordings.columns import tidy
+from neuromas.recordings.convert.arrays import per_trial
+from neuromas.recordings.convert.converter import Converter
+from neuromas.recordings.convert.locked import EVENT_S
+from neuromas.recordings.convert.source import entry, name_of, unreadable
+from neuromas.recordings.convert.take import Arrays, take
+from neuromas.recordings.convert.text import read_text
+from neuromas.recordings.export import readable
+from neuromas.recordings.recording import Recording
+from neuromas.schema import ArraysRecipe
+
+CSV_ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
+
+
+def convert_csv(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any]) -> Recording:
+    """From a table of text, a row per sample."""
+    return _from_table(path, read_text(path), recipe, fields, ("pandas",))
+
+
+def convert_parquet(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any]) -> Recording:
+    """From parquet, a row per sample."""
+    return _from_table(path, _read_parquet(path), recipe, fields, ("pandas", "pyarrow"))
+
+
+def _read_parquet(path: Path) -> dict[str, NDArray[Any]]:
+    try:
+        table = pd.read_parquet(path, engine="pyarrow")
+        if table.index.name is not None:
+            table = table.reset_index()
+        return {str(name): tidy(table[name].to_numpy()) for name in table.columns}
+    except Exception as error:  # whatever a foreign file makes these libraries raise
+        raise unreadable(path, "a parquet file", error) from error
+
+
+def _from_table(
+    path: Path,
+    columns: dict[str, NDArray[Any]],
+    recipe: ArraysRecipe,
+    fields: Mapping[str, Any],
+    libraries: tuple[str, ...],
+) -> Recording:
+    units = _unit_columns(columns, recipe, path)
+    text = [name for name in units if columns[name].dtype.kind not in "biuf"]
+    if text:
+        raise InvalidInput(
+            f"{path}: unit_columns={recipe.unit_columns!r} matches columns that are no numbers: {listing(text)}, e.g. "
+            f"{columns[text[0]].ravel()[:1].tolist()}",
+            kind="unit_columns",
+        )
+    n_rows = len(next(iter(columns.values())))
+    if n_rows == 0:
+        raise InvalidInput(f"{path}: the table has no rows", kind="unreadable_source")
+    others = {name: values for name, values in columns.items() if name not in units}
+    others.pop(dims.SAMPLE, None)  # what `export` writes beside selected samples
+    clash = [name for name in (dims.ACTIVITY, dims.UNIT) if name in others]
+    unusable = dict.fromkeys(clash, "a column called so would stand for the activity or the units; rename it")
+    unusable |= {name: f"{values.dtype}" for name, values in others.items() if values.dtype.kind not in "biufU"}
+    arrays = {name: values for name, values in others.items() if name not in unusable}
+    named: dict[str, tuple[str, ...]] = dict.fromkeys(arrays, (dims.SAMPLE,))
+    arrays[dims.ACTIVITY] = np.column_stack([columns[name] for name in units])
+    arrays[dims.UNIT] = np.array(units)
+    named |= {dims.ACTIVITY: (dims.SAMPLE, dims.UNIT), dims.UNIT: (dims.UNIT,)}
+    source = Arrays(arrays, str(path), dims=named, unusable=unusable)
+    for label in (recipe.trial, recipe.step):
+        if label is not None and label not in others:
+            raise NotFound(f"{path}: no column {label!r}; there are {listing(list(columns))}", kind="unknown_column")
+    own = recipe.model_copy(update={"activity": None, "axes": None, "unit": None})
+    return take(
+        source,
+        own,
+        fields,
+        name=name_of(path, (*CSV_ENDINGS, ".parquet")),
+        path=path,
+        asked=recipe,
+        libraries=libraries,
+    )
+
+
+def _unit_columns(columns: Mapping[str, NDArray[Any]], recipe: ArraysRecipe, path: Path) -> list[str]:
+    if recipe.unit_columns is None:
+        raise InvalidInput(
+            f'{path}: which columns are units? unit_columns is a regular expression for their names, e.g. "u\\d+"; columns '
+            f"are {listing(list(columns))}",
+            kind="unit_columns",
+        )
+    try:
+        expression = re.compile(recipe.unit_columns)
+    except re.error as error:
+        raise InvalidInput(
+            f"unit_columns={recipe.unit_columns!r} is no regular expression: {error}", kind="recipe"
+        ) from error
+    matched = [name for name in columns if expression.fullmatch(name)]
+    if not matched:
+        raise NotFound(
+            f"{path}: unit_columns={recipe.unit_columns!r} matches no column; there are {listing(list(columns))}",
+            kind="unknown_column",
+        )
+    return matched
+
+
+def contents_csv(path: Path) -> list[tuple[str, str]]:
+    """Columns with dtype and a few values."""
+    return [(name, entry(values)) for name, values in read_text(path).items()]
+
+
+def contents_parquet(path: Path) -> list[tuple[str, str]]:
+    """Columns with dtype and a few values."""
+    return [(name, entry(values)) for name, values in _read_parquet(path).items()]
+
+
+def to_tables(recording: Recording) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Tables of the trials and of the units, as NWB holds them.
+
+    Returns
+    -------
+    trials : DataFrame
+        A row per trial: its number, ``start_time`` and ``stop_time`` in seconds of the session where event times and sampling
+        are known, and every coordinate that is constant in each trial, values as their meanings.
+    units : DataFrame
+        A row per unit: its name and metadata.
+
+    Examples
+    --------
+    >>> recording = Recording.from_arrays(np.zeros((2, 3, 1)), {"side": ["left", "right"]}, name="toy")
+    >>> trials, units = to_tables(recording)
+    >>> trials.to_dict("list"), units.to_dict("list")
+    ({'trial': [0, 1], 'side': ['left', 'right']}, {'unit': ['u0']})
+    """
+    dataset, sampling = recording.dataset, recording.manifest.sampling
+    trials, row = np.unique(dataset[dims.TRIAL].values, return_inverse=True)
+    columns: dict[str, Any] = {dims.TRIAL: trials}
+    if EVENT_S in dataset.coords and sampling.start_s is not None and sampling.step_s is not None:
+        begin = dataset[EVENT_S].values + sampling.start_s + sampling.step_s * dataset[dims.STEP].values
+        first, last = np.full(len(trials), np.inf), np.full(len(trials), -np.inf)
+        np.minimum.at(first, row, begin)
+        np.maximum.at(last, row, begin + sampling.step_s)
+        columns |= {"start_time": first, "stop_time": last}
+    for key, coordinate in dataset.coords.items():
+        name = str(key)
+        if coordinate.dims == (dims.SAMPLE,) and name not in (dims.TRIAL, dims.STEP, dims.SAMPLE):
+            of_trial = per_trial(np.asarray(readable(recording, name)), row, len(trials))
+            if of_trial is not None:
+                columns[name] = of_trial
+    of_units = {str(key): one.values for key, one in dataset.coords.items() if one.dims == (dims.UNIT,)}
+    names = of_units.pop(dims.UNIT)
+    return pd.DataFrame(columns), pd.DataFrame({dims.UNIT: names} | of_units)
+
+
+CONVERTERS: tuple[Converter, ...] = (
+    Converter("csv", CSV_ENDINGS, ArraysRecipe, convert_csv, contents_csv),
+    Converter("parquet", (".parquet",), ArraysRecipe, convert_parquet, contents_parquet, ("pyarrow",), "parquet"),
+)

@@ -1,0 +1,199 @@
+"""Pynapple's objects, there and back: spikes or series in session time, with intervals or a table of events."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from neuromas import dims
+from neuromas.errors import InvalidInput
+from neuromas.recordings.check import listing
+from neuromas.recordings.columns import tidy
+from neuromas.recordings.convert.events import bin_spikes, take_events, within
+from neuromas.recordings.convert.locked import EVENT_S, in_time_order, recording_of
+from neuromas.recordings.convert.source import need_variables, needed
+from neuromas.recordings.convert.tables import to_tables
+from neuromas.recordings.recording import Recording
+from neuromas.schema import EventRecipe
+
+_EXTRA = "pynapple"
+_WHERE = "pynapple"
+
+
+def from_pynapple(data: Any, intervals: Any, recipe: EventRecipe | Mapping[str, Any], **fields: Any) -> Recording:
+    """A recording from pynapple's objects.
+
+    Parameters
+    ----------
+    data : TsGroup, Ts, TsdFrame or Tsd
+        Spike times of units, or series, of which each bin gets the mean. What lies outside its time support was not
+        recorded: it is missing, never zero.
+    intervals : IntervalSet or DataFrame
+        A row per event. An IntervalSet's ``start`` and ``end`` go by these names and as ``start_time`` and ``stop_time``,
+        beside its metadata.
+    recipe : EventRecipe or mapping
+        ``align``, by default ``start_time``, is what an event's time zero is.
+    **fields
+        Fields of the manifest, e.g. ``name``.
+
+    Returns
+    -------
+    Recording
+        Trials are numbered in order of their times, whichever are taken.
+
+    Raises
+    ------
+    NotFound, InvalidInput, InvalidDocument
+        As `neuromas.recordings.convert.events.take_events`; or `data` is of another class.
+
+    Examples
+    --------
+    >>> import pynapple as nap
+    >>> cues = nap.IntervalSet([1.0, 3.0], [2.0, 4.0], metadata={"side": ["left", "right"]})
+    >>> session = nap.IntervalSet(0, 5)
+    >>> spikes = nap.TsGroup({7: nap.Ts(np.array([1.05, 3.15, 3.17]))}, time_support=session)
+    >>> recipe = {"start_s": 0, "stop_s": 0.2, "bin_s": 0.1, "activity": "count", "variables": {"side": "side"}}
+    >>> from_pynapple(spikes, cues, recipe, name="toy").latents().ravel().tolist()
+    [1.0, 0.0, 0.0, 2.0]
+    """
+    nap = needed("pynapple", _EXTRA)
+    recipe = recipe if isinstance(recipe, EventRecipe) else EventRecipe.parse(dict(recipe), "recipe")
+    table = _table(intervals, nap)
+    need_variables(recipe, list(table), _WHERE)
+    events = take_events(in_time_order(table, recipe.align, _WHERE), recipe, _WHERE)
+    spiking = isinstance(data, nap.TsGroup | nap.Ts)
+    if not spiking and not isinstance(data, nap.TsdFrame | nap.Tsd):
+        raise InvalidInput(
+            f"{_WHERE}: expected a TsGroup, Ts, TsdFrame or Tsd, got {type(data).__name__}", kind="pynapple_class"
+        )
+    recorded = within(np.asarray(data.time_support.values, dtype=np.float64), events.edges)
+    metadata: dict[str, NDArray[Any]] = {}
+    if spiking:
+        trains = {str(key): data[key].t for key in data.keys()} if isinstance(data, nap.TsGroup) else {"u0": data.t}  # noqa: SIM118 its own keys
+        units = list(trains)
+        per_unit = [bin_spikes(np.asarray(times), events.edges, recipe.activity) for times in trains.values()]
+        activity = np.stack(per_unit, axis=2)
+    else:
+        values = np.asarray(data.values, dtype=np.float64)
+        units = [str(one) for one in data.columns] if isinstance(data, nap.TsdFrame) else ["u0"]
+        activity = _means(np.asarray(data.t), values.reshape(len(values), -1), events.edges)
+    if isinstance(data, nap.TsGroup | nap.TsdFrame):
+        metadata = {
+            str(name): values
+            for name in data.metadata.columns
+            if name != "rate" and (values := tidy(data.metadata[name].to_numpy())).dtype.kind in "biufU"
+        }
+    activity[~recorded] = np.nan
+    return recording_of(
+        events,
+        activity.astype(np.float32),
+        units,
+        recipe,
+        fields,
+        name=_WHERE,
+        where=_WHERE,
+        libraries=(_EXTRA,),
+        activity_units="1" if not spiking or recipe.activity == "count" else "Hz",
+        unit_metadata=metadata,
+    )
+
+
+def _table(intervals: Any, nap: Any) -> dict[str, NDArray[Any]]:
+    if isinstance(intervals, nap.IntervalSet):
+        table = {str(name): tidy(intervals.metadata[name].to_numpy()) for name in intervals.metadata.columns}
+        start, end = np.asarray(intervals.start), np.asarray(intervals.end)
+        return {"start": start, "end": end, "start_time": start, "stop_time": end} | table
+    if isinstance(intervals, pd.DataFrame):
+        return {str(name): tidy(intervals[name].to_numpy()) for name in intervals.columns}
+    raise InvalidInput(
+        f"{_WHERE}: expected an IntervalSet or a DataFrame of events, got {type(intervals).__name__}",
+        kind="pynapple_class",
+    )
+
+
+def _means(times: NDArray[np.float64], values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Means of `values`, shape (n_times, n_units), in each bin, shape (n_trials, n_steps, n_units); NaN in one without any."""
+    means = np.full((len(edges), edges.shape[1] - 1, values.shape[1]), np.nan)
+    for trial, bounds in enumerate(np.searchsorted(times, edges, side="left")):
+        for step, (first, last) in enumerate(itertools.pairwise(bounds)):
+            if last > first:
+                means[trial, step] = values[first:last].mean(axis=0)
+    return means
+
+
+def to_pynapple(recording: Recording) -> tuple[Any, Any]:
+    """Activity in session time, and the trials.
+
+    Parameters
+    ----------
+    recording : Recording
+        With event times (``event_s``) and the sampling's ``start_s`` and ``step_s``, as event-locked formats give them.
+
+    Returns
+    -------
+    activity : pynapple.TsdFrame
+        A row per sample at the centre of its bin, a column per unit with the units' metadata.
+    trials : pynapple.IntervalSet
+        One interval per trial, with its number, ``event_s`` and every coordinate that is constant in each trial as metadata.
+        A variable that changes within trials is not in it; `neuromas.recordings.convert.arrays.to_xarray` has those.
+
+    Raises
+    ------
+    InvalidInput
+        Event times or sampling are not known, windows of two trials overlap, or pynapple is not installed.
+
+    Examples
+    --------
+    >>> from neuromas.schema import Sampling
+    >>> recording = Recording.from_arrays(
+    ...     np.zeros((2, 3, 1)), {"side": ["left", "right"]}, name="toy", sample_metadata={"event_s": [1.0, 5.0]},
+    ...     sampling=Sampling(step="time bin", start_s=0, step_s=0.5),
+    ... )
+    >>> activity, trials = to_pynapple(recording)
+    >>> activity.t.tolist(), trials.start.tolist(), trials["side"].tolist()
+    ([1.25, 1.75, 2.25, 5.25, 5.75, 6.25], [1.0, 5.0], ['left', 'right'])
+    """
+    dataset, sampling = recording.dataset, recording.manifest.sampling
+    known = {
+        f"a coordinate {EVENT_S!r}, the time of each trial's event in seconds": EVENT_S in dataset.coords,
+        "sampling.start_s": sampling.start_s is not None,
+        "sampling.step_s": sampling.step_s is not None,
+    }
+    lacking = [what for what, there in known.items() if not there]
+    if lacking or sampling.start_s is None or sampling.step_s is None:
+        raise InvalidInput(
+            f"recording {recording.name!r} has no times in a session: it lacks {' and '.join(lacking)}", kind="no_times"
+        )
+    trials, units = to_tables(recording)
+    order = np.argsort(trials["start_time"].to_numpy(), kind="stable")
+    trials = trials.iloc[order].reset_index(drop=True)
+    start, stop = trials.pop("start_time").to_numpy(copy=True), trials.pop("stop_time").to_numpy(copy=True)
+    slack = sampling.step_s * 1e-6
+    overlapping = np.flatnonzero(start[1:] < stop[:-1] - slack)
+    if overlapping.size:
+        first = int(overlapping[0])
+        names = [str(trials[dims.TRIAL][at]) for at in (first, first + 1)]
+        raise InvalidInput(
+            f"recording {recording.name!r}: windows of {overlapping.size + 1} trials overlap in session time, e.g. those of "
+            f"trials {listing(names)} ({start[first]:g} to {stop[first]:g} s and from {start[first + 1]:g} s), which "
+            "pynapple's intervals cannot; take a shorter window or fewer trials",
+            kind="overlapping_trials",
+        )
+    nap = needed("pynapple", _EXTRA)
+    stop[:-1] = np.minimum(stop[:-1], start[1:] - 2e-6)  # pynapple parts intervals that touch, with a warning
+    centres = dataset[EVENT_S].values + sampling.start_s + sampling.step_s * (dataset[dims.STEP].values + 0.5)
+    rows = np.argsort(centres, kind="stable")
+    support = nap.IntervalSet(start, stop, metadata={name: trials[name].tolist() for name in trials.columns})
+    activity = nap.TsdFrame(
+        t=centres[rows],
+        d=dataset[dims.ACTIVITY].values[rows],
+        columns=recording.unit_names,
+        time_support=nap.IntervalSet(start, stop),
+        metadata={name: units[name].tolist() for name in units.columns if name != dims.UNIT},
+    )
+    return activity, support

@@ -1,0 +1,142 @@
+"""What every converter tells about a source, and how what the user says goes before it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from numpy.typing import ArrayLike, NDArray
+
+from neuromas.errors import InvalidDocument, InvalidInput
+from neuromas.files import sha256_file
+from neuromas.recordings.check import listing
+from neuromas.recordings.encode import labelled
+from neuromas.recordings.recording import Recording
+from neuromas.schema import Provenance, Recipe, RecordingManifest, VariableSpec
+
+
+def name_of(path: Path, endings: Sequence[str] = ()) -> str:
+    """The name of a recording from a file: its own less the ending, anything that a name cannot hold as ``-``.
+
+    Examples
+    --------
+    >>> name_of(Path("data/chick 11_1.62.txt.gz"), (".txt", ".txt.gz"))
+    'chick-11_1.62'
+    """
+    ends = [ending for ending in endings if path.name.endswith(ending)]
+    stem = path.name.removesuffix(max(ends, key=len)) if ends else path.stem
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("._-")[:100] or "recording"
+
+
+def provenance_of(
+    path: Path | None, recipe: Recipe, notes: Sequence[str] = (), libraries: Sequence[str] = ()
+) -> Provenance:
+    """The source's name and hash (of a file, not of a folder), the recipe as JSON, what was left out, and versions."""
+    used = {}
+    for library in ("neuromas", "numpy", *libraries):
+        try:
+            used[library] = version(library)
+        except PackageNotFoundError:
+            continue
+    told = [f"recipe {recipe.model_dump_json(exclude_unset=True)}", *filter(None, notes)]
+    return Provenance(
+        source=path.name if path is not None else "",
+        source_sha256=sha256_file(path) if path is not None and path.is_file() else None,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        versions=used,
+        notes="; ".join(told),
+    )
+
+
+def unreadable(path: Path, what: str, error: object) -> InvalidInput:
+    """The one error for a file that is not what its ending says, or is cut off or damaged."""
+    told = str(error).strip().splitlines() or [type(error).__name__]
+    return InvalidInput(f"{path}: cannot be read as {what}: {told[0]}", kind="unreadable_source")
+
+
+def need_variables(recipe: Recipe, columns: Sequence[str], where: str) -> None:
+    """InvalidInput if `recipe` asks for no variable; lists what one could come from."""
+    if not recipe.variables:
+        raise InvalidInput(
+            f"{where}: the recipe names no variable; expected at least one, an expression of {listing(columns) or 'a column'}",
+            kind="no_variables",
+        )
+
+
+def check_fields(fields: Mapping[str, Any]) -> None:
+    """InvalidDocument if `fields` names one that a manifest does not have."""
+    unknown = [name for name in fields if name not in RecordingManifest.model_fields]
+    if unknown:
+        known = ", ".join(RecordingManifest.model_fields)
+        raise InvalidDocument("manifest", [f"{name}: no such field; there are {known}" for name in unknown])
+
+
+def assemble(
+    activity: NDArray[Any],
+    variables: Mapping[str, ArrayLike],
+    specs: Sequence[VariableSpec | Mapping[str, Any]],
+    defaults: Mapping[str, Any],
+    fields: Mapping[str, Any],
+    **arrays: Any,
+) -> Recording:
+    """`Recording.from_arrays`, where the user's `fields` of the manifest go before `defaults`, what the source says.
+
+    Variables that `fields` declares go before `specs` of the same name.
+    """
+    check_fields(fields)
+    document = {**defaults, **{name: value for name, value in fields.items() if name != "variables"}}
+    declared = {
+        str(document["name"]): document
+        for document in (
+            one.model_dump() if isinstance(one, VariableSpec) else dict(one)
+            for one in (*specs, *(fields.get("variables") or ()))
+        )
+    }
+    return Recording.from_arrays(
+        activity,
+        variables,
+        name=document.pop("name"),
+        variable_specs=declared,
+        activity_units=document.pop("units", None),
+        vocabulary=document.pop("vocabulary", None),
+        **arrays,
+        **document,
+    )
+
+
+def with_provenance(recording: Recording, path: Path, recipe: Recipe, libraries: Sequence[str] = ()) -> Recording:
+    """`recording` with the file told, unless what was read brings its own provenance."""
+    if recording.manifest.provenance != Provenance():
+        return recording
+    provenance = provenance_of(path, recipe, (), libraries)
+    manifest = recording.manifest.model_copy(update={"provenance": provenance})
+    return Recording(labelled(recording.dataset, manifest), manifest)
+
+
+def entry(values: NDArray[Any], most: int = 3) -> str:
+    """An array for people: shape, dtype and the first few values.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> entry(np.array([[1.5, 2.0], [3.0, 4.0]]))
+    '(2, 2) float64: 1.5, 2.0, 3.0, …'
+    """
+    flat = values.ravel()
+    told = ", ".join(str(one) for one in flat[:most].tolist())
+    return f"{values.shape} {values.dtype}: {told}" + (", …" if flat.size > most else "")
+
+
+def needed(module: str, extra: str) -> Any:
+    """`module`, imported; InvalidInput says how it is installed."""
+    try:
+        return import_module(module)
+    except ImportError as error:
+        raise InvalidInput(
+            f'{module} is needed, but not installed; pip install "neuromas[{extra}]"', kind="missing_extra"
+        ) from error

@@ -1,0 +1,101 @@
+"""Tables written as text: which character parts the columns, what is a number, and what no table."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from neuromas.errors import InvalidInput
+from neuromas.recordings.check import listing
+from neuromas.recordings.columns import tidy
+from neuromas.recordings.convert.source import unreadable
+
+_MISSING = ("", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "null", "NULL", "None", "-nan", "#N/A")
+"""What stands for no number among numbers; among text only an empty cell is missing."""
+
+
+_EXACT: dict[str, Any] = (
+    {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
+)
+"""Numbers as they were written: since 3.1, pandas reads them no other way."""
+
+
+def read_text(path: Path) -> dict[str, NDArray[Any]]:
+    """Columns of a table with a header, parted by tabs, commas or semicolons; gzipped where the name ends in ``.gz``.
+
+    Returns
+    -------
+    dict of str to ndarray of shape (n_rows,)
+        Numbers, booleans or text; a missing number is NaN, missing text is empty.
+
+    Raises
+    ------
+    InvalidInput
+        It is no text, is cut off, has no header, names a column twice, or has a row with more cells than the header.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     written = Path(folder, "toy.csv").write_text("rate,side\\n1.5,left\\nNA,right\\n")
+    ...     read_text(Path(folder, "toy.csv"))
+    {'rate': array([1.5, nan]), 'side': array(['left', 'right'], dtype='<U5')}
+    """
+    what = "a table of text"
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        if b"\0" in data[:4096]:
+            raise unreadable(path, what, "it holds binary data")
+        text = data.decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError, ValueError) as error:
+        if isinstance(error, InvalidInput):
+            raise
+        raise unreadable(path, what, error) from error
+    except Exception as error:  # zlib.error, which has no other base
+        raise unreadable(path, what, error) from error
+    first = text.split("\n", 1)[0]
+    if not first.strip():
+        raise unreadable(path, what, "no header in its first line")
+    separator = max("\t,;", key=first.count)
+    header = next(csv.reader([first.rstrip("\r")], delimiter=separator))
+    twice = sorted({name for name in header if name and header.count(name) > 1})
+    if twice:
+        raise InvalidInput(f"{path}: columns named more than once: {listing(twice)}", kind="unreadable_source")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            table = pd.read_csv(
+                io.StringIO(text),
+                sep=separator,
+                index_col=False,
+                keep_default_na=False,
+                na_values=[""],
+                **_EXACT,
+                low_memory=False,
+            )
+    except (ValueError, pd.errors.ParserWarning, pd.errors.ParserError) as error:
+        raise unreadable(path, what, error) from error
+    return {str(name): _settled(tidy(table[name].to_numpy())) for name in table.columns}
+
+
+def _settled(values: NDArray[Any]) -> NDArray[Any]:
+    """Text that is all numbers but for words such as ``NA`` as those numbers."""
+    if values.dtype.kind != "U":
+        return values
+    known = ~np.isin(np.char.strip(values), _MISSING)
+    if not known.any():
+        return values
+    try:
+        numbers = np.full(values.shape, np.nan)
+        numbers[known] = values[known].astype(np.float64)
+    except ValueError:
+        return values
+    return numbers
