@@ -378,6 +378,9 @@ def annotate(
     units_where: Annotated[
         str | None, typer.Option("--units-where", metavar="EXPRESSION", help="Units to keep.", show_default=False)
     ] = None,
+    standardise: Annotated[
+        bool, typer.Option("--standardise", help="Each unit less its mean, over its standard deviation.")
+    ] = False,
     shuffle: Annotated[
         int | None,
         typer.Option(
@@ -411,11 +414,13 @@ def annotate(
         recording = changes.drop_variables(recording, _listed(drop) or [])
     if rename:
         recording = changes.rename_variables(recording, _pairs("--rename", rename))
+    if standardise:
+        recording = changes.standardised(recording)
     if shuffle is not None:
         recording = changes.shuffled(recording, seed=shuffle, within=within)
     if recording is before:
         raise InvalidInput(
-            "nothing to change; say --variable, --where, --units-where, --rename, --drop or --shuffle",
+            "nothing to change; say --variable, --where, --units-where, --rename, --drop, --standardise or --shuffle",
             kind="invalid_option",
         )
     set_name, _, own = name.partition("/")

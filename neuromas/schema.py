@@ -334,7 +334,9 @@ class PseudoPopulation(Document):
     replace: bool
     """Whether a unit's trial may occur in several joined trials."""
     sources: dict[str, tuple[str, ...]]
-    """Recording → its units."""
+    """Recording → its units, by the names that they have here."""
+    contents: dict[str, Sha256] = Field(default_factory=dict)
+    """Recording → hash of its content, where it came from a store."""
     n_trials: dict[str, int]
     """Joined trials in each part; a unit's trials belong to one part only."""
     left_out: tuple[str, ...] = ()
@@ -700,7 +702,8 @@ class DirectionScore(Document):
     mahalanobis_ratio: float | None = None
     """Median Mahalanobis distance from the mean of natural latents, over that of counterfactual latents."""
     retrieval: float | None
-    """Share of intervened latents whose nearest mean latent holds the expected values."""
+    """Share of intervened latents whose nearest mean latent holds the expected values; the means are of a part of the recording
+    that neither the fit was trained on nor these pairs come from."""
     retrieval_ceiling: float | None
     """The same for counterfactual latents themselves."""
     retrieval_chance: float | None = None
@@ -710,7 +713,8 @@ class DirectionScore(Document):
     its mean over values; null with fewer than two values."""
     pattern_ceiling: float | None = None
     """What a noiseless prediction of the target's means would reach: the root of their split-half reliability (Spearman-Brown),
-    the same for every method; null where a value was recorded less than twice."""
+    the same for every method; null where a value was recorded less than twice, or trials of a pseudo-population were taken more
+    than once."""
     subspace: str = ""
     """Only pairs that interchange this one; empty: all pairs. Where an alignment has one subspace, there is only that row."""
     by_value: tuple[ValueScore, ...] = ()

@@ -20,8 +20,7 @@ from neuromas.causal.counterfactual import Candidates, Pairs, draw_pairs
 from neuromas.causal.model import PAD, TASKS, CausalModel, Sequences, get_task, variable_columns
 from neuromas.errors import InvalidInput, NotFound, ReadOnly
 from neuromas.index.index import CLIndex
-from neuromas.recordings.pseudo import WARNING as POOLED_WARNING
-from neuromas.recordings.pseudo import parts_of
+from neuromas.recordings.pseudo import parts_of, warnings_about
 from neuromas.recordings.recording import Recording
 from neuromas.systems.capture import capture
 from neuromas.systems.system import Context, Packed, System, check_device
@@ -457,9 +456,7 @@ def _unroll(side: Side, n_steps: int) -> Unrolled:
 
 def warnings_of(sides: Sequence[Side]) -> tuple[str, ...]:
     """What whoever reads a result made from `sides` must know."""
-    return tuple(
-        f"{side.name}: {POOLED_WARNING}" for side in sides if side.recording.manifest.pseudo_population is not None
-    )
+    return tuple(f"{side.name}: {told}" for side in sides for told in warnings_about(side.recording))
 
 
 @dataclass(frozen=True)

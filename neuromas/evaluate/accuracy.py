@@ -305,9 +305,12 @@ class _Ruler:
         # without a match nothing stands in for the latent: such rows count as wrong, and in no distance
         self.cl = torch.where(draw.hit[:, None], draw.latents, 0.0)
         self.again = torch.where(draw.hit[:, None], again.latents, 0.0)
-        self.means = target.indexes["train"].means()
-        self.wanted, self.tolerance = values, target.indexes["train"].tolerance
-        self.combination, known = target.indexes["train"].lookup(values)
+        # values are told by means of a part that neither the fit was trained on nor these pairs come from: with those of the
+        # training part a fit to shuffled values would seem to know them
+        decoder = target.indexes["validation" if pairs.part == "test" else "test"]
+        self.means, self.tolerance = decoder.means(), decoder.tolerance
+        self.wanted = values
+        self.combination, known = decoder.lookup(values)
         self.held_out, (self.of_held_out, _) = index.means(), index.lookup(values)
         self.decodable, self.differ = draw.hit & (known > 0), draw.hit & (again.samples != draw.samples)
         self.projections = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
@@ -360,6 +363,9 @@ class _Ruler:
         return float((mine * its).sum() / norms) if norms > 0 else None
 
     def _pattern_ceiling(self, hit: Tensor) -> float | None:
+        pooled = self.target.recording.manifest.pseudo_population
+        if pooled is not None and pooled.replace:
+            return None  # halves that share trials agree too well
         index = self.target.indexes[self.pairs.part]
         asked = torch.unique(self.of_held_out[hit])
         samples = index.samples.cpu().numpy()

@@ -20,6 +20,7 @@ from neuromas.align.alignment import Alignment
 from neuromas.align.side import Side, warnings_of
 from neuromas.errors import InvalidInput, NoMatch, NotFound
 from neuromas.files import write_atomically
+from neuromas.recordings.annotate import STANDARD_MEAN, STANDARD_SD, STANDARD_UNITS
 from neuromas.recordings.export import check_ending, readable
 from neuromas.systems.training import now, versions
 
@@ -62,10 +63,10 @@ def stimulation_plan(
     Returns
     -------
     xarray.Dataset
-        Dims sample × unit, in the recording's physical units: ``current``; ``wanted``, the latent after the interchange;
-        ``planned``, the same within each unit's recorded range; ``change`` = planned − current; ``clipped``, where the two
-        differ. Coordinates: trial, step, the values held and wanted (``wanted_NAME``); each unit's ``recorded_min`` and
-        ``recorded_max`` over all eligible samples. Attributes say what it was made from.
+        Dims sample × unit, in the recording's physical units, also where it was standardised: ``current``; ``wanted``, the
+        latent after the interchange; ``planned``, the same within each unit's recorded range; ``change`` = planned − current;
+        ``clipped``, where wanted and planned differ. Coordinates: trial, step, the values held and wanted (``wanted_NAME``);
+        each unit's ``recorded_min`` and ``recorded_max`` over all eligible samples. Attributes say what it was made from.
 
     Raises
     ------
@@ -203,6 +204,14 @@ def _dataset(
 ) -> xr.Dataset:
     recording = target.recording
     units = recording.manifest.units
+    columns = recording.unit_positions(target.units)
+    clipped = planned != aim
+    if STANDARD_SD in recording.dataset.coords:  # back to what the electrodes measure
+        mean, sd, physical = (
+            recording.dataset[name].values[columns] for name in (STANDARD_MEAN, STANDARD_SD, STANDARD_UNITS)
+        )
+        current, aim, planned, low, high = (mean + sd * one for one in (current, aim, planned, *recorded))
+        recorded, units = (low, high), str(physical[0])
     both = (dims.SAMPLE, dims.UNIT)
 
     def array(content: NDArray[Any], what: str) -> xr.Variable:
@@ -219,9 +228,9 @@ def _dataset(
     for column in values:
         name = target.variables[column]
         spec = recording.spec(name)
-        told = [spec.label(code) for code in after[:, column].tolist()] if spec.meanings else after[:, column]
-        coordinates[f"wanted_{name}"] = (dims.SAMPLE, np.asarray(told))
-    columns = recording.unit_positions(target.units)
+        codes = after[:, column]
+        told = np.array([spec.label(code) for code in codes.tolist()]) if spec.meanings else codes
+        coordinates[f"wanted_{name}"] = (dims.SAMPLE, told)
     for key, one in recording.dataset.coords.items():
         if one.dims == (dims.UNIT,):
             coordinates[str(key)] = (dims.UNIT, one.values[columns], dict(one.attrs))
@@ -234,9 +243,7 @@ def _dataset(
             "wanted": array(aim, "activity after the interchange"),
             "planned": array(planned, "activity after the interchange, within the recorded range"),
             "change": array(planned - current, "planned less recorded activity"),
-            "clipped": xr.Variable(
-                both, planned != aim, {"long_name": "whether the interchange leaves the recorded range"}
-            ),
+            "clipped": xr.Variable(both, clipped, {"long_name": "whether the interchange leaves the recorded range"}),
         },
         coords=coordinates,
         attrs={

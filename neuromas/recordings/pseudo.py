@@ -21,10 +21,18 @@ from neuromas.recordings.recording import Recording
 from neuromas.recordings.split import DEFAULT_FRACTIONS, Split, split_by_coordinate, split_by_part
 from neuromas.schema import Provenance, PseudoPopulation, VariableSpec
 
-WARNING = (
+_APART = (
     "units were not recorded together (a pseudo-population): correlations between units at equal values mean nothing"
 )
-"""What results made from a pseudo-population say."""
+_REPEATED = "its trials were taken more than once: intervals are too narrow, and there is no noise ceiling"
+
+
+def warnings_about(recording: Recording) -> tuple[str, ...]:
+    """What results made from the recording must say; nothing if it is no pseudo-population."""
+    pooled = recording.manifest.pseudo_population
+    if pooled is None:
+        return ()
+    return (_APART, _REPEATED) if pooled.replace else (_APART,)
 
 
 @dataclass(frozen=True)
@@ -392,7 +400,9 @@ def _manifest(
         if len(values) == 1:
             fields[key] = values.pop()
     versions = {key: told for one in recordings for key, told in one.manifest.provenance.versions.items()}
-    contents = [one.manifest.content_sha256 or "not stored" for one in recordings]
+    contents = {
+        one.name: one.manifest.content_sha256 for one in recordings if one.manifest.content_sha256 and one.name in taken
+    }
     return fields | {
         "activity_units": recordings[0].manifest.units,
         "sampling": recordings[0].manifest.sampling,
@@ -401,14 +411,12 @@ def _manifest(
             seed=seed,
             replace=replace,
             sources={name: tuple(of) for name, of in taken.items()},
+            contents=contents,
             n_trials={part: counts[part] * n_profiles for part in fractions},
             left_out=tuple(left_out),
         ),
         "provenance": Provenance(
-            source=listing([recording.name for recording in recordings]),
-            derived_from=listing(
-                [f"{one.name} ({content})" for one, content in zip(recordings, contents, strict=True)]
-            ),
+            source=f"{len(recordings)} recordings, {recordings[0].name} to {recordings[-1].name}",
             seed=seed,
             versions=versions,
             notes=f"pseudo-population of {len(units)} units; {len(left_out)} left out",

@@ -13,6 +13,7 @@ from neuromas.align.interchange import LinearMap
 from neuromas.align.side import make_sides
 from neuromas.errors import InvalidInput, NoMatch, NotFound
 from neuromas.evaluate.stimulation import save_plan, stimulation_plan
+from neuromas.recordings.annotate import standardised
 from neuromas.recordings.pseudo import pool
 from neuromas.recordings.recording import Recording
 
@@ -156,3 +157,19 @@ def test_a_pseudo_populations_plan_warns():
     alignment = Alignment(maps, (Subspace("full", ("full",), 0, 3),), "linear", False)
     plan = stimulation_plan(alignment, *sides, {"count": 2})
     assert "not recorded together" in plan.attrs["warnings"]
+
+
+def test_a_standardised_recordings_plan_is_in_its_own_units(joined):
+    alignment, source, target = joined
+    seen = standardised(target.recording)
+    mean, sd = (torch.from_numpy(seen.dataset[f"standard_{name}"].values.astype(np.float32)) for name in ("mean", "sd"))
+    raw = alignment.maps["brain"]
+    scaled = LinearMap(raw.forward * sd, (raw.back.T / sd).T, (raw.offset - mean) / sd)
+    both = Alignment({"net": alignment.maps["net"], "brain": scaled}, alignment.subspaces, "linear", False)
+    (side,) = make_sides([seen], variables=["side", "count"])
+    before = stimulation_plan(alignment, source, target, {"count": 3}, subspace="count")
+    after = stimulation_plan(both, source, side, {"count": 3}, subspace="count")
+    assert after["change"].attrs["units"] == "Hz"
+    for name in ("current", "wanted", "planned", "recorded_min"):
+        np.testing.assert_allclose(after[name], before[name], atol=2e-4)
+    assert bool((after["clipped"] == before["clipped"]).mean() > 0.99)

@@ -16,6 +16,7 @@ from neuromas.recordings.annotate import (
     rename_variables,
     select,
     shuffled,
+    standardised,
 )
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store import RecordingStore
@@ -224,3 +225,27 @@ def test_shuffling_breaks_what_activity_says_of_values():
 def test_time_is_that_of_bin_centres(made):
     assert made.time_s.tolist() == [-0.25, 0.25] * 4
     assert Recording.from_arrays([[0.0]], {"n": [1]}, name="r").time_s is None
+
+
+def test_standardised_units_have_mean_0_and_deviation_1_where_eligible():
+    generator = np.random.default_rng(0)
+    activity = generator.gamma(2.0, 10.0, size=(200, 3))
+    activity[:50, 1] = np.nan
+    eligible = generator.random(200) < 0.7
+    made = Recording.from_arrays(
+        activity, {"n": np.arange(200)}, name="r", missing=True, eligible=eligible, activity_units="Hz"
+    )
+    seen = standardised(made)
+    latents = seen.latents(dtype=np.float64)
+    np.testing.assert_array_equal(np.isnan(latents), np.isnan(activity))
+    np.testing.assert_allclose(np.nanmean(latents[eligible], axis=0), 0, atol=1e-6)
+    np.testing.assert_allclose(np.nanstd(latents[eligible], axis=0), 1, rtol=1e-6)
+    mean, sd = (seen.dataset[f"standard_{name}"].values for name in ("mean", "sd"))
+    np.testing.assert_allclose(latents * sd + mean, activity, rtol=1e-5)
+    assert seen.manifest.units == "1"
+    assert set(seen.dataset["standard_units"].values) == {"Hz"}
+    with pytest.raises(InvalidInput, match="standardised already"):
+        standardised(seen)
+    still = Recording.from_arrays(np.ones((4, 2)), {"n": [1, 2, 3, 4]}, name="r")
+    with pytest.raises(InvalidInput, match="'u0', 'u1' never change"):
+        standardised(still)
