@@ -149,12 +149,15 @@ class TorchSystem(System):
             task = get_task(task)
         known = TASKS[task]().vocabulary if isinstance(task, str) and task in TASKS else ()
         told = task.vocabulary if isinstance(task, CausalModel) else known
-        self.config = SystemConfig(
-            kind="torch",
-            name=name,
-            task="" if task is None else task if isinstance(task, str) else task.name,
-            vocabulary=tuple(told if vocabulary is None else vocabulary),
-            dropout=0.0,
+        self.config = SystemConfig.parse(
+            {
+                "kind": "torch",
+                "name": name,
+                "task": "" if task is None else task if isinstance(task, str) else task.name,
+                "vocabulary": list(told if vocabulary is None else vocabulary),
+                "dropout": 0.0,
+            },
+            f"system {name!r}",
         )
         self._width: int | None = None
         self._names = tuple(name for name, _ in module.named_modules() if name)
