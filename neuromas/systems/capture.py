@@ -32,7 +32,7 @@ from neuromas.systems.torch_module import TorchSystem
 from neuromas.systems.training import now, versions
 
 LENGTHS = "lengths"
-_NOT_VARIABLES = (dims.TRIAL, dims.TOKEN, dims.ELIGIBLE, dims.INPUT_HASH, LENGTHS)
+_NOT_VARIABLES = (dims.TRIAL, dims.STEP, dims.TOKEN, dims.ELIGIBLE, dims.INPUT_HASH, LENGTHS)
 """Names among `variables` that mean what they mean in a NumPy archive."""
 
 Report = Callable[[int, int | None], None]
@@ -69,7 +69,7 @@ def capture(
     variables : mapping of str to array, optional
         Beside batches that are no pairs: causal variables of all trials in the order of the inputs, each of shape (n_trials,) or
         (n_trials, n_steps). As in `Recording.from_npz`, some names are no variables, here or in a pair: ``trial`` (numbers of
-        the trials; by default 0, 1, 2, …), ``token``, ``eligible``, ``lengths`` (steps of each trial; what the module gives
+        the trials; by default 0, 1, 2, …), ``step``, ``token``, ``eligible``, ``lengths`` (steps of each trial; what lies
         beyond is padding and is dropped, as it is where an ``attention_mask`` among the inputs says so), and ``input_hash``
         (see `expected`).
     seed : int
@@ -380,7 +380,10 @@ def _pair(given: Any, where: str) -> tuple[Any, dict[str, NDArray[Any]]]:
 
 def _array(values: Any) -> NDArray[Any]:
     """`values` with a row per trial; numbers of one type, or text."""
-    array = plain(values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values))
+    try:
+        array = plain(values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values))
+    except ValueError as error:  # rows of different lengths
+        raise InvalidInput(f"variables: cannot be made an array: {error}", kind="wrong_shape") from error
     if not array.ndim:
         raise InvalidInput(f"variables: expected a value per trial, got {values!r} for all", kind="wrong_shape")
     return array
@@ -464,16 +467,15 @@ def _joined(pieces: Iterable[_Piece], name: str) -> _Piece:
 
 
 def _recording(piece: _Piece, fields: Mapping[str, Any]) -> Recording:
-    columns = dict(piece.columns)
-    hashes = {key: columns.pop(key) for key in (dims.INPUT_HASH,) if key in columns}
+    columns = piece.columns
     return Recording.from_arrays(
         piece.activity,
-        {key: values for key, values in columns.items() if key not in dims.RESERVED},
+        {key: values for key, values in columns.items() if key not in _NOT_VARIABLES},
         trial=columns[dims.TRIAL],
         step=columns[dims.STEP],
         token=columns.get(dims.TOKEN),
         eligible=columns.get(dims.ELIGIBLE),
-        sample_metadata=hashes,
+        sample_metadata={key: columns[key] for key in (dims.INPUT_HASH,) if key in columns},
         **fields,
     )
 

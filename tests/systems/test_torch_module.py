@@ -132,7 +132,13 @@ def test_steps_lengths_and_tokens(tagger):
     tokens = torch.randint(0, 9, (7, 6), generator=torch.Generator().manual_seed(1))
     lengths = np.array([6, 3, 1, 6, 2, 5, 4])
     count = np.arange(42).reshape(7, 6)
-    told = {"count": count, "side": list("lrlrlrl"), "lengths": lengths, "token": tokens}
+    told = {
+        "count": count,
+        "side": list("lrlrlrl"),
+        "lengths": lengths,
+        "token": tokens,
+        "step": 10 + np.arange(42).reshape(7, 6) % 6,
+    }
     recording = capture(
         TorchSystem(tagger, "cell"), tokens, told, batch_size=3, vocabulary=list("abcdefghi"), description="d"
     )
@@ -141,7 +147,7 @@ def test_steps_lengths_and_tokens(tagger):
     n = 0
     for trial in range(7):
         for step in range(lengths[trial]):
-            assert (recording.trial[n], recording.step[n]) == (trial, step)
+            assert (recording.trial[n], recording.step[n]) == (trial, 10 + step)
             np.testing.assert_allclose(recording.latents()[n], states[trial, step], atol=1e-6)
             assert recording.values(["count"])[n, 0] == count[trial, step]
             assert recording.dataset["token"].values[n] == tokens[trial, step]
@@ -550,6 +556,8 @@ X, N = torch.zeros(4, 3), {"n": range(4)}
         ([{"x": object()}], N, "no_inputs", "'x': expected a tensor"),
         ([{"y": X}], N, "module_failed", "unexpected keyword"),
         ([X], {"n": 3}, "wrong_shape", "3 for all"),
+        ([X], {"n": [[1], [1, 2], [1], [1]]}, "wrong_shape", "cannot be made an array"),
+        ([(X, {"unit": range(4)})], None, "invalid_document", "'unit' is reserved"),
         ([X], {"n": np.zeros((4, 2))}, "wrong_shape", r"\(4,\) or \(4, 1\), got \(4, 2\)"),
         ([X], N | {"lengths": [1, 2, 1, 1]}, "wrong_lengths", "0 to 1"),
         ([X], N | {"lengths": [0] * 4}, "no_samples", "every step is padding"),
@@ -661,7 +669,7 @@ def run(system, latents: Tensor, continuation: Packed, context) -> tuple[Tensor,
     """Logits, and the gradient of a random weighing of them."""
     given = latents.clone().requires_grad_(True)
     logits = system.resume(given, continuation, context)
-    (logits * torch.randn(logits.shape, generator=torch.Generator().manual_seed(0))).sum().backward()
+    (logits * torch.randn(logits.shape, generator=torch.Generator().manual_seed(0)).to(logits)).sum().backward()
     return logits.detach(), given.grad
 
 
@@ -693,6 +701,27 @@ def test_resuming_a_wrapped_network_is_resuming_the_system(which):
             ours.resume_steps(latents[:, None], torch.ones(20, dtype=torch.int64), tokens, continuation)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("which", ["gru", "gru-embedding", "transformer"])
+def test_resuming_on_a_gpu_is_that_on_the_cpu(which):
+    """cuDNN does not go back through a recurrent layer that does not train."""
+    ours = wrapped(which)[1]
+    drawn, rows, at, continuation = trials()
+    tokens, found = torch.from_numpy(drawn.tokens), []
+    latents = ours.latents(tokens)[rows, at].flip(0)
+    for device in ("cpu", "cuda"):
+        context = ours.to(device).context(tokens)
+        packed = Packed(
+            **{
+                key: value.to(device) if isinstance(value, Tensor) else value
+                for key, value in vars(continuation).items()
+            }
+        )
+        found.append(run(ours, latents.to(device), packed, None if context is None else context.at(rows, at)))
+    for on_cpu, on_gpu in zip(*found, strict=True):
+        torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-3, atol=1e-3)
+
+
 SHORT = {"n_trials": 60, "batch_size": 24, "n_train_pairs": 80, "n_validation_pairs": 30, "max_iterations": 4}
 
 
@@ -713,6 +742,14 @@ def test_two_modules_take_part_in_one_fit():
     result = MAS(4, validate_every=2, **SHORT).fit([wrapped("gru")[1], wrapped("transformer")[1]])
     assert result.report.ran == ("gru-0", "transformer-0")
     assert [given.layer for given in result.report.inputs] == ["cell", "blocks.0"]
+
+
+def test_a_task_of_ones_own(toys):
+    torch.manual_seed(0)
+    system = TorchSystem(Tagger(6), "embedding", task=toys.model)
+    assert (system.config.task, system.config.vocabulary) == ("toy", toys.Toy.vocabulary)
+    result = MAS(2, **SHORT).fit([system, toys.make("other")], model=toys.model)
+    assert result.report.ran == ("Tagger", "other")
 
 
 def test_a_hugging_face_model_is_resumed_by_putting_the_latent_in_place(llama):
