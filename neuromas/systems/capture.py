@@ -32,7 +32,8 @@ from neuromas.systems.torch_module import TorchSystem
 from neuromas.systems.training import now, versions
 
 LENGTHS = "lengths"
-_NOT_VARIABLES = (dims.TRIAL, dims.STEP, dims.TOKEN, dims.ELIGIBLE, dims.INPUT_HASH, LENGTHS)
+_COORDINATES = (dims.TRIAL, dims.STEP, dims.TOKEN, dims.ELIGIBLE, dims.INPUT_HASH)
+_NOT_VARIABLES = (*_COORDINATES, LENGTHS)
 """Names among `variables` that mean what they mean in a NumPy archive."""
 
 Report = Callable[[int, int | None], None]
@@ -285,9 +286,9 @@ def _of_inputs(
             raise InvalidInput(
                 f"capture of {system.name!r}: expected at least 1 batch of inputs, got none", kind="no_trials"
             )
-        n_known = total if known is None else len(known)
-        if n_known not in (None, start):
-            raise _uneven(f"capture of {system.name!r}", n_known, f"{start}")
+        for n_known in (total, None if known is None else len(known)):
+            if n_known not in (None, start):
+                raise _uneven(f"capture of {system.name!r}", n_known, f"{start}")
 
     source = f"capture of {system.name}, {type(system.module).__name__} at {system.layer}"
     more: dict[str, Any] = {"provenance": _provenance(source, None, "")}
@@ -325,7 +326,7 @@ def _read(
             " variables",
             kind="wrong_lengths",
         )
-    hashes = batch.hashes(present)
+    hashes = batch.hashes(present if batch.present is None else batch.present)
     trials = told.get(dims.TRIAL, start + np.arange(n_trials))
     if trials.ndim != 1:
         raise InvalidInput(
@@ -346,21 +347,22 @@ def _read(
     columns = {dims.TRIAL: trials[row], dims.STEP: step, dims.INPUT_HASH: hashes[row]}
     for name, values in told.items():
         if name not in (dims.TRIAL, dims.INPUT_HASH, LENGTHS):
-            columns[name] = _column(name, values, mask, where)
+            columns[name] = _column(name, values, mask, present is not None, where)
     return _Piece(samples, columns, n_trials)
 
 
-def _column(name: str, values: NDArray[Any], mask: NDArray[np.bool_], where: str) -> NDArray[Any]:
-    """`values` (n_trials,) or (n_trials, n_steps) of the samples that `mask` (n_trials, n_steps) leaves."""
+def _column(name: str, values: NDArray[Any], mask: NDArray[np.bool_], padded: bool, where: str) -> NDArray[Any]:
+    """`values` (n_trials,) or (n_trials, n_steps) of the samples that `mask` (n_trials, n_steps) leaves.
+
+    Where inputs are `padded` behind their end, each batch up to its own longest trial, values may be up to another one.
+    """
     row, place = np.nonzero(mask)
     if values.ndim == 1:
         return values[row]
     if values.shape == mask.shape:
         return values[row, place]
-    in_front = not mask.all() and bool(
-        (mask[:, :-1] >= mask[:, 1:]).all()
-    )  # then a batch may be padded less than its labels
-    if values.ndim == 2 and in_front and (not place.size or place.max() < values.shape[1]):
+    behind = padded and bool((mask[:, :-1] >= mask[:, 1:]).all())
+    if values.ndim == 2 and behind and (not place.size or place.max() < values.shape[1]):
         return values[row, place]
     raise InvalidInput(
         f"{where}: variable {name!r}: expected shape {mask.shape[:1]} or {mask.shape}, got {values.shape}",
@@ -470,7 +472,7 @@ def _recording(piece: _Piece, fields: Mapping[str, Any]) -> Recording:
     columns = piece.columns
     return Recording.from_arrays(
         piece.activity,
-        {key: values for key, values in columns.items() if key not in _NOT_VARIABLES},
+        {key: values for key, values in columns.items() if key not in _COORDINATES},
         trial=columns[dims.TRIAL],
         step=columns[dims.STEP],
         token=columns.get(dims.TOKEN),

@@ -143,7 +143,7 @@ def hash_inputs(inputs: Any, lengths: ArrayLike | None = None) -> NDArray[np.str
         A batch, as `capture` takes it. Steps that an ``attention_mask`` leaves out do not count; positional and named
         arguments hash alike.
     lengths : array of int of shape (n_trials,), optional
-        Steps of each trial; what lies beyond is padding and does not count.
+        Steps of each trial, where there is no ``attention_mask``; what lies beyond is padding and does not count.
 
     Returns
     -------
@@ -164,7 +164,7 @@ def hash_inputs(inputs: Any, lengths: ArrayLike | None = None) -> NDArray[np.str
     """
     batch = as_batch(inputs)
     present = batch.present
-    if lengths is not None:
+    if lengths is not None and present is None:
         tensors = [value for value in (*batch.args, *batch.kwargs.values()) if isinstance(value, Tensor)]
         n_steps = next((tensor.shape[1] for tensor in tensors if tensor.ndim > 1), 1)
         present = before(lengths, batch.n_trials, n_steps, "inputs")

@@ -310,13 +310,22 @@ def test_a_hugging_face_model_by_the_same_call(bert):
 
 def test_a_trials_hash_does_not_depend_on_its_padding(bert):
     system = TorchSystem(bert, "embeddings")
-    n = {"n": range(6)}
+    n = {"n": range(6), "place": np.tile(np.arange(5), (6, 1))}
     together, apart = capture(system, padded(SENTENCES), n), capture(system, [padded([one]) for one in SENTENCES], n)
     np.testing.assert_array_equal(together.dataset["input_hash"], apart.dataset["input_hash"])
     turned = {key: value.flip(1) for key, value in padded([one[::-1] for one in SENTENCES]).items()}  # on the left
     left = capture(system, turned, n)
     np.testing.assert_array_equal(together.dataset["input_hash"], left.dataset["input_hash"])
     np.testing.assert_array_equal(together.step, left.step)
+    for one in (together, apart):
+        np.testing.assert_array_equal(one.values(["place"])[:, 0], one.step)
+    np.testing.assert_array_equal(
+        left.values(["place"])[:, 0], np.concatenate([np.arange(5)[-len(s) :] for s in SENTENCES])
+    )
+    with pytest.raises(
+        InvalidInput, match=r"'place': expected shape \(2,\) or \(2, 3\), got \(2, 5\)"
+    ):  # which 3 of 5?
+        capture(system, [{key: value[:2, 2:] for key, value in turned.items()}], {"place": np.zeros((2, 5))})
     np.testing.assert_array_equal(
         hash_inputs(padded(SENTENCES)), hash_inputs(padded(SENTENCES)["input_ids"], [len(one) for one in SENTENCES])
     )
