@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
 from itertools import pairwise
 from typing import Any, Literal, Self
@@ -160,6 +160,7 @@ class TorchSystem(System):
             f"system {name!r}",
         )
         self._width: int | None = None
+        self._dtype = torch.float32
         self._names = tuple(name for name, _ in module.named_modules() if name)
         self._tap_at(tap)
 
@@ -249,7 +250,7 @@ class TorchSystem(System):
                 " space) or pool='flatten' (every place of every channel a unit); for anything else output= takes a function",
                 kind="wrong_shape",
             )
-        self._width = found.shape[-1]
+        self._width, self._dtype = found.shape[-1], found.dtype
         return found
 
     @torch.no_grad()
@@ -308,21 +309,14 @@ class TorchSystem(System):
             own = self._part(output)
             return self._with(output, torch.where(inside[:, :, None], latents.to(own), own))
 
-        # cuDNN goes back through recurrent layers only where they train
-        kernels = (
-            torch.backends.cudnn.flags(enabled=False) if latents.is_cuda and latents.requires_grad else nullcontext()
-        )
-        with kernels:
+        with _kernels(latents):
             out = self._run(Batch((whole,), {}, len(whole)), put)
         return self._logits(out, whole)[rows, column].float()
 
     def _unroll(self, latents: Tensor, continuation: Packed) -> Tensor:
         assert self._step is not None
-        state, found, start = latents[continuation.order], [], 0
-        kernels = (
-            torch.backends.cudnn.flags(enabled=False) if latents.is_cuda and latents.requires_grad else nullcontext()
-        )
-        with frozen(self.module), kernels:
+        state, found, start = latents[continuation.order].to(self._dtype), [], 0
+        with frozen(self.module), _kernels(latents):
             for now, alive in pairwise((*continuation.sizes, 0)):
                 logits, state = self._step(self.module, state, continuation.tokens[start : start + now])
                 found.append(logits)
@@ -459,7 +453,7 @@ class TorchSystem(System):
     def _check_step(self, tokens: Tensor, latents: Tensor, logits: Tensor) -> None:
         assert self._step is not None
         with frozen(self.module):
-            told, following = self._step(self.module, latents[:, 1].float(), tokens[:, 2])
+            told, following = self._step(self.module, latents[:, 1], tokens[:, 2])
         for what, own, expected in (
             ("logits", told, logits[:, 1]),
             ("next latents", following, latents[:, 2]),
@@ -469,7 +463,7 @@ class TorchSystem(System):
                     f"{self._where}: step gives {what} of shape {tuple(own.shape)}; expected {tuple(expected.shape)}",
                     kind="step_differs",
                 )
-            if not _close(own, expected, 1e-3):
+            if not _close(own, expected, max(1e-3, 16 * torch.finfo(self._dtype).eps)):
                 raise InvalidInput(
                     f"{self._where}: step gives {what} that are not the module's own, off by up to"
                     f" {(own - expected).abs().max():.3g}; expected those of running it on the same tokens",
@@ -492,6 +486,12 @@ def frozen(module: nn.Module) -> Iterator[None]:
             part.training = mode
         for parameter in trained:
             parameter.requires_grad_(True)
+
+
+def _kernels(latents: Tensor) -> AbstractContextManager[Any]:
+    """Kernels through which the gradient of `latents` comes back: cuDNN's recurrent layers have one only where they train."""
+    wanted = latents.is_cuda and latents.requires_grad
+    return torch.backends.cudnn.flags(enabled=False) if wanted else nullcontext()
 
 
 def _first(output: Any) -> int | str | None:

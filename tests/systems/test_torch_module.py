@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import os
 import signal
@@ -822,6 +823,10 @@ def test_modules_that_cannot_be_resumed(tagger):
     right = TorchSystem(
         tagger, "cell", step=lambda m, h, t: (m.head(h), m.cell(m.embedding(t)[:, None], h[None])[1][0]), **toy
     )
+    low = copy.deepcopy(tagger).to(torch.bfloat16)
+    also = TorchSystem(low, "cell", step=right._step, task=task)
+    found = also.resume(torch.zeros(5, 5), trials(5)[3])  # recorded latents are float32
+    assert found.dtype == torch.float32
     assert (right.config.task, right.config.vocabulary, right.n_units) == (task.name, task.vocabulary, 5)
     with pytest.raises(InvalidInput, match=r"context\(tokens\)") as caught:
         wrapped("transformer")[1].resume(torch.zeros(1, 128), trials(1)[3])
