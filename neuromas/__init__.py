@@ -38,7 +38,9 @@ if TYPE_CHECKING:
     from neuromas.systems.capture import capture as capture
     from neuromas.systems.huggingface import HuggingFace as HuggingFace
     from neuromas.systems.huggingface import load_huggingface as load_huggingface
+    from neuromas.systems.inputs import hash_inputs as hash_inputs
     from neuromas.systems.system import System as System
+    from neuromas.systems.torch_module import TorchSystem as TorchSystem
     from neuromas.systems.training import load_system as load_system
     from neuromas.systems.training import train as train
 
@@ -59,7 +61,9 @@ _PUBLIC = {
     "recordings.store": ("RecordingStore", "resolve_store", "shipped_store"),
     "systems.capture": ("capture",),
     "systems.huggingface": ("HuggingFace", "load_huggingface"),
+    "systems.inputs": ("hash_inputs",),
     "systems.system": ("System",),
+    "systems.torch_module": ("TorchSystem",),
     "systems.training": ("load_system", "train"),
 }
 _MODULE_OF = {name: module for module, names in _PUBLIC.items() for name in names}

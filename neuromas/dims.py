@@ -21,8 +21,11 @@ ELIGIBLE = "eligible"
 PART = "part"
 """Which of train, validation and test a trial belongs to, where that was settled when the recording was made."""
 
+INPUT_HASH = "input_hash"
+"""What a module was fed in the sample's trial: the first 64 bits of a SHA-256."""
+
 N_SAMPLES = "n_samples"
 """Column of tables that says how many samples a row stands for."""
 
-RESERVED = (TRIAL, STEP, TOKEN, ELIGIBLE, SAMPLE, UNIT, COMPONENT, ACTIVITY, N_SAMPLES)
+RESERVED = (TRIAL, STEP, TOKEN, ELIGIBLE, INPUT_HASH, SAMPLE, UNIT, COMPONENT, ACTIVITY, N_SAMPLES)
 """Names that a causal variable cannot take."""

@@ -245,8 +245,8 @@ def make_sides(
     Raises
     ------
     InvalidInput
-        Two sides of one name, a mapping or role for nobody, a split with too few trials, a layer at which steps follow from
-        one another.
+        Two sides of one name, a system that does no task, a mapping or role for nobody, a split with too few trials, a
+        layer at which steps follow from one another.
     NotFound
         A variable or unit that a side does not have.
     """
@@ -255,6 +255,12 @@ def make_sides(
     for one in systems:
         if not isinstance(one, (System, Recording)):
             raise InvalidInput(f"expected a System or a Recording, got {one!r}", kind="wrong_systems")
+        if isinstance(one, System) and not one.config.task:
+            raise InvalidInput(
+                f"system {one.name!r} says no task, so nothing can be run on it here: say which it does with task=, or capture it"
+                " and hand in the recording, which is only read",
+                kind="no_task",
+            )
     check_device(device)
     names = side_names(systems)
     twice = sorted({name for name in names if names.count(name) > 1})

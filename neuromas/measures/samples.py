@@ -42,7 +42,7 @@ class SharedSamples:
     n_incomplete : int
         Of the rest, left out because a unit was not recorded in one of the two.
     matched_by : tuple of str
-        What had to agree: trial and step, and token where both recordings have one.
+        What had to agree: trial and step; token and hash of the inputs where both recordings have one.
     """
 
     x_samples: NDArray[np.int64] = field(repr=False)
@@ -81,7 +81,8 @@ def shared_samples(
     Raises
     ------
     InvalidInput
-        No (trial, step) in common, trials that are numbered alike but hold other tokens, or fewer than 3 samples left.
+        No (trial, step) in common, trials that are numbered alike but hold other tokens or were made from other inputs, or
+        fewer than 3 samples left.
     NotFound
         `units` names a recording that is neither, or a unit that does not exist.
 
@@ -116,6 +117,9 @@ def shared_samples(
     if x_tokens is not None and y_tokens is not None:
         _check_tokens(x, y, both[dims.TRIAL].to_numpy(), x_tokens, y_tokens, x_tokens[x_samples] != y_tokens[y_samples])
         matched_by = (*matched_by, dims.TOKEN)
+    if all(dims.INPUT_HASH in one.dataset.coords for one in (x, y)):
+        _check_inputs(x, y, both[dims.TRIAL].to_numpy(), x_samples, y_samples)
+        matched_by = (*matched_by, dims.INPUT_HASH)
     _warn_of_values(x, y, x_samples, y_samples)
     ended = np.zeros(len(both), dtype=bool)
     for told, samples in ((x_tokens, x_samples), (y_tokens, y_samples)):
@@ -191,6 +195,29 @@ def _check_tokens(
         f"recordings {x.name!r} and {y.name!r} are not of the same trials: of {np.unique(trials).size:,} trials numbered "
         f"alike {wrong.size:,} hold other tokens, first trial {wrong[0]} ({told[0]}, {told[1]}); record both systems on "
         "the same trials, networks with equal numbers of trials and equal seeds",
+        kind="different_trials",
+    )
+
+
+def _check_inputs(
+    x: Recording,
+    y: Recording,
+    trials: NDArray[np.int64],
+    x_samples: NDArray[np.int64],
+    y_samples: NDArray[np.int64],
+) -> None:
+    """Refuse recordings whose trials are numbered alike but were made from other inputs."""
+    x_hashes, y_hashes = (
+        one.dataset[dims.INPUT_HASH].values[samples] for one, samples in ((x, x_samples), (y, y_samples))
+    )
+    differ = x_hashes != y_hashes
+    if not differ.any():
+        return
+    wrong, first = np.unique(trials[differ]), int(differ.argmax())
+    raise InvalidInput(
+        f"recordings {x.name!r} and {y.name!r} are not of the same trials: of {np.unique(trials).size:,} trials numbered "
+        f"alike {wrong.size:,} were made from other inputs, first trial {wrong[0]} (input_hash {x_hashes[first]:016x} and "
+        f"{y_hashes[first]:016x}); capture both systems on the same inputs in the same order",
         kind="different_trials",
     )
 
