@@ -162,13 +162,14 @@ def take(
     if layout is None or problems:
         raise InvalidInput(f"{source.where}: {'; '.join(problems)}", kind="axes")
 
-    trial, step = given(dims.TRIAL, recipe.trial), given(dims.STEP, recipe.step)
     numbers = layout.trial_and_step(
-        None if trial is None else _whole(trial), None if step is None else _whole(step), problems
+        _counted(source, dims.TRIAL, recipe.trial, given(dims.TRIAL, recipe.trial)),
+        _counted(source, dims.STEP, recipe.step, given(dims.STEP, recipe.step)),
+        problems,
     )
     if problems:
         raise InvalidDocument(source.where, problems)
-    if recipe.start_s is not None and numbers[dims.STEP].dtype.kind in "iu":
+    if recipe.start_s is not None:
         numbers[dims.STEP] = numbers[dims.STEP] - numbers[dims.STEP].min()  # a step's time follows from its number
     units = _unit_names(source, recipe, activity.shape[-1])
 
@@ -279,6 +280,18 @@ def _whole(values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype.kind == "f" and np.isfinite(values).all() and np.array_equal(values, np.rint(values)):
         return values.astype(np.int64)
     return values
+
+
+def _counted(source: Arrays, what: str, named: str | None, values: NDArray[Any] | None) -> NDArray[Any] | None:
+    """Numbers of trials or steps."""
+    whole = None if values is None else _whole(values)
+    if whole is not None and whole.dtype.kind not in "iu":
+        raise InvalidInput(
+            f"{source.where}: {what} array {named or what!r}: expected whole numbers, got {whole.dtype}, e.g. "
+            f"{whole.ravel()[:2].tolist()}",
+            kind="axes",
+        )
+    return whole
 
 
 def _unit_names(source: Arrays, recipe: ArraysRecipe, n_units: int) -> NDArray[Any] | None:
