@@ -195,10 +195,11 @@ def take(
         for label in source.arrays
         if label not in taken and (values := places.of_units(label)) is not None
     }
+    declared = declared_names(_declared(source, recipe, fields)) is not None  # then all others are plain coordinates
     of_samples = {
         _clean(label.removeprefix(SAMPLE_PREFIX)): flats.placed[label]
         for label in implied
-        if (label == EVENT_S or label.startswith(SAMPLE_PREFIX)) and _clean(label) not in variables
+        if (declared or label == EVENT_S or label.startswith(SAMPLE_PREFIX)) and _clean(label) not in variables
     }
     used = taken | flats.used | set(variables)
     left_out = [
@@ -218,7 +219,10 @@ def take(
         document.setdefault("vocabulary", [str(one) for one in np.atleast_1d(tidy(source.arrays["vocabulary"]))])
     if recipe.step_s is not None or recipe.start_s is not None:
         document["sampling"] = Sampling(step="time bin", step_s=recipe.step_s, start_s=recipe.start_s)
-    if asked != ArraysRecipe() or not document.get("provenance"):
+    brought = document.get("provenance")
+    if path is not None and isinstance(brought, Mapping) and not any(brought.values()):
+        brought = None
+    if asked != ArraysRecipe() or not brought:
         document["provenance"] = provenance_of(path, asked, told, libraries)
     return assemble(
         flat,
@@ -236,6 +240,11 @@ def take(
     )
 
 
+def _declared(source: Arrays, recipe: ArraysRecipe, fields: Mapping[str, Any]) -> Sequence[Any]:
+    """Variables as the user's manifest declares them, or the file's; none where the recipe says how they are computed."""
+    return () if recipe.variables else fields.get("variables") or source.document.get("variables") or ()
+
+
 def _variables(
     source: Arrays,
     recipe: ArraysRecipe,
@@ -248,7 +257,7 @@ def _variables(
     if recipe.variables:
         values, specs = make_variables(recipe.variables, columns, source.where)
         return {label: np.broadcast_to(one, (n_samples,)) for label, one in values.items()}, list(specs)
-    documents = fields.get("variables") or source.document.get("variables") or ()
+    documents = _declared(source, recipe, fields)
     declared = declared_names(documents)
     if declared is not None:
         return {label: columns[label] for label in columns.placed if label in declared}, list(documents)
