@@ -108,11 +108,13 @@ def test_mat_with_odd_axes(tmp_path, write):
             "names": ["V1 a", "V1 b", "µ-c"],
             "onset": (0.05 + 0.1 * np.arange(N_STEPS))[:, None],
             "depth": np.array([[100.0, 200.0, 300.0]]),
+            "number": 10.0 + np.arange(N_TRIALS)[None, :],
             "subject": "mouse 7",
         },
     )
     recipe = ODD_AXES | {
         "unit": "names",
+        "trial": "number",
         "start_s": -0.2,
         "step_s": 0.1,
         "variables": {
@@ -127,6 +129,7 @@ def test_mat_with_odd_axes(tmp_path, write):
     recording = convert(path, recipe, system="mouse 7")
     assert np.array_equal(recording.latents(dtype=np.float64), RATES.reshape(-1, N_UNITS))
     assert recording.unit_names == ["V1 a", "V1 b", "µ-c"]
+    assert recording.dataset["trial"].values.tolist() == np.repeat([10, 11, 12, 13, 14], N_STEPS).tolist()
     assert recording.values(["stimulus"]).ravel().tolist() == np.repeat(STIMULUS, N_STEPS).tolist()
     assert recording.spec("stimulus").type == "integer"
     assert recording.values(["licks"]).ravel().tolist() == LICKS.ravel().tolist()
