@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -167,11 +167,15 @@ def to_anndata(recording: Recording) -> Any:
         values = readable(recording, name)
         meanings = recording.spec(name).meanings if name in recording.variable_names else None
         words = manifest.vocabulary if name == dims.TOKEN else meanings
-        obs[name] = values if words is None else pd.Categorical(values, categories=list(words))
+        obs[name] = _column(values, words)
     index = [
         f"{trial}/{step}" for trial, step in zip(dataset[dims.TRIAL].values, dataset[dims.STEP].values, strict=True)
     ]
-    var = {str(key): one.values for key, one in dataset.coords.items() if one.dims == (dims.UNIT,) and key != dims.UNIT}
+    var = {
+        str(key): _column(one.values, None)
+        for key, one in dataset.coords.items()
+        if one.dims == (dims.UNIT,) and key != dims.UNIT
+    }
     document = manifest.model_copy(update={"set": None, "content_sha256": None, "files": {}})
     return AnnData(
         dataset[dims.ACTIVITY].values.copy(),
@@ -179,6 +183,14 @@ def to_anndata(recording: Recording) -> Any:
         var=pd.DataFrame(var, index=pd.Index(recording.unit_names, dtype=object)),
         uns={MANIFEST_ATTRIBUTE: document.model_dump_json(exclude={"files"})},
     )
+
+
+def _column(values: NDArray[Any], words: Sequence[str] | None) -> Any:
+    """Text as categories that an ``.h5ad`` file can hold, whatever pandas takes text for; all else as it is."""
+    if values.dtype.kind not in "UO":
+        return values
+    words = np.unique(values.astype(str)).tolist() if words is None else words
+    return pd.Categorical(values.astype(object), categories=pd.Index(list(words), dtype=object))
 
 
 def convert_anndata(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any]) -> Recording:

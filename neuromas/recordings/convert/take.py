@@ -162,13 +162,14 @@ def take(
     if layout is None or problems:
         raise InvalidInput(f"{source.where}: {'; '.join(problems)}", kind="axes")
 
-    trial, step = given(dims.TRIAL, recipe.trial), given(dims.STEP, recipe.step)
     numbers = layout.trial_and_step(
-        None if trial is None else _whole(trial), None if step is None else _whole(step), problems
+        _counted(source, dims.TRIAL, recipe.trial, given(dims.TRIAL, recipe.trial)),
+        _counted(source, dims.STEP, recipe.step, given(dims.STEP, recipe.step)),
+        problems,
     )
     if problems:
         raise InvalidDocument(source.where, problems)
-    if recipe.start_s is not None and numbers[dims.STEP].dtype.kind in "iu":
+    if recipe.start_s is not None:
         numbers[dims.STEP] = numbers[dims.STEP] - numbers[dims.STEP].min()  # a step's time follows from its number
     units = _unit_names(source, recipe, activity.shape[-1])
 
@@ -194,10 +195,11 @@ def take(
         for label in source.arrays
         if label not in taken and (values := places.of_units(label)) is not None
     }
+    declared = declared_names(_declared(source, recipe, fields)) is not None  # then all others are plain coordinates
     of_samples = {
         _clean(label.removeprefix(SAMPLE_PREFIX)): flats.placed[label]
         for label in implied
-        if (label == EVENT_S or label.startswith(SAMPLE_PREFIX)) and _clean(label) not in variables
+        if (declared or label == EVENT_S or label.startswith(SAMPLE_PREFIX)) and _clean(label) not in variables
     }
     used = taken | flats.used | set(variables)
     left_out = [
@@ -217,7 +219,10 @@ def take(
         document.setdefault("vocabulary", [str(one) for one in np.atleast_1d(tidy(source.arrays["vocabulary"]))])
     if recipe.step_s is not None or recipe.start_s is not None:
         document["sampling"] = Sampling(step="time bin", step_s=recipe.step_s, start_s=recipe.start_s)
-    if asked != ArraysRecipe() or not document.get("provenance"):
+    brought = document.get("provenance")
+    if path is not None and isinstance(brought, Mapping) and not any(brought.values()):
+        brought = None
+    if asked != ArraysRecipe() or not brought:
         document["provenance"] = provenance_of(path, asked, told, libraries)
     return assemble(
         flat,
@@ -235,6 +240,11 @@ def take(
     )
 
 
+def _declared(source: Arrays, recipe: ArraysRecipe, fields: Mapping[str, Any]) -> Sequence[Any]:
+    """Variables as the user's manifest declares them, or the file's; none where the recipe says how they are computed."""
+    return () if recipe.variables else fields.get("variables") or source.document.get("variables") or ()
+
+
 def _variables(
     source: Arrays,
     recipe: ArraysRecipe,
@@ -247,7 +257,7 @@ def _variables(
     if recipe.variables:
         values, specs = make_variables(recipe.variables, columns, source.where)
         return {label: np.broadcast_to(one, (n_samples,)) for label, one in values.items()}, list(specs)
-    documents = fields.get("variables") or source.document.get("variables") or ()
+    documents = _declared(source, recipe, fields)
     declared = declared_names(documents)
     if declared is not None:
         return {label: columns[label] for label in columns.placed if label in declared}, list(documents)
@@ -279,6 +289,18 @@ def _whole(values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype.kind == "f" and np.isfinite(values).all() and np.array_equal(values, np.rint(values)):
         return values.astype(np.int64)
     return values
+
+
+def _counted(source: Arrays, what: str, named: str | None, values: NDArray[Any] | None) -> NDArray[Any] | None:
+    """Numbers of trials or steps."""
+    whole = None if values is None else _whole(values)
+    if whole is not None and whole.dtype.kind not in "iu":
+        raise InvalidInput(
+            f"{source.where}: {what} array {named or what!r}: expected whole numbers, got {whole.dtype}, e.g. "
+            f"{whole.ravel()[:2].tolist()}",
+            kind="axes",
+        )
+    return whole
 
 
 def _unit_names(source: Arrays, recipe: ArraysRecipe, n_units: int) -> NDArray[Any] | None:
