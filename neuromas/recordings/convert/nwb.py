@@ -27,7 +27,6 @@ from neuromas.recordings.check import BLOCK_BYTES, listing
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.convert.events import Events, bin_spikes, sampling_of, spanned, take_events, within
-from neuromas.recordings.convert.zarr_as_hdf5 import Hollow, zarr_as_hdf5
 from neuromas.recordings.expression import evaluate
 from neuromas.recordings.recording import Recording
 from neuromas.schema import NwbRecipe, Provenance
@@ -51,7 +50,7 @@ class _Session:
     path: Path
     file: Any
     manager: Any
-    hollow: Mapping[str, Hollow] = field(default_factory=dict)
+    hollow: Mapping[int, Any] = field(default_factory=dict)
 
     def place(self, container: Any) -> str:
         """Path of `container` in the file, e.g. ``processing/ophys/DfOverF/RoiResponseSeries``."""
@@ -86,7 +85,11 @@ class _Session:
 
     def array(self, data: Any) -> Any:
         """What slices of `data` are read from."""
-        return self.hollow.get(str(getattr(data, "name", "")), data)
+        if not self.hollow or not hasattr(data, "id"):
+            return data
+        from neuromas.recordings.convert.zarr_as_hdf5 import identity
+
+        return self.hollow.get(identity(data), data)
 
 
 @contextmanager
@@ -101,6 +104,8 @@ def _opened(path: Path) -> Iterator[_Session]:
         warnings.simplefilter("ignore", DeprecationWarning)
         try:
             if path.is_dir():
+                from neuromas.recordings.convert.zarr_as_hdf5 import zarr_as_hdf5
+
                 stored, hollow = zarr_as_hdf5(path)
                 stack.callback(stored.close)
                 io = NWBHDF5IO(file=stored, mode="r", load_namespaces=True)
@@ -142,8 +147,8 @@ def _choose(found: Mapping[str, Any], name: str) -> str | None:
 
 def _plain(column: Any) -> NDArray[Any] | None:
     """One number or text per row of a column; None where it holds several, or references."""
-    import h5py
-    from hdmf.common import DynamicTableRegion, EnumData, VectorIndex
+    import h5py  # type: ignore[import-untyped]
+    from hdmf.common import DynamicTableRegion, EnumData, VectorIndex  # type: ignore[import-untyped]
 
     if isinstance(column, (VectorIndex, DynamicTableRegion)):
         return None

@@ -7,6 +7,7 @@ dataset, and whoever wants their numbers reads them from the folder.
 
 from __future__ import annotations
 
+import importlib
 import io
 import itertools
 import json
@@ -16,13 +17,19 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import h5py  # type: ignore[import-untyped]
 import numpy as np
+import zarr
+from numcodecs import get_codec  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from neuromas.errors import InvalidInput
 
 _LARGEST = 2**22
 """Bytes up to which an array is copied."""
+
+_HOLLOWED = ("data", "timestamps", "waveforms")
+"""Arrays that may be larger: of these, the first two are read through `Hollow`, the others not at all."""
 
 _OWN_ATTRIBUTES = ("zarr_dtype", "zarr_link", "_ARRAY_DIMENSIONS", ".specloc")
 
@@ -37,8 +44,6 @@ class Hollow:
     """
 
     def __init__(self, path: Path) -> None:
-        import zarr
-
         self._array: Any = zarr.open_array(path, mode="r", zarr_format=2)
         self.shape: tuple[int, ...] = tuple(self._array.shape)
         self.dtype = np.dtype(self._array.dtype)
@@ -50,7 +55,7 @@ class Hollow:
         return np.asarray(self._array[key])
 
 
-class _Reference(dict):  # type: ignore[type-arg]
+class _Reference(dict[str, Any]):
     """What a pickled reference becomes: source and path, no code."""
 
 
@@ -59,7 +64,7 @@ class _Unpickler(pickle.Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         allowed: dict[str, Any] = {
-            "_reconstruct": np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
+            "_reconstruct": importlib.import_module("numpy._core.multiarray")._reconstruct,
             "ndarray": np.ndarray,
             "dtype": np.dtype,
         }
@@ -70,7 +75,12 @@ class _Unpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"holds a pickled {module}.{name}, which is refused because it could run code")
 
 
-def zarr_as_hdf5(path: Path) -> tuple[Any, dict[str, Hollow]]:
+def identity(dataset: Any) -> int:
+    """What tells a dataset from the others of its file, by whichever link it was reached."""
+    return int(h5py.h5o.get_info(dataset.id).addr)
+
+
+def zarr_as_hdf5(path: Path) -> tuple[Any, dict[int, Hollow]]:
     """The NWB folder at `path` as an HDF5 file in memory.
 
     Parameters
@@ -81,23 +91,21 @@ def zarr_as_hdf5(path: Path) -> tuple[Any, dict[str, Hollow]]:
     -------
     file : h5py.File
         The caller closes it.
-    hollow : dict of str to Hollow
-        Datasets without content in it, by their name there.
+    hollow : dict of int to Hollow
+        What datasets without content in it stand for, by their `identity`.
 
     Raises
     ------
     InvalidInput
         The folder is no zarr group of version 2, or leads to other files.
     """
-    import h5py
-
     if not (path / ".zgroup").is_file():
         raise InvalidInput(
             f"{path}: cannot be read as an NWB file: it is a folder, but no group of zarr version 2, as hdmf-zarr writes",
             kind="unreadable_source",
         )
     file = h5py.File(f"{path.name}.h5", "w", driver="core", backing_store=False, libver="latest")
-    hollow: dict[str, Hollow] = {}
+    hollow: dict[int, Hollow] = {}
     later: list[Callable[[], None]] = []  # what needs the thing that it refers to
     try:
         _copy_group(path, path, file, hollow, later)
@@ -114,10 +122,8 @@ def _json(path: Path) -> dict[str, Any]:
 
 
 def _copy_group(
-    root: Path, folder: Path, group: Any, hollow: dict[str, Hollow], later: list[Callable[[], None]]
+    root: Path, folder: Path, group: Any, hollow: dict[int, Hollow], later: list[Callable[[], None]]
 ) -> None:
-    import h5py
-
     attributes = _json(folder / ".zattrs")
     _copy_attributes(root, attributes, group, later)
     if ".specloc" in attributes:
@@ -143,7 +149,7 @@ def _check_inside(root: Path, reference: Mapping[str, Any]) -> None:
         )
 
 
-def _target(root: Path, file: Any, reference: Mapping[str, Any]) -> Any:
+def _target(root: Path, file: Any, reference: Any) -> Any:
     _check_inside(root, reference)
     return file[str(reference["path"])].ref
 
@@ -164,18 +170,17 @@ def _copy_attributes(root: Path, attributes: Mapping[str, Any], item: Any, later
 
 
 def _copy_array(
-    root: Path, folder: Path, group: Any, hollow: dict[str, Hollow], later: list[Callable[[], None]]
+    root: Path, folder: Path, group: Any, hollow: dict[int, Hollow], later: list[Callable[[], None]]
 ) -> None:
-    import h5py
-
     attributes = _json(folder / ".zattrs")
     layout = _json(folder / ".zarray")
     told, shape = attributes.get("zarr_dtype"), tuple(layout["shape"])
     plain = isinstance(layout["dtype"], str) and np.dtype(layout["dtype"]).kind in "biuf"
-    if plain and math.prod(shape) * np.dtype(layout["dtype"]).itemsize > _LARGEST:
+    seldom = folder.name in _HOLLOWED or len(shape) > 2
+    if plain and seldom and math.prod(shape) * np.dtype(layout["dtype"]).itemsize > _LARGEST:
         # chunks that nobody writes take no room
         dataset = group.create_dataset(folder.name, shape=shape, dtype=layout["dtype"], chunks=True)
-        hollow[dataset.name] = Hollow(folder)
+        hollow[identity(dataset)] = Hollow(folder)
         _copy_attributes(root, attributes, dataset, later)
         return
     values = _read_array(folder, layout)
@@ -213,8 +218,6 @@ def _copy_compound(
     later: list[Callable[[], None]],
 ) -> Any:
     """Rows of several fields, one of which may be a reference."""
-    import h5py
-
     if values.dtype.names is not None and not values.dtype.hasobject:
         return group.create_dataset(name, data=values)
     kinds = {"object": h5py.ref_dtype, "utf8": h5py.string_dtype(), "ascii": h5py.string_dtype()}
@@ -240,8 +243,6 @@ def _decoded(value: Any) -> Any:
 
 def _read_array(folder: Path, layout: Mapping[str, Any]) -> NDArray[Any]:
     """The whole of an array of zarr version 2."""
-    from numcodecs import get_codec
-
     shape, chunks = tuple(layout["shape"]), tuple(layout["chunks"])
     told = layout["dtype"]
     dtype = np.dtype(told if isinstance(told, str) else [tuple(part) for part in told])
