@@ -59,7 +59,7 @@ def session(intervals: dict[str, list[list[float]]] | None = None) -> Any:
     file.add_unit_column("type", "shape of the waveform")
     file.add_unit_column("snr", "signal to noise")
     for number, (kind, times) in enumerate(SPIKES.items()):
-        observed = {} if intervals is None else {"obs_intervals": intervals[kind]}
+        observed = {} if intervals is None else {"obs_intervals": np.reshape(intervals[kind], (-1, 2))}
         file.add_unit(
             id=number + 5, spike_times=times, electrodes=[0, number], type=kind, snr=float(number), **observed
         )
@@ -168,6 +168,7 @@ def test_one_bin_may_be_the_whole_window(write):
 def test_variables_come_from_columns_and_expressions(write):
     recording = take(
         write(session()),
+        where="cue > 0",
         variables={
             "side": "side",
             "shown": {"expression": "code", "meanings": {"0": "none", "1": "foil", "2": "target"}},
@@ -215,12 +216,12 @@ def test_units_bring_their_columns(write):
     assert dataset["last_spike"].attrs["units"] == "s"
     assert take(path, coverage="session").dataset["location"].values.tolist() == ["CA1", "CA1", "CA1; CA3"]
     kept = take(path, unit_columns=["snr"]).dataset
-    assert [name for name in kept.coords if kept[name].dims == ("unit",)] == [
+    assert {name for name in kept.coords if kept[name].dims == ("unit",)} == {
         "unit",
         "snr",
         "first_spike",
         "last_spike",
-    ]
+    }
 
 
 def test_units_are_called_by_a_column_of_unique_names(write):
@@ -630,9 +631,14 @@ def test_recipes_that_do_not_fit(write, more, kind, told):
 @pytest.mark.parametrize(
     ("series", "told"),
     [
-        ({"data": np.zeros((5, 3)), "timestamps": [0.0, 1.0, 2.0]}, "5 samples, but 3 timestamps"),
-        ({"data": np.zeros(3), "timestamps": [0.0, 2.0, 1.0]}, "do not rise"),
-        ({"data": np.zeros(3), "timestamps": [0.0, np.nan, 1.0]}, "do not rise"),
+        (
+            {"data": np.zeros(4), "timestamps": [0.0, 2.0, 1.0, 3.0]},
+            "timestamps do not rise: sample 2 is at 1 s, after 2 s",
+        ),
+        (
+            {"data": np.zeros(3), "timestamps": [0.0, 0.5, np.nan]},
+            "timestamps do not rise: sample 2 is at nan s, after 0.5",
+        ),
         ({"data": np.zeros((5, 3, 2)), "rate": 1.0}, "shape (5, 3, 2)"),
         ({"data": ["a", "b"], "rate": 1.0}, "expected numbers of shape (time, channel) or (time,)"),
     ],
@@ -643,6 +649,20 @@ def test_series_that_cannot_be_averaged(write, series, told):
     file = session()
     file.add_acquisition(TimeSeries(name="eye", unit="mm", **series))
     refused(InvalidInput, "eye", told, path=write(file), source="acquisition/eye")
+
+
+def test_a_series_with_fewer_timestamps_than_samples(write):
+    import h5py
+    from pynwb import TimeSeries
+
+    eye = TimeSeries(name="eye", unit="mm", data=np.zeros((5, 3)), timestamps=np.arange(5.0))
+    path = write(with_series(lambda file: eye))
+    with h5py.File(path, "r+") as file:
+        group = file["acquisition/eye"]
+        attributes = dict(group["timestamps"].attrs)
+        del group["timestamps"]
+        group.create_dataset("timestamps", data=np.arange(3.0)).attrs.update(attributes)
+    refused(InvalidInput, "5 samples, but 3 timestamps", path=path, source="eye")
 
 
 def test_a_series_whose_channels_are_not_those_it_names(write):
@@ -812,18 +832,16 @@ def test_a_sentinel_timestamp_is_no_time():
     assert told["encoding_table"] == "interval table, 90 rows"
     assert told["encoding_table.Clip_name"].startswith("HB_1.mp4, ")
     assert told["units"] == "spikes of 35 units"
-    events = convert(
-        ZHENG,
-        {
-            "table": "encoding_table",
-            "align": "where(id == 0, -1.5e9, start_time)",
-            "start_s": -1,
-            "stop_s": 1,
-            "source": "acquisition/events",
-            "variables": {"clip": "stimCategory"},
-        },
-    )
-    assert 0 not in events.dataset["trial"].values  # at the sentinel lies one event only, at the time of the file's own
+    for coverage in ("spikes", "session"):
+        align = "where(id == 0, -1542900540.7, start_time)"
+        taken = zheng("encoding_table", 0, 1, {"clip": "stimCategory"}, align=align, coverage=coverage)
+        assert (taken.n_samples, taken.n_units) == (89, 35)
+        assert 0 not in taken.dataset["trial"].values
+    # TTLs, the first of them at the sentinel, and others out of order
+    with pytest.raises(
+        InvalidInput, match=r"acquisition/events: its timestamps do not rise: sample 294 is at 1260.99 s"
+    ):
+        zheng("encoding_table", -1, 1, {"clip": "stimCategory"}, source="acquisition/events")
     with pytest.raises(InvalidInput, match="no unit was recorded in any of 90 trials"):
         zheng(
             "encoding_table", -1, 1, {"clip": "stimCategory"}, align="start_time * 0 - 1542900540.7", coverage="session"

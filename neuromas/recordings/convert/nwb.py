@@ -435,9 +435,18 @@ class _Clock:
         first = bisect_left(self.timestamps, edges[0], 0, self.n_samples)
         last = bisect_left(self.timestamps, edges[-1], first, self.n_samples)
         times = np.asarray(self.timestamps[first:last], dtype=np.float64)
-        if (np.diff(times) < 0).any() or not np.isfinite(times).all():
-            raise InvalidInput(f"{self.where}: its timestamps do not rise throughout", kind="timestamps")
+        _check_rising(times, first, self.where)
         return first + np.searchsorted(times, edges, side="left").astype(np.int64)
+
+
+def _check_rising(times: NDArray[np.float64], first: int, where: str) -> None:
+    falls = np.flatnonzero(~(np.diff(times) >= 0))  # NaN too
+    if falls.size:
+        at = int(falls[0]) + 1
+        raise InvalidInput(
+            f"{where}: its timestamps do not rise: sample {first + at} is at {times[at]:g} s, after {times[at - 1]:g} s",
+            kind="timestamps",
+        )
 
 
 def _clock(session: _Session, series: Any, n_samples: int, where: str) -> _Clock:
@@ -452,8 +461,7 @@ def _clock(session: _Session, series: Any, n_samples: int, where: str) -> _Clock
         )
     if n_samples <= _WHOLE:
         timestamps = np.asarray(timestamps[:], dtype=np.float64)
-        if (np.diff(timestamps) < 0).any() or not np.isfinite(timestamps).all():
-            raise InvalidInput(f"{where}: its timestamps do not rise throughout", kind="timestamps")
+        _check_rising(timestamps, 0, where)
     return _Clock(n_samples, 0.0, None, timestamps, where)
 
 
