@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shutil
 import tracemalloc
 import zipfile
 from collections.abc import Callable
 from datetime import UTC, datetime
-from importlib.util import find_spec
+from importlib.util import find_spec, module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -269,9 +270,12 @@ def test_columns_with_several_values_or_references_are_left_aside(write):
     file.add_acquisition(series)
     file.add_trial_column("licks", "-", data=[1.0] * 8, index=[2, 3, 4, 5, 6, 8])
     file.add_trial_column("place", "-", data=np.zeros((6, 2)))
+    file.add_trial_column("context", "-", data=[0, 1, 1, 0, 0, 1], enum=["calm", "noisy"])
     path = write(file)
     told = dict(find_converter(path).contents(path))
     assert told["trials.licks"] == told["trials.place"] == "not one number or text per row"
+    context = take(path, variables={"context": "context"})
+    assert meant(context, "context")[::4] == ["calm", "noisy", "noisy", "calm"]
     with pytest.raises(InvalidDocument, match="no column 'licks'"):
         take(path, variables={"licks": "licks"})
 
@@ -345,6 +349,17 @@ def test_timestamps_tell_where_samples_lie(write, monkeypatch, whole):
     assert recording.manifest.units == "mm"
     assert recording.dataset["trial"].values[::4].tolist() == [10, 12]
     np.testing.assert_array_equal(cube(recording)[:, :, 0], [[2, 5, np.nan, 7.5], [np.nan, np.nan, 4, np.nan]])
+
+
+def test_two_series_may_share_timestamps(write):
+    from pynwb import TimeSeries
+
+    file = session()
+    first = TimeSeries(name="first", data=np.arange(70.0), timestamps=np.arange(70) / 7, unit="mm")
+    file.add_acquisition(first)
+    file.add_acquisition(TimeSeries(name="second", data=2 * np.arange(70.0), timestamps=first, unit="mm"))
+    one, other = (take(write(file), source=name) for name in ("first", "second"))
+    np.testing.assert_array_equal(2 * one.dataset["activity"].values, other.dataset["activity"].values)
 
 
 def test_fluorescence_is_called_by_its_cells(write):
@@ -455,6 +470,22 @@ def test_zarr_and_hdf5_give_the_same_recording(both, monkeypatch, largest):
     assert len(other.manifest.provenance.source_sha256) == 64
     told = [find_converter(path).contents(path) for path in both]
     assert told[0] == told[1]
+
+
+def test_timestamps_that_are_shared_are_found_by_their_link_in_zarr(both, monkeypatch):
+    folder = both[1] / "processing" / "ophys" / "DfOverF"
+    (folder / "RoiResponseSeries").rename(folder / "First")
+    shutil.copytree(folder / "First", folder / "RoiResponseSeries")
+    shutil.rmtree(folder / "RoiResponseSeries" / "timestamps")
+    link = {"name": "timestamps", "source": ".", "path": "/processing/ophys/DfOverF/First/timestamps"}
+    attributes = json.loads((folder / "First" / ".zattrs").read_text())
+    links = [*attributes.get("zarr_link", []), link]
+    (folder / "RoiResponseSeries" / ".zattrs").write_text(json.dumps(attributes | {"zarr_link": links}))
+    (folder / "First" / ".zattrs").write_text(json.dumps(attributes | {"object_id": "0" * 36}))
+    expected = take(both[0], SMALL, SMALL_VARIABLES, source=SOURCES[2]).dataset.drop_attrs()
+    for largest in (2**22, 0):
+        monkeypatch.setattr("neuromas.recordings.convert.zarr_as_hdf5._LARGEST", largest)
+        assert take(both[1], SMALL, SMALL_VARIABLES, source=SOURCES[2]).dataset.drop_attrs().identical(expected)
 
 
 def test_the_hash_of_a_zarr_folder_tells_its_content(both):
@@ -763,6 +794,21 @@ def test_the_mouse_is_the_one_that_ships():
     assert missing.sum(axis=0).tolist() == [287, 289, 114, 0]
     assert len(missing) == 342
     assert "70 rows without a time" in recording.manifest.provenance.notes
+
+
+@needs_data
+@pytest.mark.slow
+def test_the_script_makes_the_mouse_that_ships_bit_for_bit(tmp_path):
+    from neuromas.recordings.store import RecordingStore, shipped_store
+
+    place = spec_from_file_location("build", Path(__file__).parents[2] / "recordings" / "build.py")
+    build = module_from_spec(place)
+    place.loader.exec_module(build)
+    store = RecordingStore(tmp_path / "store")
+    (name,) = store.register(build.build(GUO), set="guo2017")
+    made, shipped = (one.get(name).manifest for one in (store, shipped_store()))
+    assert made.content_sha256 == shipped.content_sha256
+    assert made.provenance.source_sha256 == shipped.provenance.source_sha256
 
 
 def zheng(table: str, start_s: float, stop_s: float, variables: Any, **more: Any) -> Recording:

@@ -57,7 +57,13 @@ class _Session:
         return str(self.manager.get_builder(container).path).removeprefix("root").strip("/")
 
     def _all(self, *kinds: type) -> dict[str, Any]:
-        found = {self.place(one): one for one in self.file.objects.values() if isinstance(one, kinds)}
+        found: dict[str, Any] = {}
+        waiting = [self.file]  # pynwb's own list of everything fails where two parts of a file have the same object_id
+        while waiting:
+            one = waiting.pop()
+            waiting += one.children
+            if isinstance(one, kinds):
+                found[self.place(one)] = one
         return dict(sorted(found.items()))
 
     @cached_property
