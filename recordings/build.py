@@ -12,17 +12,14 @@ Running it again on the same file changes nothing, since equal content is not re
 from __future__ import annotations
 
 import argparse
-import hashlib
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from neuromas.recordings.convert.converter import convert
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store import RecordingStore
-from neuromas.schema import Provenance, Sampling, VariableSpec
+from neuromas.schema import NwbRecipe
 from neuromas.systems.capture import capture
 from neuromas.systems.training import load_system
 
@@ -31,14 +28,40 @@ N_TRIALS = 800
 
 SET = "guo2017"
 NAME = "mouse-thalamus"
-BIN_S = 0.1
-START_S, STOP_S = -2.6, 1.3  # about the go cue: sample 1.3 s, delay 1.3 s, response 1.3 s
-SAMPLE_S, DELAY_S = -2.6, -1.3  # when the pole nominally moves in, and out
-TOLERANCE_S = 0.1  # by how much a trial's pole may be off and the trial still count as nominal
-
-TYPES = ("lick left", "lick right")
-RESPONSES = ("correct", "incorrect", "early lick")
-EPOCHS = ("sample", "delay", "response")
+RECIPE = NwbRecipe.model_validate(
+    {
+        "align": "cue_start_time",
+        # about the go cue: sample 1.3 s, delay 1.3 s, response 1.3 s
+        "start_s": -2.6,
+        "stop_s": 1.3,
+        "bin_s": 0.1,
+        "variables": {
+            "type": {
+                "expression": "type",
+                "meanings": {one: one for one in ("lick left", "lick right")},
+                "description": "the side the pole's position instructs",
+            },
+            "response": {
+                "expression": "response",
+                "meanings": {one: one for one in ("correct", "incorrect", "early lick")},
+                "description": "what the mouse did, a property of the whole trial",
+            },
+            "photostim": {
+                "expression": "stim_present",
+                "meanings": {"0": "off", "1": "on"},
+                "description": "whether left ALM is silenced by light during the delay",
+            },
+            "epoch": {
+                "expression": "where(time < -1.3, 'sample', where(time < 0, 'delay', 'response'))",
+                "meanings": {one: one for one in ("sample", "delay", "response")},
+                "description": "pole present, then gone until the go cue, then the go cue and after",
+            },
+            # whether the pole moved in and out within 0.1 s of its nominal times
+            "nominal": "abs(pole_in_time - cue_start_time + 2.6) <= 0.1"
+            " and abs(pole_out_time - cue_start_time + 1.3) <= 0.1",
+        },
+    }
+)
 
 CITATION = (
     "Guo ZV, Inagaki HK, Daie K, Druckmann S, Gerfen CR, Svoboda K (2017). Maintenance of persistent activity in a frontal "
@@ -57,77 +80,39 @@ DESCRIPTION = (
 
 def build(path: Path) -> Recording:
     """The recording derived from the NWB file at `path`."""
-    from pynwb import NWBHDF5IO  # an extra: nothing else here needs it
-
-    with NWBHDF5IO(str(path), "r", load_namespaces=True) as file:
-        session = file.read()
-        trials = session.trials.to_dataframe()
-        units = session.units.to_dataframe()
-    trials = trials[np.isfinite(trials["cue_start_time"])]
-    cue = trials["cue_start_time"].to_numpy()
-    n_bins = round((STOP_S - START_S) / BIN_S)
-    edges = cue[:, None] + START_S + BIN_S * np.arange(n_bins + 1)  # (n_trials, n_bins + 1), seconds in the session
-    spikes = [np.sort(times) for times in units["spike_times"]]
-    activity = np.stack([_rates(times, edges) for times in spikes], axis=-1)  # (n_trials, n_bins, n_units)
-    centres = START_S + BIN_S * (np.arange(n_bins) + 0.5)
-    epoch = np.array(EPOCHS)[np.searchsorted([DELAY_S, 0.0], centres)]
-    nominal = (np.abs(trials["pole_in_time"] - cue - SAMPLE_S) <= TOLERANCE_S) & (
-        np.abs(trials["pole_out_time"] - cue - DELAY_S) <= TOLERANCE_S
-    )
+    taken = convert(path, RECIPE)
+    names = [name for name in taken.variable_names if name != "nominal"]
+    units = {name: (taken.dataset[name].values, {"units": "mm"}) for name in ("unit_x", "unit_y", "unit_z")}
+    spikes = {name: (taken.dataset[name].values, {"units": "s"}) for name in ("first_spike", "last_spike")}
     return Recording.from_arrays(
-        activity.astype(np.float16),
-        {
-            "type": trials["type"].to_numpy(dtype=str),
-            "response": trials["response"].to_numpy(dtype=str),
-            "photostim": np.where(trials["stim_present"] == 1, "on", "off"),
-            "epoch": np.broadcast_to(epoch, activity.shape[:2]),
-        },
+        taken.activity.values.astype(
+            np.float16
+        ),  # rates in bins of 0.1 s are multiples of 10 Hz, which it holds exactly
+        {name: taken.dataset[name].values for name in names},
         name=NAME,
         system="mouse thalamus",
         layer="thalamus, left hemisphere",
         task="delayed discrimination (lick left or right)",
         access="read",
-        trial=trials.index.to_numpy(),
-        eligible=nominal.to_numpy(),
-        units=[f"unit-{number}" for number in units.index],
-        unit_metadata={
-            "cell_type": units["cell_type"].to_numpy(dtype=str),
-            **{axis: (units[axis].to_numpy(), {"units": "mm"}) for axis in ("unit_x", "unit_y", "unit_z")},
-            "first_spike": (np.array([times[0] for times in spikes]), {"units": "s"}),
-            "last_spike": (np.array([times[-1] for times in spikes]), {"units": "s"}),
-        },
-        variable_specs=[
-            _categorical("type", TYPES, "the side the pole's position instructs"),
-            _categorical("response", RESPONSES, "what the mouse did, a property of the whole trial"),
-            _categorical("photostim", ("off", "on"), "whether left ALM is silenced by light during the delay"),
-            _categorical("epoch", EPOCHS, "pole present, then gone until the go cue, then the go cue and after"),
-        ],
-        activity_units="Hz",
+        trial=taken.dataset["trial"].values,
+        step=taken.dataset["step"].values,
+        eligible=taken.dataset["nominal"].values == 1,
+        units=taken.unit_names,
+        unit_metadata={"cell_type": taken.dataset["cell_type"].values, **units, **spikes},
+        variable_specs=[taken.spec(name) for name in names],
+        activity_units=taken.manifest.units,
         missing=True,
-        sampling=Sampling(step="time bin", step_s=BIN_S, start_s=START_S, aligned_to="onset of the auditory go cue"),
+        sampling=taken.manifest.sampling.model_copy(update={"aligned_to": "onset of the auditory go cue"}),
         licence="CC-BY-4.0",
         citation=CITATION,
         description=DESCRIPTION,
-        provenance=Provenance(
-            source=path.name,
-            source_sha256=hashlib.sha256(path.read_bytes()).hexdigest(),
-            versions={name: version(name) for name in ("pynwb", "numpy")},
-            notes="made by recordings/build.py; trial numbers are the NWB file's trial ids",
+        provenance=taken.manifest.provenance.model_copy(
+            update={
+                "notes": "made by recordings/build.py; trial numbers are the NWB file's trial ids; "
+                + taken.manifest.provenance.notes
+            }
         ),
     )
-
-
-def _rates(times: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Firing rate in each bin, shape (n_trials, n_bins), Hz; NaN in trials that the unit's spikes do not span."""
-    counts = np.diff(np.searchsorted(times, edges), axis=1)
-    rates = counts / BIN_S
-    rates[(edges[:, 0] < times[0]) | (edges[:, -1] > times[-1])] = np.nan
-    return rates
-
-
-def _categorical(name: str, meanings: tuple[str, ...], description: str) -> VariableSpec:
-    codes: tuple[Any, ...] = tuple(range(len(meanings)))
-    return VariableSpec(name=name, type="categorical", values=codes, meanings=meanings, description=description)
 
 
 def record_networks() -> list[Recording]:
