@@ -121,6 +121,8 @@ def find_converter(path: Path, name: str | None = None) -> Converter:
         if name not in known:
             raise NotFound(f"no format {name!r}; there are {', '.join(known)}", kind="unknown_format")
         return known[name]
+    if (path / "manifest.json").is_file():  # a stored recording, whatever its folder is called
+        return known["zarr"]
     claims = [(ending, one) for one in known.values() for ending in one.endings if path.name.endswith(ending)]
     if not claims:
         endings = sorted({ending for one in known.values() for ending in one.endings})

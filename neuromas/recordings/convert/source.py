@@ -69,11 +69,12 @@ def need_variables(recipe: Recipe, columns: Sequence[str], where: str) -> None:
 
 
 def check_fields(fields: Mapping[str, Any]) -> None:
-    """InvalidDocument if `fields` names one that a manifest does not have."""
-    unknown = [name for name in fields if name not in RecordingManifest.model_fields]
-    if unknown:
-        known = ", ".join(RecordingManifest.model_fields)
-        raise InvalidDocument("manifest", [f"{name}: no such field; there are {known}" for name in unknown])
+    """InvalidDocument with everything that is wrong with the `fields` that a user gives for a manifest."""
+    stand_ins = {"name": "name", "system": "system", "variables": [{"name": "variable", "type": "real"}]}
+    given = {key: value for key, value in fields.items() if key != "variables" or value}
+    problems = RecordingManifest.problems(stand_ins | given)
+    if problems:
+        raise InvalidDocument("manifest", problems)
 
 
 def assemble(

@@ -171,7 +171,7 @@ def take(
         raise InvalidDocument(source.where, problems)
     if recipe.start_s is not None:
         numbers[dims.STEP] = numbers[dims.STEP] - numbers[dims.STEP].min()  # a step's time follows from its number
-    units = _unit_names(source, recipe, activity.shape[-1])
+    units, again = _told_apart(_unit_names(source, recipe, activity.shape[-1]))
 
     taken = {key, recipe.unit or dims.UNIT, recipe.trial or dims.TRIAL, recipe.step or dims.STEP, *_KEYS}
     columns = _Columns(source, layout)
@@ -209,6 +209,7 @@ def take(
         and _clean(label.removeprefix(UNIT_PREFIX)) not in of_units
         and _clean(label.removeprefix(SAMPLE_PREFIX)) not in of_samples
     ]
+    told += [f"units of one name numbered: {listing(again)}"] if again else []
     told += [f"left out: {listing([*left_out, *source.unusable])}"] if left_out or source.unusable else []
     document = {
         label: value
@@ -301,6 +302,16 @@ def _counted(source: Arrays, what: str, named: str | None, values: NDArray[Any] 
             kind="axes",
         )
     return whole
+
+
+def _told_apart(names: NDArray[Any] | None) -> tuple[NDArray[Any] | None, list[str]]:
+    """`names` with a number behind each that occurs more than once, and which those are: ``cell`` → ``cell.1``, ``cell.2``."""
+    if names is None:
+        return None, []
+    texts = [str(one) for one in names.tolist()]
+    again = [one for one in dict.fromkeys(texts) if texts.count(one) > 1]
+    made = [f"{one}.{texts[: at + 1].count(one)}" if one in again else one for at, one in enumerate(texts)]
+    return (np.array(made) if len(set(made)) == len(made) else names), again
 
 
 def _unit_names(source: Arrays, recipe: ArraysRecipe, n_units: int) -> NDArray[Any] | None:

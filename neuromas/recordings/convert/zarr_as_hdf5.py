@@ -7,12 +7,9 @@ dataset, and whoever wants their numbers reads them from the folder.
 
 from __future__ import annotations
 
-import importlib
-import io
 import itertools
 import json
 import math
-import pickle
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -24,6 +21,7 @@ from numcodecs import get_codec  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 
 from neuromas.errors import InvalidInput
+from neuromas.recordings.convert.pickled_array import read_pickled_array
 
 _LARGEST = 2**22
 """Bytes up to which an array is copied."""
@@ -53,26 +51,6 @@ class Hollow:
 
     def __getitem__(self, key: Any) -> Any:
         return np.asarray(self._array[key])
-
-
-class _Reference(dict[str, Any]):
-    """What a pickled reference becomes: source and path, no code."""
-
-
-class _Unpickler(pickle.Unpickler):
-    """Arrays of text, numbers and references; whatever else a pickle asks for is refused, so that it runs no code."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        allowed: dict[str, Any] = {
-            "_reconstruct": importlib.import_module("numpy._core.multiarray")._reconstruct,
-            "ndarray": np.ndarray,
-            "dtype": np.dtype,
-        }
-        if module.split(".")[0] == "numpy" and name in allowed:
-            return allowed[name]
-        if (module, name) == ("hdmf_zarr.utils", "ZarrReference"):
-            return _Reference
-        raise pickle.UnpicklingError(f"holds a pickled {module}.{name}, which is refused because it could run code")
 
 
 def identity(dataset: Any) -> int:
@@ -262,14 +240,11 @@ def _read_array(folder: Path, layout: Mapping[str, Any]) -> NDArray[Any]:
         data: Any = file.read_bytes()
         data = data if compressor is None else compressor.decode(data)
         for one in reversed(filters):
-            data = _unpickled(data) if one["id"] == "pickle" else get_codec(dict(one)).decode(data)
+            data = read_pickled_array(bytes(data)) if one["id"] == "pickle" else get_codec(dict(one)).decode(data)
+        if dtype.names is not None and dtype.hasobject:
+            data = data.ravel().tolist()  # rows, as tuples
         part = np.asarray(data, dtype=dtype) if dtype.hasobject else np.frombuffer(data, dtype=dtype)
         part = part.reshape(chunks, order=layout.get("order", "C"))
         where = tuple(slice(n * chunk, (n + 1) * chunk) for n, chunk in zip(at, chunks, strict=True))
         values[where] = part[tuple(slice(0, size) for size in values[where].shape)]
     return values
-
-
-def _unpickled(data: Any) -> NDArray[Any]:
-    found = _Unpickler(io.BytesIO(bytes(data))).load()
-    return found if isinstance(found, np.ndarray) else np.asarray(found, dtype=object)
