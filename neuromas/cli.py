@@ -390,6 +390,10 @@ def annotate(
     within: Annotated[
         str, typer.Option("--within", metavar="NAME", help="Exchange only between trials that agree in this.")
     ] = "",
+    shuffle_by: Annotated[
+        Literal["trial", "sample"],
+        typer.Option("--shuffle-by", help="Whether whole trials exchange values, or samples."),
+    ] = "trial",
     new_name: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="Of the new version. [NAME.v2, …]", show_default=False)
     ] = None,
@@ -417,7 +421,7 @@ def annotate(
     if standardise:
         recording = changes.standardised(recording)
     if shuffle is not None:
-        recording = changes.shuffled(recording, seed=shuffle, within=within)
+        recording = changes.shuffled(recording, seed=shuffle, within=within, by=shuffle_by)
     if recording is before:
         raise InvalidInput(
             "nothing to change; say --variable, --where, --units-where, --rename, --drop, --standardise or --shuffle",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -324,12 +324,16 @@ def _mask(expression: str, columns: Mapping[str, Any], recording: Recording, dim
 
 
 def shuffled(
-    recording: Recording, variables: Sequence[str] | None = None, seed: int = 0, within: str = ""
+    recording: Recording,
+    variables: Sequence[str] | None = None,
+    seed: int = 0,
+    within: str = "",
+    by: Literal["trial", "sample"] = "trial",
 ) -> Recording:
     """The recording with the values of its variables exchanged between trials: a control that no fit may pass.
 
     Whole trials exchange the values of all their steps, with trials of as many steps; so values stay as frequent and as
-    ordered as they were, and say nothing about the activity any more.
+    ordered as they were, and what is the same in every trial at a step, a phase say, stays true. By sample, nothing does.
 
     Parameters
     ----------
@@ -340,6 +344,8 @@ def shuffled(
     within : str, optional
         A coordinate on sample: trials exchange values only if they agree in it, e.g. ``session``. A recording that is divided
         into parts (a pseudo-population) exchanges within them in any case.
+    by : {"trial", "sample"}
+        What exchanges values: whole trials, or each sample for itself.
 
     Returns
     -------
@@ -369,7 +375,7 @@ def shuffled(
             kind="unknown_coordinate",
         )
     order = np.lexsort((recording.step, recording.trial))  # trial by trial
-    ordered = recording.trial[order]
+    ordered = recording.trial[order] if by == "trial" else order
     starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
     lengths = np.diff(np.r_[starts, len(order)])
     strata = [lengths, *(pd.factorize(columns[one][order[starts]])[0] for one in kept_apart)]
@@ -384,7 +390,7 @@ def shuffled(
     for name, stored in values.items():
         stored[order] = recording.dataset[name].values[source]
     coordinates = {name: xr.Variable((dims.SAMPLE,), stored) for name, stored in values.items()}
-    note = f"values of {', '.join(names)} shuffled between trials, seed {seed}"
+    note = f"values of {', '.join(names)} shuffled between {by}s, seed {seed}"
     return _derived(recording, recording.dataset.assign_coords(coordinates), recording.manifest.variables, note)
 
 

@@ -249,3 +249,12 @@ def test_standardised_units_have_mean_0_and_deviation_1_where_eligible():
     still = Recording.from_arrays(np.ones((4, 2)), {"n": [1, 2, 3, 4]}, name="r")
     with pytest.raises(InvalidInput, match="'u0', 'u1' never change"):
         standardised(still)
+
+
+def test_samples_may_exchange_values_too():
+    step = np.tile(np.arange(4), 50)
+    made = Recording.from_arrays(np.zeros((50, 4, 1)), {"place": step.reshape(50, 4)}, name="r")
+    by_trial, by_sample = shuffled(made, seed=0), shuffled(made, seed=0, by="sample")
+    assert (by_trial.values()[:, 0] == step).all()  # the same in every trial, so it stays true
+    assert (by_sample.values()[:, 0] == step).mean() < 0.4
+    assert sorted(by_sample.values()[:, 0]) == sorted(step)
