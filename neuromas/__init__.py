@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from neuromas.causal.in_context import InContext as InContext
     from neuromas.causal.model import CausalModel as CausalModel
     from neuromas.causal.model import get_task as get_task
+    from neuromas.evaluate.stimulation import save_plan as save_plan
+    from neuromas.evaluate.stimulation import stimulation_plan as stimulation_plan
     from neuromas.experiments.reproduce import reproduce as reproduce
     from neuromas.fit.fitters import CLMAS as CLMAS
     from neuromas.fit.fitters import DAS as DAS
@@ -30,6 +32,12 @@ if TYPE_CHECKING:
     from neuromas.index.query import between as between
     from neuromas.measures.comparison import MeasureResult as MeasureResult
     from neuromas.measures.comparison import compare as compare
+    from neuromas.recordings.annotate import annotate as annotate
+    from neuromas.recordings.annotate import select as select
+    from neuromas.recordings.annotate import shuffled as shuffled
+    from neuromas.recordings.annotate import standardised as standardised
+    from neuromas.recordings.convert.converter import convert as convert
+    from neuromas.recordings.pseudo import pool as pool
     from neuromas.recordings.recording import Recording as Recording
     from neuromas.recordings.split import split_by_trial as split_by_trial
     from neuromas.recordings.store import RecordingStore as RecordingStore
@@ -50,12 +58,16 @@ _PUBLIC = {
     "causal.counting": ("Modulo", "MultiObject", "Rounding", "SameObject"),
     "causal.in_context": ("InContext",),
     "causal.model": ("CausalModel", "get_task"),
+    "evaluate.stimulation": ("save_plan", "stimulation_plan"),
     "experiments.reproduce": ("reproduce",),
     "fit.fitters": ("CLMAS", "DAS", "MAS", "LatentStitch", "Stitch", "fit_together"),
     "fit.result": ("FitResult",),
     "index.index": ("CLIndex",),
     "index.query": ("ANY", "between"),
     "measures.comparison": ("MeasureResult", "compare"),
+    "recordings.annotate": ("annotate", "select", "shuffled", "standardised"),
+    "recordings.convert.converter": ("convert",),
+    "recordings.pseudo": ("pool",),
     "recordings.recording": ("Recording",),
     "recordings.split": ("split_by_trial",),
     "recordings.store": ("RecordingStore", "resolve_store", "shipped_store"),

@@ -153,8 +153,8 @@ def _choose(found: Mapping[str, Any], name: str) -> str | None:
 
 def _plain(column: Any) -> NDArray[Any] | None:
     """One number or text per row of a column; None where it holds several, or references."""
-    import h5py  # type: ignore[import-untyped]
-    from hdmf.common import DynamicTableRegion, EnumData, VectorIndex  # type: ignore[import-untyped]
+    import h5py
+    from hdmf.common import DynamicTableRegion, EnumData, VectorIndex
 
     if isinstance(column, (VectorIndex, DynamicTableRegion)):
         return None

@@ -14,10 +14,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-import h5py  # type: ignore[import-untyped]
+import h5py
 import numpy as np
 import zarr
-from numcodecs import get_codec  # type: ignore[import-untyped]
+from numcodecs import get_codec
 from numpy.typing import NDArray
 
 from neuromas.errors import InvalidInput
