@@ -24,6 +24,9 @@ PART = "part"
 INPUT_HASH = "input_hash"
 """What a module was fed in the sample's trial: the first 64 bits of a SHA-256."""
 
+TIME_S = "time_s"
+"""Centre of a sample's bin in seconds, as it is shown beside the step; worked out, not stored."""
+
 N_SAMPLES = "n_samples"
 """Column of tables that says how many samples a row stands for."""
 

@@ -175,6 +175,10 @@ class Sampling(Document):
     aligned_to: str | None = None
     """The event at time zero."""
 
+    def seconds(self, step: Any) -> Any:
+        """Time of the centre of each step's bin, in seconds, as an array of the shape of `step`; None where steps are no time."""
+        return None if self.step_s is None else (self.start_s or 0.0) + self.step_s * (step + 0.5)
+
 
 class Provenance(Document):
     """Where something came from: enough to make it again."""

@@ -224,7 +224,7 @@ def _dataset(
             shown = readable(held, name)
             coordinates[name] = (dims.SAMPLE, shown.astype(str) if shown.dtype.kind == "O" else shown)
     if held.time_s is not None:
-        coordinates["time_s"] = (dims.SAMPLE, held.time_s, {"units": "s"})
+        coordinates[dims.TIME_S] = (dims.SAMPLE, held.time_s, {"units": "s"})
     for column in values:
         name = target.variables[column]
         spec = recording.spec(name)

@@ -410,6 +410,11 @@ class CLIndex:
                 continue
             values = found[str(name)] if str(name) in found else coordinate.values[self._columns]
             coordinates[str(name)] = (coordinate.dims, values, coordinate.attrs)
+        sampling = self.recording.manifest.sampling
+        seconds = sampling.seconds(found[dims.STEP])
+        if seconds is not None and dims.TIME_S not in coordinates:
+            told = {"units": "s", "long_name": f"centre of the bin, from {sampling.aligned_to or 'time zero'}"}
+            coordinates[dims.TIME_S] = (dims.SAMPLE, seconds, told)
         return xr.DataArray(
             self._at(torch.from_numpy(rows)).cpu().numpy(),
             dims=(dims.SAMPLE, dims.UNIT),

@@ -116,6 +116,8 @@ def _table(recording: Recording) -> pd.DataFrame:
         name = str(key)
         if coordinate.dims == (dims.SAMPLE,) and name != dims.SAMPLE:
             columns[name] = readable(recording, name)
+    if recording.time_s is not None:
+        columns.setdefault(dims.TIME_S, recording.time_s)
     activity = dataset[dims.ACTIVITY].values
     activity = activity.astype(np.float32) if activity.dtype == np.float16 else activity  # pandas has no text for it
     columns |= {name: activity[:, column] for column, name in enumerate(recording.unit_names)}

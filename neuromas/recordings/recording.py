@@ -500,10 +500,8 @@ class Recording:
         >>> Recording.from_arrays(np.zeros((1, 3, 1)), {"n": [1]}, name="toy", sampling=sampling).time_s
         array([-0.15, -0.05,  0.05])
         """
-        sampling = self.manifest.sampling
-        if sampling.step_s is None:
-            return None
-        return np.asarray((sampling.start_s or 0.0) + sampling.step_s * (self.step + 0.5), dtype=np.float64)
+        seconds = self.manifest.sampling.seconds(self.step)
+        return None if seconds is None else np.asarray(seconds, dtype=np.float64)
 
     @property
     def eligible(self) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from hypothesis import given, settings
@@ -11,6 +12,7 @@ from scipy import stats
 
 from neuromas.errors import InvalidInput
 from neuromas.index.index import CLIndex
+from neuromas.recordings.export import export
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store import RecordingStore
 
@@ -138,3 +140,15 @@ def test_tolerances_that_make_no_sense(tolerance, message):
 def test_no_matches_asked_for():
     with pytest.raises(InvalidInput, match="n_matches of 1 or more, got 0"):
         CLIndex(planted([0], [0.0]), ["place"]).sample(torch.zeros(1, 1), n_matches=0)
+
+
+def test_seconds_stand_beside_steps(tmp_path):
+    sampling = {"step": "time bin", "step_s": 0.1, "start_s": -0.2, "aligned_to": "cue"}
+    made = Recording.from_arrays(np.zeros((3, 4, 1)), {"n": [1, 2, 3]}, name="r", sampling=sampling)
+    found = CLIndex(made, ["n"]).query({"n": 2})
+    np.testing.assert_allclose(found["time_s"], [-0.15, -0.05, 0.05, 0.15])
+    assert found["time_s"].attrs == {"units": "s", "long_name": "centre of the bin, from cue"}
+    table = pd.read_csv(export(made, tmp_path / "r.csv"))
+    np.testing.assert_allclose(table["time_s"], made.time_s)
+    tokens = Recording.from_arrays(np.zeros((3, 4, 1)), {"n": [1, 2, 3]}, name="r")
+    assert "time_s" not in CLIndex(tokens, ["n"]).query({"n": 2}).coords
