@@ -240,7 +240,8 @@ def _growth(n_samples: int, n_threads: int, figure: Path | None) -> list[Row]:
 @app.command(rich_help_panel=_RECORDINGS)
 def register(
     sources: Annotated[
-        list[Path], typer.Argument(metavar="SOURCE...", help="Files or folders; --formats lists what can be read.")
+        list[Path],
+        typer.Argument(metavar="SOURCE...", help="Files or folders; neuromas formats lists what can be read."),
     ],
     set_name: Annotated[str, typer.Option("--set", metavar="NAME", help="Recording set to make or to add to.")],
     name: Annotated[
@@ -457,6 +458,7 @@ def pool(
 ) -> None:
     """Join units that were recorded in different trials into a pseudo-population; train and test trials stay apart."""
     from neuromas.recordings.pseudo import pool as pool_recordings
+    from neuromas.recordings.pseudo import trials_by_part
 
     held = _existing_store(store)
     entries = [entry.name for entry in held.list()]
@@ -482,7 +484,7 @@ def pool(
     if pooled.left_out:
         _tell(f"Left out, for want of trials: {', '.join(pooled.left_out)}.", "dim")
     _register(held, [made], set_name)
-    told = ", ".join(f"{part} {count:,}" for part, count in pooled.n_trials.items())
+    told = ", ".join(f"{part} {count:,}" for part, count in trials_by_part(made).items())
     _tell(f"Joined trials: {told}. Units were not recorded together: their noise correlations mean nothing.", "dim")
 
 
@@ -541,7 +543,8 @@ def _show_recording(recording: Recording) -> None:
         "licence": manifest.licence,
         "citation": manifest.citation,
         "source": manifest.provenance.source,
-        "version of": manifest.provenance.derived_from,
+        "version of": " < ".join(manifest.provenance.derived_from),
+        "control": manifest.control,
         "notes": manifest.provenance.notes,
         "content": "" if manifest.content_sha256 is None else f"sha256 {manifest.content_sha256}",
     }
@@ -1207,12 +1210,14 @@ def _time_told(recording: Recording) -> str:
 
 
 def _pooled_told(recording: Recording) -> str:
+    from neuromas.recordings.pseudo import trials_by_part
+
     pooled = recording.manifest.pseudo_population
     if pooled is None:
         return ""
-    trials = ", ".join(f"{part} {count:,}" for part, count in pooled.n_trials.items())
+    trials = ", ".join(f"{part} {count:,}" for part, count in trials_by_part(recording).items())
     return (
-        f"units of {len(pooled.sources)} recordings, joined by {', '.join(pooled.variables)} (seed {pooled.seed}); trials:"
+        f"units of {len(pooled.recordings)} recordings, joined by {', '.join(pooled.variables)} (seed {pooled.seed}); trials:"
         f" {trials}; noise correlations mean nothing"
     )
 

@@ -186,8 +186,8 @@ class Provenance(Document):
     source: str = ""
     """File, system or script it was made from."""
     source_sha256: Sha256 | None = None
-    derived_from: str = ""
-    """The recording that this is another version of, with the hash of its content."""
+    derived_from: tuple[str, ...] = ()
+    """The recording that this is another version of, with the hash of its content; then those before."""
     seed: int | None = None
     created: str | None = None
     """ISO 8601, UTC."""
@@ -333,18 +333,15 @@ class PseudoPopulation(Document):
     """How units that were not recorded together were joined."""
 
     variables: tuple[str, ...] = Field(min_length=1)
-    """Trials were joined where these agree, step by step."""
+    """Trials were joined where these agree, step by step; by the names that they had then."""
     seed: int = Field(ge=0)
     replace: bool
     """Whether a unit's trial may occur in several joined trials."""
-    sources: dict[str, tuple[str, ...]]
-    """Recording → its units, by the names that they have here."""
-    contents: dict[str, Sha256] = Field(default_factory=dict)
-    """Recording → hash of its content, where it came from a store."""
-    n_trials: dict[str, int]
-    """Joined trials in each part; a unit's trials belong to one part only."""
+    recordings: tuple[str, ...] = Field(min_length=1)
+    """What was joined, each with the hash of its content if it came from a store; the units' coordinate ``recording`` tells which
+    unit is of which."""
     left_out: tuple[str, ...] = ()
-    """Units that lack trials of a value."""
+    """Units that lacked trials of a combination of values."""
 
 
 class RecordingManifest(Document):
@@ -371,6 +368,8 @@ class RecordingManifest(Document):
     """Variables by whose values the samples lie together, as ``groups.json`` tells; empty where they are in order of trials."""
     pseudo_population: PseudoPopulation | None = None
     """Set where units were not recorded together: correlations between units, noise correlations above all, mean nothing."""
+    control: str = ""
+    """What was done to make this a control, e.g. that values were shuffled; results made from it say so."""
     licence: str = ""
     citation: str = ""
     description: str = ""
@@ -477,7 +476,8 @@ class FitConfig(Document):
     """Variables that are called differently in each system: shared name → system or task → its own variable, e.g.
     ``{"number": {"multi-object": "count", "arithmetic": "rem_ops"}}``. Subspaces may then be named after the shared name."""
     values: dict[str, tuple[float, ...]] | None = None
-    """Variable (or shared name) → values: pairs are drawn only from samples in which it holds one of these."""
+    """Variable (or shared name) → values: pairs are drawn only from samples in which it holds one of these. Counterfactual
+    latents hold what is expected of them, or with a tolerance what is near it, whatever is listed here."""
     stepwise: bool = False
     """Interchange at every step up to the source's, where the target's tokens are padded with responses."""
     map: Literal["orthogonal", "linear"] = "orthogonal"
@@ -561,6 +561,8 @@ class FitInput(Document):
     """Eligible samples, complete in the units taken."""
     n_incomplete: int = 0
     """Eligible samples left out because a unit was not recorded."""
+    n_by_part: dict[str, int] = Field(default_factory=dict)
+    """``n_samples`` in train, validation and test; a pseudo-population brings its own shares."""
     units: tuple[str, ...] | None = None
     """Units taken; null: all."""
     system: str | None = None
@@ -713,12 +715,12 @@ class DirectionScore(Document):
     retrieval_chance: float | None = None
     """The same if what was expected had nothing to do with what was found, each as frequent as it is."""
     pattern: float | None = None
-    """Correlation over values and units of mean intervened latents with mean held-out latents of equal values, each unit less
-    its mean over values; null with fewer than two values."""
+    """Correlation over values and units of mean intervened latents with mean recorded ones of equal values, those that
+    `retrieval` goes by, each unit less its mean over values; null with fewer than two values."""
     pattern_ceiling: float | None = None
-    """What a noiseless prediction of the target's means would reach: the root of their split-half reliability (Spearman-Brown),
-    the same for every method; null where a value was recorded less than twice, or trials of a pseudo-population were taken more
-    than once."""
+    """What the true means would reach: the root of the recorded means' split-half reliability (Spearman-Brown), the same for
+    every method. Uncertain where values and units are few; null with fewer than three values, where they were recorded once, and
+    for pseudo-populations whose trials were taken more than once."""
     subspace: str = ""
     """Only pairs that interchange this one; empty: all pairs. Where an alignment has one subspace, there is only that row."""
     by_value: tuple[ValueScore, ...] = ()
@@ -737,6 +739,8 @@ class Evaluation(Document):
     """Read-only systems of which a live copy was run, by this evaluation only."""
     warnings: tuple[str, ...] = ()
     """As of the fit."""
+    tolerances: dict[str, dict[str, float]] = Field(default_factory=dict)
+    """System → variable → by how much a counterfactual latent's value could be off; here as in the fit."""
     scores: tuple[DirectionScore, ...]
     provenance: Provenance
 

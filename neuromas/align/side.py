@@ -462,7 +462,17 @@ def _unroll(side: Side, n_steps: int) -> Unrolled:
 
 def warnings_of(sides: Sequence[Side]) -> tuple[str, ...]:
     """What whoever reads a result made from `sides` must know."""
-    return tuple(f"{side.name}: {told}" for side in sides for told in warnings_about(side.recording))
+    told = [f"{side.name}: {one}" for side in sides for one in warnings_about(side.recording)]
+    for side in sides:
+        index = side.indexes["train"]
+        counts = index.counts
+        single = int((counts == 1).sum())
+        if side.system is None and not index.tolerance and single > len(counts) / 2:
+            told.append(
+                f"{side.name}: {single:,} of {len(counts):,} combinations of values have a single training sample, which is then"
+                " always the counterfactual latent; bins or a tolerance bring more together"
+            )
+    return tuple(told)
 
 
 @dataclass(frozen=True)
@@ -607,9 +617,14 @@ def _check_shared(
         raise InvalidInput(
             f"{direction.name}: the two systems have no value of {subspace.name!r} in common: "
             f"{told(source, source_columns, given)}; {told(target, columns, known)}. Where names or codes differ, map them"
-            " (mapping=, --mapping)",
+            " (mapping=, --mapping)"
+            + ("; continuous values need bins or a tolerance (tolerances=)" if _continuous(target, columns) else ""),
             kind="no_shared_value",
         )
+
+
+def _continuous(side: Side, columns: Sequence[int]) -> bool:
+    return any(side.recording.spec(side.variables[column]).type == "real" for column in columns)
 
 
 def _join(parts: Sequence[Sequences | None], order: NDArray[np.int64]) -> Sequences | None:

@@ -206,6 +206,9 @@ def evaluate(
         seed=seed,
         oracles=tuple(sorted(oracles)),
         warnings=warnings_of(list(by_name.values())),
+        tolerances={
+            name: side.indexes[part].tolerance for name, side in by_name.items() if side.indexes[part].tolerance
+        },
         scores=tuple(scores),
         provenance=Provenance(source=f"evaluation of {method}", seed=seed, created=now(), versions=versions()),
     )
@@ -307,11 +310,10 @@ class _Ruler:
         self.again = torch.where(draw.hit[:, None], again.latents, 0.0)
         # values are told by means of a part that neither the fit was trained on nor these pairs come from: with those of the
         # training part a fit to shuffled values would seem to know them
-        decoder = target.indexes["validation" if pairs.part == "test" else "test"]
-        self.means, self.tolerance = decoder.means(), decoder.tolerance
+        self.decoder = target.indexes["validation" if pairs.part == "test" else "test"]
+        self.means, self.tolerance = self.decoder.means(), self.decoder.tolerance
         self.wanted = values
-        self.combination, known = decoder.lookup(values)
-        self.held_out, (self.of_held_out, _) = index.means(), index.lookup(values)
+        self.combination, known = self.decoder.lookup(values)
         self.decodable, self.differ = draw.hit & (known > 0), draw.hit & (again.samples != draw.samples)
         self.projections = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
         self.parts = [self._part("", torch.ones_like(draw.hit))]
@@ -329,7 +331,7 @@ class _Ruler:
             decodable,
             spread=_mean(cl_distance(self.again[differ], self.cl[differ])),
             ceiling=self._retrieval(self.cl, decodable)[0],
-            pattern=self._pattern_ceiling(hit),
+            pattern=self._pattern_ceiling(decodable),
             wasserstein=self._wasserstein(self.cl, hit),
             outside=outside_ellipsoid(self.cl[hit], self.ellipsoid),
             distance=_median(self.ellipsoid.distance(self.cl[hit])),
@@ -342,43 +344,48 @@ class _Ruler:
         found = nearest_values(latents[decodable], self.means.latents)
         expected = self.combination[decodable]
         if self.tolerance:
-            wide = torch.tensor([self.tolerance.get(name, 0.0) for name in self.target.variables], dtype=torch.float64)
-            off = (self.means.values.cpu()[found.cpu()] - self.wanted[decodable.cpu()]).abs()
-            return float((off <= wide).all(dim=1).double().mean()), None
+            names = self.target.variables
+            wide = (
+                torch.tensor([self.tolerance.get(name, 0.0) for name in names], dtype=torch.float64) * (1 + 1e-9)
+                + 1e-12
+            )
+            told, wanted = self.means.values.cpu()[found.cpu()], self.wanted[decodable.cpu()]
+            right = ((told - wanted).abs() <= wide).all(dim=1)
+            some = torch.arange(len(told))[:1000]  # of all ways to pair what was found with what was wanted
+            by_chance = ((told[some][:, None] - wanted[some][None]).abs() <= wide).all(dim=2)
+            return float(right.double().mean()), float(by_chance.double().mean())
         frequencies = [torch.bincount(one, minlength=len(self.means.latents)).double() for one in (found, expected)]
         chance = float((frequencies[0] @ frequencies[1]) / len(found) ** 2)
         return float((found == expected).double().mean()), chance
 
-    def _pattern(self, latents: Tensor, hit: Tensor) -> float | None:
-        """Correlation of mean latents by expected values with held-out means of the same values."""
-        values, which = torch.unique(self.of_held_out[hit], return_inverse=True)
+    def _pattern(self, latents: Tensor, decodable: Tensor) -> float | None:
+        """Correlation of mean latents by expected values with the means that values are told by."""
+        values, which = torch.unique(self.combination[decodable], return_inverse=True)
         if len(values) < 2:
             return None
         counts = torch.bincount(which)[:, None]
         sums = latents.new_zeros(len(values), latents.shape[1], dtype=torch.float64)
-        means = sums.index_add_(0, which, latents[hit].double()) / counts
-        natural = self.held_out.latents[values].double()
+        means = sums.index_add_(0, which, latents[decodable].double()) / counts
+        natural = self.means.latents[values].double()
         mine, its = means - means.mean(dim=0), natural - natural.mean(dim=0)
         norms = mine.norm() * its.norm()
         return float((mine * its).sum() / norms) if norms > 0 else None
 
-    def _pattern_ceiling(self, hit: Tensor) -> float | None:
+    def _pattern_ceiling(self, decodable: Tensor) -> float | None:
+        """What the true means would correlate with those of `_pattern`, which noise blurs."""
         pooled = self.target.recording.manifest.pseudo_population
-        if pooled is not None and pooled.replace:
-            return None  # halves that share trials agree too well
-        index = self.target.indexes[self.pairs.part]
-        asked = torch.unique(self.of_held_out[hit])
-        samples = index.samples.cpu().numpy()
-        owner, _ = index.lookup(torch.from_numpy(self.target.recording.values(list(self.target.variables))[samples]))
-        mine = torch.isin(owner, asked).cpu().numpy()
-        chosen = (
-            samples[mine][:_N_NATURAL]
-            if mine.sum() <= _N_NATURAL
-            else np.sort(np.random.default_rng(0).choice(samples[mine], _N_NATURAL, replace=False))
-        )
-        group = owner.cpu().numpy()[np.searchsorted(samples, chosen)]
+        if self.tolerance or (pooled is not None and pooled.replace):
+            return None  # values with one sample each; halves that share trials agree too well
+        asked = torch.unique(self.combination[decodable])
+        samples = self.decoder.samples.cpu().numpy()
+        values = self.target.recording.values(list(self.target.variables))[samples]
+        owner = self.decoder.lookup(torch.from_numpy(values))[0].cpu()
+        chosen = np.flatnonzero(torch.isin(owner, asked.cpu()).numpy())
+        if len(chosen) > _N_NATURAL:
+            chosen = np.sort(np.random.default_rng(0).choice(chosen, _N_NATURAL, replace=False))
+        latents = self.target.take(samples[chosen]).cpu().numpy()
         reliability = split_half_reliability(
-            self.target.take(chosen).cpu().numpy(), group, self.target.recording.trial[chosen]
+            latents, owner.numpy()[chosen], self.target.recording.trial[samples[chosen]]
         )
         return None if reliability is None else max(0.0, reliability) ** 0.5
 
@@ -444,7 +451,7 @@ class _Ruler:
             retrieval=retrieval,
             retrieval_ceiling=part.ceiling,
             retrieval_chance=chance,
-            pattern=self._pattern(intervened, hit),
+            pattern=self._pattern(intervened, part.decodable),
             pattern_ceiling=part.pattern,
             by_value=self._by_value(rows, right),
             by_source_target=self._by_source_target(rows, right) if in_full and right is not None else (),

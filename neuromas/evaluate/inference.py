@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 from numpy.typing import ArrayLike
 from scipy import stats
@@ -57,6 +59,10 @@ def bootstrap_interval(
     return float(found.low), float(found.high)
 
 
+_FEWEST_GROUPS = 3
+"""Two centred means lie on one line, and two lines agree or disagree by chance."""
+
+
 def split_half_reliability(
     latents: ArrayLike,
     groups: ArrayLike,
@@ -71,7 +77,7 @@ def split_half_reliability(
     ----------
     latents : array-like, shape (n_samples, n_units)
     groups : array-like of int, shape (n_samples,)
-        Those with a single trial are left out.
+        Those of which a half is empty are left out of a split.
     trials : array-like, shape (n_samples,), optional
         Samples of one trial stay in one half; by default each is a trial of its own.
     n_splits : int
@@ -83,7 +89,8 @@ def split_half_reliability(
     float or None
         The correlation of the two halves' means over groups and units, each unit less its mean over groups, corrected to the
         whole number of samples: 2r / (1 + r) (Spearman 1910, Brown 1910). Its square root is what the true means would
-        correlate with those measured: the noise ceiling. None with fewer than two groups, or without any variance.
+        correlate with those measured: the noise ceiling. None with fewer than three groups in most splits, or without
+        variance.
 
     Examples
     --------
@@ -102,32 +109,34 @@ def split_half_reliability(
             kind="shape_mismatch",
         )
     names, group = np.unique(group, return_inverse=True)
-    cells, cell = np.unique(
-        np.column_stack([group, trial]), axis=0, return_inverse=True
-    )  # a trial's samples in a group
-    cell = cell.reshape(-1)
-    several = np.bincount(cells[:, 0], minlength=len(names)) >= 2
-    if several.sum() < 2:
-        return None
+    # trials that occur in the same groups are halved together, so that each group is, and no trial is torn
+    cells = np.unique(np.column_stack([trial, group]), axis=0)
+    kinds: dict[bytes, list[int]] = {}
+    bounds = np.flatnonzero(np.r_[True, cells[1:, 0] != cells[:-1, 0], True])
+    for start, stop in itertools.pairwise(bounds):
+        kinds.setdefault(cells[start:stop, 1].tobytes(), []).append(int(cells[start, 0]))
     generator = np.random.default_rng(seed)
     found = []
     for _ in range(n_splits):
-        key = generator.permutation(int(trial.max()) + 1)[cells[:, 1]]
-        order = np.lexsort((key, cells[:, 0]))
-        starts = np.searchsorted(cells[order, 0], np.arange(len(names)))
-        rank = np.empty(len(cells), dtype=np.int64)
-        rank[order] = np.arange(len(cells)) - starts[cells[order, 0]]
-        second = (rank % 2 == 1)[cell]
-        halves = []
-        for half in (~second, second):
-            sums = np.zeros((len(names), x.shape[1]))
-            np.add.at(sums, group[half], x[half])
-            counts = np.bincount(group[half], minlength=len(names))[:, None]
-            means = (sums / np.maximum(counts, 1))[several]
-            halves.append((means - means.mean(axis=0)).ravel())
+        second = np.zeros(int(trial.max()) + 1, dtype=bool)
+        for members in kinds.values():
+            mixed = generator.permutation(members)
+            second[mixed[int(generator.integers(2)) :: 2]] = True
+        sums = np.zeros((2, len(names), x.shape[1]))
+        half = second[trial].astype(np.int64)
+        np.add.at(sums, (half, group), x)
+        counts = np.zeros((2, len(names)))
+        np.add.at(counts, (half, group), 1)
+        both = (counts > 0).all(axis=0)
+        if both.sum() < _FEWEST_GROUPS:
+            continue
+        halves = [sums[which, both] / counts[which, both, None] for which in (0, 1)]
+        halves = [(one - one.mean(axis=0)).ravel() for one in halves]
         norms = np.linalg.norm(halves[0]) * np.linalg.norm(halves[1])
         if norms == 0:
             return None
         found.append(halves[0] @ halves[1] / norms)
+    if len(found) < n_splits / 2:
+        return None
     r = float(np.mean(found))
     return 2 * r / (1 + r) if r > -1 else None

@@ -6,6 +6,7 @@ the change of each unit's activity that an experiment would have to bring about,
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -25,6 +26,7 @@ from neuromas.recordings.export import check_ending, readable
 from neuromas.systems.training import now, versions
 
 ENDINGS = (".nc", ".csv")
+_DATA = ("current", "wanted", "planned", "change", "clipped")
 
 
 def stimulation_plan(
@@ -81,6 +83,19 @@ def stimulation_plan(
     -----
     Nothing is run. A linear readout of what stimulation does is assumed to be the experimenter's; this says what to aim at.
     """
+    if part not in target.candidates:
+        raise InvalidInput(f"plan: expected part {', '.join(target.candidates)}, got {part!r}", kind="unknown_part")
+    if n_sources < 1 or (n_samples is not None and n_samples < 1):
+        raise InvalidInput(
+            f"plan: expected at least 1 sample and 1 source, got n_samples={n_samples} and n_sources={n_sources}",
+            kind="nothing_wanted",
+        )
+    clashing = [name for name in target.variables if name in _DATA]
+    if clashing:
+        raise InvalidInput(
+            f"plan for {target.name!r}: variable {clashing[0]!r} has a name that the plan itself uses; rename it (mapping=)",
+            kind="reserved_name",
+        )
     for side in (source, target):
         if side.name not in alignment.maps:
             raise NotFound(f"the alignment joins {', '.join(alignment.maps)}, not {side.name!r}", kind="unknown_system")
@@ -165,10 +180,12 @@ def _donors(
     """Samples of the source that hold what each row of `wanted` asks for, shape (n_samples, n_sources)."""
     candidates = source.candidates[part]
     held = candidates.values[:, columns]
+    tolerance = source.indexes[part].tolerance
+    wide = np.array([tolerance.get(source.variables[column], 0.0) for column in columns]) * (1 + 1e-9)
     donors = np.empty((len(wanted), n_sources), dtype=np.int64)
     asked, which = np.unique(wanted, axis=0, return_inverse=True)
     for number, row in enumerate(asked):
-        matching = candidates.samples[(held == row).all(axis=1)]
+        matching = candidates.samples[(np.abs(held - row) <= wide).all(axis=1)]
         if not len(matching):
             told = ", ".join(
                 f"{source.variables[column]}={source.recording.spec(source.variables[column]).label(code)}"
@@ -232,7 +249,7 @@ def _dataset(
         told = np.array([spec.label(code) for code in codes.tolist()]) if spec.meanings else codes
         coordinates[f"wanted_{name}"] = (dims.SAMPLE, told)
     for key, one in recording.dataset.coords.items():
-        if one.dims == (dims.UNIT,):
+        if one.dims == (dims.UNIT,) and key not in (*_DATA, *coordinates):
             coordinates[str(key)] = (dims.UNIT, one.values[columns], dict(one.attrs))
     for name, bound in zip(("recorded_min", "recorded_max"), recorded, strict=True):
         coordinates[name] = (dims.UNIT, bound, {"units": units})
@@ -264,7 +281,8 @@ def _dataset(
 
 
 def save_plan(plan: xr.Dataset, path: str | Path) -> Path:
-    """Write a plan as ``.nc``, or as ``.csv`` with a row per sample and unit; whole or not at all.
+    """Write a plan as ``.nc``, or as ``.csv`` with a row per sample and unit and, beside it, ``.csv.json`` with units, origin and
+    warnings; each whole or not at all.
 
     Raises
     ------
@@ -275,5 +293,7 @@ def save_plan(plan: xr.Dataset, path: str | Path) -> Path:
     if path.suffix == ".nc":
         write_atomically(path, bytes(plan.assign(clipped=plan["clipped"].astype("i1")).to_netcdf(engine="h5netcdf")))
     else:
+        told = {**plan.attrs, "units": plan["change"].attrs["units"]}
+        write_atomically(path.with_name(f"{path.name}.json"), json.dumps(told, indent=2) + "\n")
         write_atomically(path, plan.to_dataframe().reset_index().to_csv(index=False))
     return path

@@ -288,7 +288,7 @@ class Fitter:
                 if term.cl and count_misses(pairs).n_missed == n_pairs:
                     raise InvalidInput(
                         f"{term.direction.name}: none of the {n_pairs} {part} pairs has a counterfactual latent; the expected"
-                        f" values were never recorded in {term.direction.target.name!r} (names or values may need mapping=)",
+                        f" values were never recorded in {term.direction.target.name!r} (names or values may need mapping=, continuous ones tolerances=)",
                         kind="no_counterfactual_latents",
                     )
                 drawn[part].append(pairs)
@@ -509,7 +509,7 @@ def fit_together(
     return [found[number] for number in range(len(fitters))]
 
 
-_OF_SIDES = {"variables", "roles", "values", "stepwise", "only_solved", "n_trials", "fractions", "seed"}
+_OF_SIDES = {"variables", "roles", "values", "tolerances", "stepwise", "only_solved", "n_trials", "fractions", "seed"}
 """Fields of a configuration that `Fitter.sides` looks at."""
 
 
@@ -548,6 +548,7 @@ def _describe(side: Side, one: System | Recording, mapping: Mapping[str, Mapping
         "access": side.access,
         "n_units": side.n_units,
         "n_samples": side.n_samples,
+        "n_by_part": {part: len(candidates.samples) for part, candidates in side.candidates.items()},
         "n_incomplete": sum(index.n_incomplete for index in side.indexes.values()),
         "units": None if side.units == tuple(side.recording.unit_names) else side.units,
         "mapping": None if mapping is None or side.name not in mapping else dict(mapping[side.name]),
@@ -586,7 +587,7 @@ def _shared_means(sides: Sequence[Side], subspace: Subspace) -> list[Tensor]:
     if len(shared) < 2:
         raise InvalidInput(
             f"{', '.join(side.name for side in sides)} share {len(shared)} values of {subspace.name}; a closed-form start"
-            " needs at least 2 (names or values may need mapping=)",
+            " needs at least 2 (names or values may need mapping=, continuous ones tolerances=)",
             kind="too_few_shared_values",
         )
     # unweighted mean over what else varies

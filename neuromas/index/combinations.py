@@ -52,10 +52,7 @@ class Combinations:
 
     def find(self, wanted: NDArray[np.float64]) -> NDArray[np.int64]:
         """Row of `values` of each row of `wanted` (n, n_variables); −1 for none."""
-        if self._rounded:
-            wanted = wanted.copy()
-            with np.errstate(over="ignore"):
-                wanted[:, self._rounded] = wanted[:, self._rounded].astype(np.float32)
+        wanted = self.as_stored(wanted)
         if self._table is None:
             row = self._search(wanted)
         else:
@@ -64,6 +61,14 @@ class Combinations:
             row = self._table.take(place, mode="clip")
         same = self._padded.take(row, axis=1) == wanted.T
         return np.where(np.logical_and.reduce(same, axis=0), row, -1)
+
+    def as_stored(self, wanted: NDArray[np.float64]) -> NDArray[np.float64]:
+        """`wanted`, rounded as values are stored: 0.1 in single precision is another number."""
+        if self._rounded:
+            wanted = wanted.copy()
+            with np.errstate(over="ignore"):
+                wanted[:, self._rounded] = wanted[:, self._rounded].astype(np.float32)
+        return wanted
 
     def _search(self, wanted: NDArray[np.float64]) -> NDArray[np.int64]:
         key = np.zeros(len(wanted), dtype=np.int64)

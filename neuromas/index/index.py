@@ -468,7 +468,7 @@ class CLIndex:
             `values` has another width.
         """
         if self._near is not None:
-            wanted = self._checked(values)
+            wanted = self._combinations.as_stored(self._checked(values))
             matches, sizes = self._near.find(wanted)
             owner = np.repeat(np.arange(len(sizes)), sizes)
             counts = np.bincount(owner, weights=self._counts[matches], minlength=len(sizes)).astype(np.int64)
@@ -515,11 +515,12 @@ class CLIndex:
         if n_matches < 1:
             raise InvalidInput(f"sample: expected n_matches of 1 or more, got {n_matches}", kind="n_matches")
         if n_matches > 1:
-            each = self.sample(values.repeat_interleave(n_matches, dim=0), generator)
-            latents = each.latents.reshape(len(values), n_matches, self.n_units)
-            return Draw(latents.mean(dim=1), each.hit[::n_matches], each.samples.reshape(len(values), n_matches))
+            # batch after batch: on disk, draws of one batch are neighbours, and the mean of neighbours is not that of random ones
+            draws = [self.sample(values, generator) for _ in range(n_matches)]
+            latents = torch.stack([draw.latents for draw in draws]).mean(dim=0)
+            return Draw(latents, draws[0].hit, torch.stack([draw.samples for draw in draws], dim=1))
         if self._near is not None:
-            matches, sizes = self._near.find(self._checked(values))
+            matches, sizes = self._near.find(self._combinations.as_stored(self._checked(values)))
             share = shares(torch.from_numpy(sizes), generator, self.device).cpu().numpy()
             return self.draw(
                 torch.from_numpy(self._near.pick(matches, sizes, self._counts, share)).to(self.device), generator

@@ -99,6 +99,14 @@ def shared_samples(
     >>> shared_samples(x, y.select_samples([5, 4, 3, 0])).x_samples
     array([0, 3, 4, 5])
     """
+    pooled = [one.manifest.pseudo_population for one in (x, y)]
+    if pooled[0] != pooled[1]:
+        joined = x.name if pooled[0] is not None else y.name
+        raise InvalidInput(
+            f"recording {joined!r} is a pseudo-population: its trials were joined and numbered anew, so that those of another"
+            " recording are never the same ones; compare the recordings that it was made from, or parts of one pseudo-population",
+            kind="pooled",
+        )
     units_of = {one: chosen_units(one, units, (x, y)) for one in (x, y)}
     left, right = (
         pd.DataFrame({dims.TRIAL: one.trial, dims.STEP: one.step, side: np.arange(one.n_samples)})

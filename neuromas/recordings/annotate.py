@@ -119,6 +119,12 @@ def _matched(
 ) -> dict[str, NDArray[Any]]:
     """The table's columns, one value per sample."""
     keys = [on] if isinstance(on, str) else list(on)
+    if dims.TRIAL in keys and recording.manifest.pseudo_population is not None:
+        raise InvalidInput(
+            f"recording {recording.name!r} is a pseudo-population: its trials were joined and numbered anew, so no table of"
+            " trials fits them; annotate the recordings before they are pooled",
+            kind="pooled",
+        )
     frame = pd.DataFrame({str(name): tidy(np.asarray(table[name])) for name in table})
     for what, known in (
         (f"recording {recording.name!r} has no coordinate", columns),
@@ -193,7 +199,7 @@ def _derived(
         "grouped_by": (),
         "provenance": Provenance(
             **before.model_dump(exclude={"notes", "derived_from"}),
-            derived_from=before.derived_from or origin,
+            derived_from=(origin, *before.derived_from),
             notes="; ".join(text for text in (before.notes, note) if text),
         ).model_dump(),
         **update,
@@ -296,17 +302,7 @@ def select(recording: Recording, where: str | None = None, units_where: str | No
         told.append(f"units where {units_where}")
     if not told:
         return recording
-    update: dict[str, Any] = {}
-    if recording.manifest.pseudo_population is not None and units_where is not None:
-        update["pseudo_population"] = _fewer_units(recording, chosen.unit_names)
-    return _derived(recording, chosen.dataset, recording.manifest.variables, f"only {' and '.join(told)}", **update)
-
-
-def _fewer_units(recording: Recording, kept: Sequence[str]) -> dict[str, Any]:
-    pooled = recording.manifest.pseudo_population
-    assert pooled is not None
-    sources = {name: tuple(unit for unit in units if unit in kept) for name, units in pooled.sources.items()}
-    return pooled.model_dump() | {"sources": {name: units for name, units in sources.items() if units}}
+    return _derived(recording, chosen.dataset, recording.manifest.variables, f"only {' and '.join(told)}")
 
 
 def _mask(expression: str, columns: Mapping[str, Any], recording: Recording, dim: str) -> NDArray[np.bool_]:
@@ -355,6 +351,8 @@ def shuffled(
     ------
     NotFound
         There is no such variable or coordinate.
+    InvalidInput
+        No sample would get another value: trials that could exchange hold the same values, step by step.
 
     Examples
     --------
@@ -381,17 +379,35 @@ def shuffled(
     strata = [lengths, *(pd.factorize(columns[one][order[starts]])[0] for one in kept_apart)]
     _, stratum = np.unique(np.column_stack(strata), axis=0, return_inverse=True)
     generator = np.random.default_rng(seed)
-    donor = np.arange(len(starts))
-    for one in np.unique(stratum):
-        members = np.flatnonzero(stratum == one)
-        donor[members] = members[generator.permutation(len(members))]
-    source = np.concatenate([order[starts[d] : starts[d] + lengths[d]] for d in donor])
-    values = {name: recording.dataset[name].values.copy() for name in names}
-    for name, stored in values.items():
-        stored[order] = recording.dataset[name].values[source]
+    strata_members = [np.flatnonzero(stratum == one) for one in np.unique(stratum)]
+    shares: dict[str, float] = {}
+    for _ in range(10):  # of few trials, a random order may be the old one
+        donor = np.arange(len(starts))
+        for members in strata_members:
+            donor[members] = members[generator.permutation(len(members))]
+        source = np.concatenate([order[starts[d] : starts[d] + lengths[d]] for d in donor])
+        values = {name: recording.dataset[name].values.copy() for name in names}
+        for name, stored in values.items():
+            stored[order] = recording.dataset[name].values[source]
+        shares = {name: float((stored != recording.dataset[name].values).mean()) for name, stored in values.items()}
+        if any(shares.values()):
+            break
+    if not any(shares.values()):
+        raise InvalidInput(
+            f"recording {recording.name!r}: shuffling {by}s changes nothing: those that could exchange values hold the same ones"
+            + (
+                ". Trials exchange with trials of as many steps; by='sample' exchanges step by step"
+                if by == "trial"
+                else ""
+            ),
+            kind="nothing_shuffled",
+        )
     coordinates = {name: xr.Variable((dims.SAMPLE,), stored) for name, stored in values.items()}
-    note = f"values of {', '.join(names)} shuffled between {by}s, seed {seed}"
-    return _derived(recording, recording.dataset.assign_coords(coordinates), recording.manifest.variables, note)
+    told = ", ".join(f"{name} ({share:.0%} of samples changed)" for name, share in shares.items())
+    note = f"values shuffled between {by}s, seed {seed}: {told}"
+    control = "; ".join(text for text in (recording.manifest.control, note) if text)
+    dataset = recording.dataset.assign_coords(coordinates)
+    return _derived(recording, dataset, recording.manifest.variables, note, control=control)
 
 
 STANDARD_MEAN, STANDARD_SD, STANDARD_UNITS = "standard_mean", "standard_sd", "standard_units"

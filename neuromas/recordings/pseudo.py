@@ -28,11 +28,11 @@ _REPEATED = "its trials were taken more than once: intervals are too narrow, and
 
 
 def warnings_about(recording: Recording) -> tuple[str, ...]:
-    """What results made from the recording must say; nothing if it is no pseudo-population."""
-    pooled = recording.manifest.pseudo_population
-    if pooled is None:
-        return ()
-    return (_APART, _REPEATED) if pooled.replace else (_APART,)
+    """What results made from the recording must say: that it is a control, or a pseudo-population."""
+    pooled, control = recording.manifest.pseudo_population, recording.manifest.control
+    told = [] if not control else [f"this is a control: {control}"]
+    told += [] if pooled is None else [_APART, _REPEATED] if pooled.replace else [_APART]
+    return tuple(told)
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class _Source:
     ----------
     samples : ndarray of int64, shape (n_trials,)
         First sample of each trial, trial by trial and step by step (`order`).
-    order : ndarray of int64, shape (n_samples,)
+    order : ndarray of int64, shape (n_eligible,)
     lengths : ndarray of int64, shape (n_trials,)
     profiles : list of bytes
         Steps and values of each trial: equal profiles can be joined.
     usable : ndarray of bool, shape (n_trials, n_units)
-        Whether every step is eligible and the unit was recorded in it.
+        Whether the unit was recorded in every eligible step.
     """
 
     recording: Recording
@@ -121,7 +121,8 @@ def pool(
     NotFound
         A recording has no such variable.
     InvalidInput
-        No recording, different steps or physical units, a variable with different meanings, or no unit with enough trials.
+        No recording, one that is a pseudo-population itself, two versions of one, different steps or physical units, a variable
+        with different meanings, or no unit with enough trials.
 
     Examples
     --------
@@ -130,11 +131,12 @@ def pool(
     ...     for day in (1, 2)
     ... ]
     >>> joined = pool(recordings, ["n"], name="both-days")
-    >>> joined.unit_names, joined.manifest.pseudo_population.n_trials
-    (['day-1/u0', 'day-2/u0'], {'train': 12, 'validation': 4, 'test': 4})
+    >>> joined.unit_names, trials_by_part(joined)
+    (['day-1/u0', 'day-2/u0'], {'test': 4, 'train': 12, 'validation': 4})
     """
     fractions = dict(DEFAULT_FRACTIONS if fractions is None else fractions)
-    variables = [variables] if isinstance(variables, str) else list(variables)
+    variables = [variables] if isinstance(variables, str) else list(dict.fromkeys(variables))
+    _check_choices(fractions, n_trials, seed)
     given = recordings
     recordings, specs = _alike(given, variables)
     parts = list(fractions)
@@ -144,7 +146,11 @@ def pool(
             f"min_trials: expected at least {len(parts)}, one for each part, got {fewest}", kind="min_trials"
         )
     sources = [_source(recording, variables) for recording in recordings]
-    profiles = list(dict.fromkeys(profile for source in sources for profile in source.profiles))
+    profiles = list(
+        dict.fromkeys(
+            told for one in sources for told, any_unit in zip(one.profiles, one.usable, strict=True) if any_unit.any()
+        )
+    )
     units, left_out = _deal(sources, profiles, fractions, fewest, seed)
     if not units:
         raise InvalidInput(_too_few(sources, profiles, specs, fewest), kind="too_few_trials")
@@ -178,7 +184,7 @@ def pool(
                 columns[variable].append(np.tile(example.recording.dataset[variable].values[rows], wanted))
             joined += wanted
     told = {key: np.concatenate(one) for key, one in columns.items()}
-    manifest = _manifest(given, units, sources, left_out, fractions, counts, len(profiles), variables, seed, replace)
+    manifest = _manifest(given, units, left_out, variables, seed, replace)
     return Recording.from_arrays(
         np.concatenate(blocks),
         {variable: told[variable] for variable in variables},
@@ -194,6 +200,31 @@ def pool(
         variable_specs=specs,
         **(manifest | fields),
     )
+
+
+def trials_by_part(recording: Recording) -> dict[str, int]:
+    """How many joined trials of a pseudo-population are in each part."""
+    trial, first = np.unique(recording.trial, return_index=True)
+    parts, counts = np.unique(recording.dataset[dims.PART].values[first], return_counts=True)
+    assert counts.sum() == len(trial)
+    return dict(zip(parts.tolist(), counts.tolist(), strict=True))
+
+
+def _check_choices(fractions: Mapping[str, float], n_trials: int | Mapping[str, int] | None, seed: int) -> None:
+    if (
+        set(fractions) != set(DEFAULT_FRACTIONS)
+        or min(fractions.values()) <= 0
+        or abs(sum(fractions.values()) - 1) > 1e-6
+    ):
+        raise InvalidInput(
+            f"pool: expected fractions for {', '.join(DEFAULT_FRACTIONS)}, each above 0, that add up to 1; got {fractions}",
+            kind="fractions",
+        )
+    if seed < 0:
+        raise InvalidInput(f"pool: expected a seed of 0 or more, got {seed}", kind="invalid_seed")
+    strange = [part for part in n_trials if part not in fractions] if isinstance(n_trials, Mapping) else []
+    if strange:
+        raise InvalidInput(f"n_trials for {listing(strange)}; the parts are {', '.join(fractions)}", kind="n_trials")
 
 
 def parts_of(recording: Recording, fractions: Mapping[str, float] | None = None, seed: int = 0) -> dict[str, Split]:
@@ -223,11 +254,21 @@ def _alike(recordings: Sequence[Recording], variables: Sequence[str]) -> tuple[l
         raise InvalidInput(
             "pool: a variable cannot be called 'part', which tells the parts apart", kind="reserved_name"
         )
+    pooled = [one.name for one in recordings if one.manifest.pseudo_population is not None]
+    if pooled:
+        raise InvalidInput(
+            f"pool: {listing(pooled)} is a pseudo-population already; dealt out again, a trial would be in several parts. Pool"
+            " the recordings that it was made from",
+            kind="pooled",
+        )
+    _refuse_versions(recordings)
     for other in recordings[1:]:
+        mine_s, its_s = first.manifest.sampling, other.manifest.sampling
         for what, mine, its in (
             ("units", first.manifest.units, other.manifest.units),
-            ("seconds per step", first.manifest.sampling.step_s, other.manifest.sampling.step_s),
-            ("time of the first step", first.manifest.sampling.start_s, other.manifest.sampling.start_s),
+            ("seconds per step", mine_s.step_s, its_s.step_s),
+            ("time of the first step", mine_s.start_s, its_s.start_s),
+            ("the event at time zero", mine_s.aligned_to, its_s.aligned_to),
         ):
             if mine != its:
                 raise InvalidInput(
@@ -238,11 +279,30 @@ def _alike(recordings: Sequence[Recording], variables: Sequence[str]) -> tuple[l
             here, there = first.spec(variable), other.spec(variable)
             if here.type != there.type or here.units != there.units:
                 raise InvalidInput(
-                    f"pool: variable {variable!r} is {here.type} in {first.name!r}, {there.type} in {other.name!r}",
+                    f"pool: variable {variable!r} is {here.type} ({here.units}) in {first.name!r}, {there.type}"
+                    f" ({there.units}) in {other.name!r}",
                     kind="unlike_recordings",
                 )
     specs = _all_meanings(recordings, variables)
     return [recording.relabel(like=specs) for recording in recordings], specs
+
+
+def _refuse_versions(recordings: Sequence[Recording]) -> None:
+    """Two versions of one recording hold the same trials of the same units, which would be in several parts."""
+    seen: dict[str, tuple[str, set[str]]] = {}
+    for one in recordings:
+        own = one.name if one.manifest.content_sha256 is None else f"{one.name} ({one.manifest.content_sha256})"
+        units = set(one.unit_names)
+        for ancestor in (own, *one.manifest.provenance.derived_from):
+            if ancestor in seen and seen[ancestor][1] & units:
+                raise InvalidInput(
+                    f"pool: {seen[ancestor][0]!r} and {one.name!r} are versions of one recording, {ancestor}, and share units"
+                    f" {listing(sorted(seen[ancestor][1] & units))}; name one of them",
+                    kind="versions_of_one",
+                )
+        for ancestor in (own, *one.manifest.provenance.derived_from):
+            name, others = seen.get(ancestor, (one.name, set()))
+            seen[ancestor] = name, others | units
 
 
 def _all_meanings(recordings: Sequence[Recording], variables: Sequence[str]) -> list[VariableSpec]:
@@ -261,9 +321,13 @@ def _all_meanings(recordings: Sequence[Recording], variables: Sequence[str]) -> 
 
 
 def _source(recording: Recording, variables: Sequence[str]) -> _Source:
+    """The recording's trials, without the samples that are not eligible."""
     for variable in variables:
         recording.spec(variable)
-    order = np.lexsort((recording.step, recording.trial))
+    eligible = np.flatnonzero(recording.eligible)
+    if not len(eligible):
+        raise InvalidInput(f"pool: recording {recording.name!r} has no eligible sample", kind="no_samples")
+    order = eligible[np.lexsort((recording.step[eligible], recording.trial[eligible]))]
     trial = recording.trial[order]
     starts = np.flatnonzero(np.r_[True, trial[1:] != trial[:-1]])
     lengths = np.diff(np.r_[starts, len(order)])
@@ -273,7 +337,6 @@ def _source(recording: Recording, variables: Sequence[str]) -> _Source:
     if recording.manifest.missing:
         for start, block in recording.blocks():
             known[start : start + len(block)] = ~np.isnan(block)
-    known &= recording.eligible[:, None]
     return _Source(recording, order, starts, lengths, profiles, np.logical_and.reduceat(known[order], starts, axis=0))
 
 
@@ -285,7 +348,8 @@ def _deal(
     for number, source in enumerate(sources):
         of_profile: dict[bytes, list[int]] = {profile: [] for profile in profiles}
         for trial, profile in enumerate(source.profiles):
-            of_profile[profile].append(trial)
+            if profile in of_profile:
+                of_profile[profile].append(trial)
         for column, name in enumerate(source.recording.unit_names):
             generator = np.random.default_rng([seed, zlib.crc32(f"{source.recording.name}/{name}".encode())])
             trials = {}
@@ -324,7 +388,8 @@ def _counts(
     most = {part: min(len(unit.trials[profile][part]) for unit in units for profile in profiles) for part in parts}
     if n_trials is None:
         return most
-    wanted = {part: n_trials if isinstance(n_trials, int) else n_trials.get(part, most[part]) for part in parts}
+    each = n_trials if isinstance(n_trials, Mapping) else dict.fromkeys(parts, n_trials)
+    wanted = {part: int(each.get(part, most[part])) for part in parts}
     if min(wanted.values()) < 1:
         raise InvalidInput(f"n_trials: expected at least 1 in each part, got {wanted}", kind="n_trials")
     beyond = [part for part in parts if wanted[part] > most[part] and not replace]
@@ -344,7 +409,8 @@ def _too_few(sources: Sequence[_Source], profiles: Sequence[bytes], specs: Seque
     for source in sources:
         counts = np.zeros((len(profiles), source.recording.n_units), dtype=np.int64)
         place = {profile: row for row, profile in enumerate(profiles)}
-        np.add.at(counts, [place[profile] for profile in source.profiles], source.usable)
+        known = [number for number, profile in enumerate(source.profiles) if profile in place]
+        np.add.at(counts, [place[source.profiles[number]] for number in known], source.usable[known])
         best = int(counts.min(axis=0).argmax())
         lacking = int(counts[:, best].argmin())
         first = np.frombuffer(profiles[lacking], dtype=np.float64).reshape(-1, 1 + len(specs))[0, 1:]
@@ -354,7 +420,8 @@ def _too_few(sources: Sequence[_Source], profiles: Sequence[bytes], specs: Seque
         )
     return (
         f"pool: no unit has {fewest} trials of each of {len(profiles)} combinations of "
-        f"{', '.join(spec.name for spec in specs)}, which train, validation and test need; {listing(told)}"
+        f"{', '.join(spec.name for spec in specs)}, which train, validation and test need (eligible samples, all steps recorded);"
+        f" {listing(told)}"
     )
 
 
@@ -380,40 +447,31 @@ def _unit_metadata(units: Sequence[_Unit], sources: Sequence[_Source]) -> dict[s
 def _manifest(
     recordings: Sequence[Recording],
     units: Sequence[_Unit],
-    sources: Sequence[_Source],
     left_out: Sequence[str],
-    fractions: Mapping[str, float],
-    counts: Mapping[str, int],
-    n_profiles: int,
     variables: Sequence[str],
     seed: int,
     replace: bool,
 ) -> dict[str, Any]:
     """Fields in which all recordings agree, and how they were joined."""
-    names = _names(units, sources)
-    taken: dict[str, list[str]] = {}
-    for unit, name in zip(units, names, strict=True):
-        taken.setdefault(sources[unit.source].recording.name, []).append(name)
     fields = {}
-    for key in ("system", "layer", "task", "access", "licence", "citation", "description"):
+    for key in ("system", "layer", "task", "access", "control", "licence", "citation", "description"):
         values = {getattr(recording.manifest, key) for recording in recordings}
         if len(values) == 1:
             fields[key] = values.pop()
+    controls = [one.name for one in recordings if one.manifest.control]
+    if controls and "control" not in fields:
+        fields["control"] = f"made from {listing(controls)}, which are controls"
     versions = {key: told for one in recordings for key, told in one.manifest.provenance.versions.items()}
-    contents = {
-        one.name: one.manifest.content_sha256 for one in recordings if one.manifest.content_sha256 and one.name in taken
-    }
+    contents = [one.manifest.content_sha256 for one in recordings]
+    named = [
+        one.name if content is None else f"{one.name} ({content})"
+        for one, content in zip(recordings, contents, strict=True)
+    ]
     return fields | {
         "activity_units": recordings[0].manifest.units,
         "sampling": recordings[0].manifest.sampling,
         "pseudo_population": PseudoPopulation(
-            variables=tuple(variables),
-            seed=seed,
-            replace=replace,
-            sources={name: tuple(of) for name, of in taken.items()},
-            contents=contents,
-            n_trials={part: counts[part] * n_profiles for part in fractions},
-            left_out=tuple(left_out),
+            variables=tuple(variables), seed=seed, replace=replace, recordings=tuple(named), left_out=tuple(left_out)
         ),
         "provenance": Provenance(
             source=f"{len(recordings)} recordings, {recordings[0].name} to {recordings[-1].name}",

@@ -855,8 +855,9 @@ class Recording:
         return self._view(dataset, manifest)
 
     def _view(self, dataset: xr.Dataset, manifest: RecordingManifest) -> Recording:
-        # what was stored grouped is no longer, as far as a table tells
-        return Recording._trusted(dataset, manifest.model_copy(update={"grouped_by": ()}), self._guard)
+        # what was stored, whole and in its order, is this no longer
+        update: dict[str, Any] = {"grouped_by": (), "content_sha256": None, "files": {}}
+        return Recording._trusted(dataset, manifest.model_copy(update=update), self._guard)
 
     # ----------------------------------------------------------------------------------------------------- how it shows
 

@@ -133,6 +133,12 @@ def split_by_coordinate(
     InvalidInput
         Shares that do not add up to 1, too few distinct values, or a coordinate that changes within a trial.
     """
+    if recording.manifest.pseudo_population is not None:
+        raise InvalidInput(
+            f"recording {recording.name!r} is a pseudo-population: its parts were settled when it was pooled, and dealt out anew"
+            " a trial would be in several; take parts_of(recording)",
+            kind="pooled",
+        )
     fractions = dict(DEFAULT_FRACTIONS if fractions is None else fractions)
     if not fractions or any(not share > 0 for share in fractions.values()) or abs(sum(fractions.values()) - 1) > 1e-6:
         raise InvalidInput(f"fractions: expected positive shares that add up to 1, got {fractions}", kind="fractions")

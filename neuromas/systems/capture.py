@@ -290,7 +290,9 @@ def _of_inputs(
             if n_known not in (None, start):
                 raise _uneven(f"capture of {system.name!r}", n_known, f"{start}")
 
-    source = f"capture of {system.name}, {type(system.module).__name__} at {system.layer}"
+    source = (
+        f"capture of {system.name}, {type(system.module).__name__} at {system.layer}, weights {system.weights_sha256()}"
+    )
     more: dict[str, Any] = {"provenance": _provenance(source, None, "")}
     if system.config.task:
         more |= {"task": system.config.task, "vocabulary": system.config.vocabulary, "sampling": Sampling(step="token")}

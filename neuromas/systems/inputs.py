@@ -56,7 +56,8 @@ class Batch:
 
         Hashed are dtype, shape and bytes of every tensor: positional ones in order, then named ones by name, without the
         attention mask. What `present` (n_trials, n_steps) says is padding does not count, so that a trial's hash does not
-        depend on the batch it came in.
+        depend on the batch it came in: in whole numbers (n_trials, n_steps), tokens say, and in what is (n_trials, n_steps, …).
+        Other tensors count whole, and so does how many steps there are.
         """
         named = (self.kwargs[key] for key in sorted(self.kwargs) if key != ATTENTION_MASK)
         digests = [hashlib.sha256() for _ in range(self.n_trials)]
@@ -66,7 +67,8 @@ class Batch:
             rows = (
                 whole.reshape(self.n_trials, math.prod(rest)).view(torch.uint8).numpy()
             )  # also what NumPy has no number for
-            padded = present is not None and rest and rest[0] == present.shape[1]
+            over_steps = len(rest) > 1 or not (tensor.is_floating_point() or tensor.is_complex())
+            padded = present is not None and bool(rest) and rest[0] == present.shape[1] and over_steps
             for trial, digest in enumerate(digests):
                 row, shape = rows[trial], rest
                 if padded:

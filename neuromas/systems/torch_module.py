@@ -7,6 +7,7 @@ everything is as it was.
 from __future__ import annotations
 
 import copy
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, fields, is_dataclass, replace
@@ -74,7 +75,7 @@ class TorchSystem(System):
     Parameters
     ----------
     module : torch.nn.Module
-        Taken as it is, not copied, and left as it is.
+        Taken as it is, not copied, and left as it is, but for the device where a fit or `to` moves it.
     tap : str
         Dotted name of a submodule, as ``named_modules()`` gives it; it must run once per call of the module.
     name : str, optional
@@ -159,6 +160,8 @@ class TorchSystem(System):
             },
             f"system {name!r}",
         )
+        if task is not None:  # in a fit, which must tell one set of weights from another
+            self.config = self.config.model_copy(update={"weights_sha256": self.weights_sha256()})
         self._width: int | None = None
         self._dtype = torch.float32
         self._names = tuple(name for name, _ in module.named_modules() if name)
@@ -185,6 +188,16 @@ class TorchSystem(System):
             )
         return self._width
 
+    def weights_sha256(self) -> str:
+        """Hash of the module's parameters and buffers as they are now, and of its structure as it prints."""
+        digest = hashlib.sha256(f"{type(self.module).__qualname__} {self.module}".encode())
+        for name, tensor in self.module.state_dict().items():
+            if isinstance(tensor, Tensor):
+                whole = tensor.detach().cpu().contiguous()
+                digest.update(f"{name} {whole.dtype} {tuple(whole.shape)}".encode())
+                digest.update(whole.reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
     @property
     def layers(self) -> tuple[str, ...]:
         return self._names
@@ -201,6 +214,7 @@ class TorchSystem(System):
         return other
 
     def to(self, device: str | torch.device) -> Self:
+        """Move the module itself, for good; it is taken as it is, not copied."""
         if torch.device(device) != self.device:
             check_device(device)
             self.module.to(device)
@@ -224,7 +238,8 @@ class TorchSystem(System):
             The module cannot be run on these inputs; the tap does not run, or not once, or gives no such tensor.
         """
         given: list[Any] = []
-        self._run(batch, lambda module, args, output: given.append(output))
+        # a copy: what runs later may change the output in place
+        self._run(batch, lambda module, args, output: given.append(self._part(output).detach().clone()))
         if len(given) != 1:
             often = f"is run {len(given)} times" if given else "is never run"
             hint = "; tap a module that is not shared between places" if given else ""
@@ -232,7 +247,7 @@ class TorchSystem(System):
                 f"{self._where}: the tap {often} in one call of the module; expected once{hint}",
                 kind="tap_repeated" if given else "tap_silent",
             )
-        found = self._part(given[0])
+        found = given[0]
         if not found.is_floating_point():
             raise InvalidInput(f"{self._where}: the tap gives {found.dtype}; expected floats", kind="no_latent")
         if not found.ndim or len(found) != batch.n_trials:
@@ -360,7 +375,7 @@ class TorchSystem(System):
                 return self.module(*batch.args, **batch.kwargs)
         except (NeuromasError, torch.OutOfMemoryError):
             raise
-        except (RuntimeError, TypeError, ValueError, IndexError) as error:
+        except Exception as error:  # whatever a foreign module raises
             shapes = [
                 f"{tuple(one.shape)} {one.dtype}"
                 for one in (*batch.args, *batch.kwargs.values())

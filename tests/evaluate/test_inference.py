@@ -80,9 +80,33 @@ def test_samples_of_one_trial_stay_in_one_half():
     assert apart > 0.8
 
 
-def test_split_halves_need_two_groups_with_two_trials():
+def test_split_halves_need_three_groups_with_two_trials():
     assert split_half_reliability(np.eye(3), [0, 1, 2]) is None
     assert split_half_reliability(np.eye(4), [0, 0, 1, 2]) is None
-    assert split_half_reliability(np.ones((4, 2)), [0, 0, 1, 1]) is None
+    assert split_half_reliability(np.random.default_rng(0).normal(size=(4, 2)), [0, 0, 1, 1]) is None
+    assert split_half_reliability(np.ones((6, 2)), [0, 0, 1, 1, 2, 2]) is None
     with pytest.raises(InvalidInput, match="got 3 latents, 2 groups"):
         split_half_reliability(np.eye(3), [0, 1])
+
+
+def test_trials_that_hold_several_values_are_not_torn():
+    # noise belongs to trials, each in three of five groups: the truth is how well another recording's means agree
+    def recorded(generator, signal):
+        trials = [generator.choice(5, 3, replace=False) for _ in range(60)]
+        noise = 2 * generator.normal(size=(60, 40))
+        x = np.concatenate([signal[groups] + noise[trial] for trial, groups in enumerate(trials)])
+        return x, np.concatenate(trials), np.repeat(np.arange(60), 3)
+
+    def means(x, groups):
+        found = np.stack([x[groups == group].mean(axis=0) for group in range(5)])
+        return (found - found.mean(axis=0)).ravel()
+
+    for size in (0.0, 1.0):
+        estimates, replications = [], []
+        for seed in range(10):
+            generator = np.random.default_rng(seed)
+            signal = size * generator.normal(size=(5, 40))
+            first, second = recorded(generator, signal), recorded(generator, signal)
+            estimates.append(split_half_reliability(*first, n_splits=20))
+            replications.append(np.corrcoef(means(*first[:2]), means(*second[:2]))[0, 1])
+        assert np.mean(estimates) == pytest.approx(np.mean(replications), abs=0.15)

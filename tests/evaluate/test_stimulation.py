@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -144,6 +146,8 @@ def test_plans_are_written_and_read_by_anybody(joined, tmp_path):
     assert len(table) == 5 * 4
     row = table[(table["sample"] == plan["sample"].values[2]) & (table["unit"] == "u3")].iloc[0]
     assert row["change"] == pytest.approx(float(plan["change"][2, 3]))
+    told = json.loads((tmp_path / "plan.csv.json").read_text())
+    assert (told["units"], told["target"], told["source"]) == ("Hz", "brain", "net")
     with pytest.raises(InvalidInput, match=r"ends in \.nc or \.csv"):
         save_plan(plan, tmp_path / "plan.xlsx")
 
@@ -173,3 +177,29 @@ def test_a_standardised_recordings_plan_is_in_its_own_units(joined):
     for name in ("current", "wanted", "planned", "recorded_min"):
         np.testing.assert_allclose(after[name], before[name], atol=2e-4)
     assert bool((after["clipped"] == before["clipped"]).mean() > 0.99)
+
+
+@pytest.mark.parametrize("options", [{"n_sources": 0}, {"n_samples": 0}, {"n_samples": -2}, {"part": "tset"}])
+def test_choices_that_make_no_plan(joined, options):
+    alignment, source, target = joined
+    with pytest.raises(InvalidInput, match="plan: expected"):
+        stimulation_plan(alignment, source, target, {"count": 2}, subspace="count", **options)
+
+
+def test_plans_for_continuous_values_take_the_tolerance():
+    def track(name, axes, seed):
+        place = np.random.default_rng(seed).uniform(size=600)
+        latents = np.column_stack([np.cos(place), np.sin(place), place]) @ axes.T
+        return Recording.from_arrays(latents.astype(np.float32), {"place": place}, name=name)
+
+    recordings = [track("net", SOURCE_AXES, 0), track("brain", TARGET_AXES, 1)]
+    u, v = (torch.from_numpy(axes.astype(np.float32)) for axes in (SOURCE_AXES, TARGET_AXES))
+    maps = {"net": LinearMap(u.T, u, torch.zeros(5)), "brain": LinearMap(v.T, v, torch.zeros(4))}
+    alignment = Alignment(maps, (Subspace("full", ("full",), 0, 3),), "linear", False)
+    exact = make_sides(recordings, variables=["place"])
+    with pytest.raises(NoMatch):
+        stimulation_plan(alignment, *exact, {"place": 0.5})
+    near = make_sides(recordings, variables=["place"], tolerances={"place": 0.03})
+    plan = stimulation_plan(alignment, *near, {"place": 0.5})
+    wanted = np.array([np.cos(0.5), np.sin(0.5), 0.5]) @ TARGET_AXES.T
+    np.testing.assert_allclose(plan["wanted"], np.broadcast_to(wanted, plan["wanted"].shape), atol=0.06)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
+from neuromas.align.side import make_sides
 from neuromas.errors import InvalidInput
-from neuromas.fit.fitters import CLMAS, DAS, MAS, Fitter, LatentStitch, fit_together
+from neuromas.fit.fitters import _OF_SIDES, CLMAS, DAS, MAS, Fitter, LatentStitch, fit_together
 from neuromas.fit.loop import Interrupted, Plan, State, init, step, step_together
 from neuromas.fit.result import FitResult
+from neuromas.recordings.recording import Recording
 from neuromas.recordings.store import shipped_store
+from neuromas.schema import FitConfig
 from neuromas.systems.recurrent import GRU
 from neuromas.systems.training import load_system
 from neuromas.systems.transformer import Transformer
@@ -156,3 +161,30 @@ def test_what_cannot_be_done_together(networks):
     with pytest.raises(InvalidInput, match="has no iterations to share"):
         fit_together([LatentStitch(**SMALL, solver="closed-form")], systems)
     assert fit_together([], networks) == []
+
+
+def test_every_setting_that_sides_are_made_by_keeps_fits_apart():
+    taken = set(inspect.signature(make_sides).parameters) - {"systems", "model", "mapping", "units", "device"}
+    assert taken <= _OF_SIDES
+    assert set(FitConfig.model_fields) >= _OF_SIDES
+
+
+def test_fits_of_other_tolerances_are_not_mixed():
+    generator = np.random.default_rng(0)
+    recordings = [
+        Recording.from_arrays(generator.normal(size=(300, 4)), {"x": generator.uniform(size=300)}, name=name)
+        for name in ("a", "b")
+    ]
+    fitters = [
+        LatentStitch(
+            direction=("a", "b"),
+            rank=2,
+            tolerances={"x": width},
+            n_train_pairs=60,
+            n_validation_pairs=40,
+            max_iterations=2,
+        )
+        for width in (0.5, 0.002)
+    ]
+    missed = [sum(one.n_missed for one in result.report.misses) for result in fit_together(fitters, recordings)]
+    assert missed[0] == 0 < missed[1]

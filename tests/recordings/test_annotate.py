@@ -155,7 +155,7 @@ def test_versions_say_where_they_come_from_and_both_stay(made, tmp_path):
     manifest = again.manifest.model_copy(update={"name": name})
     store.register([Recording(again.dataset, manifest)], set="s")
     found = store.get("s/made.v2")
-    assert found.manifest.provenance.derived_from == f"s/made ({before.manifest.content_sha256})"
+    assert found.manifest.provenance.derived_from[-1] == f"s/made ({before.manifest.content_sha256})"
     assert "variables odd added" in found.manifest.provenance.notes
     assert "only samples where odd == 'true'" in found.manifest.provenance.notes
     assert found.n_samples == 4
@@ -197,6 +197,11 @@ def test_shuffled_trials_exchange_whole_value_sequences(trials, seed, within):
         name="r",
         sample_metadata={"session": np.array([session for _, session in trials])[trial]},
     )
+    kinds = [(length, session if within else "") for length, session in trials]
+    if len(set(kinds)) == len(kinds):  # nobody to exchange with
+        with pytest.raises(InvalidInput, match="changes nothing"):
+            shuffled(recording, seed=seed, within="session" if within else "")
+        return
     seen = shuffled(recording, seed=seed, within="session" if within else "")
     owner, place = seen.values(["owner", "place"]).T.astype(int)
     donors = []
@@ -254,7 +259,38 @@ def test_standardised_units_have_mean_0_and_deviation_1_where_eligible():
 def test_samples_may_exchange_values_too():
     step = np.tile(np.arange(4), 50)
     made = Recording.from_arrays(np.zeros((50, 4, 1)), {"place": step.reshape(50, 4)}, name="r")
-    by_trial, by_sample = shuffled(made, seed=0), shuffled(made, seed=0, by="sample")
-    assert (by_trial.values()[:, 0] == step).all()  # the same in every trial, so it stays true
+    with pytest.raises(InvalidInput, match="changes nothing"):
+        shuffled(made, seed=0)  # the same in every trial, so it stays true
+    by_sample = shuffled(made, seed=0, by="sample")
     assert (by_sample.values()[:, 0] == step).mean() < 0.4
     assert sorted(by_sample.values()[:, 0]) == sorted(step)
+
+
+def test_a_control_that_changes_nothing_is_refused():
+    lengths = np.arange(1, 6)  # no two trials could exchange
+    trial = np.repeat(np.arange(5), lengths)
+    made = Recording.from_arrays(np.zeros((15, 1)), {"n": trial}, trial=trial, name="r")
+    with pytest.raises(InvalidInput, match=r"changes nothing.*by='sample' exchanges step by step"):
+        shuffled(made)
+    seen = shuffled(made, by="sample")
+    assert "values shuffled between samples, seed 0: n (" in seen.manifest.control
+
+
+def test_versions_name_the_whole_line_they_come_from(made, tmp_path):
+    store = RecordingStore(tmp_path / "store")
+    store.register([made], set="s")
+    second = annotate(store.get("s/made"), {"odd": "count % 2"})
+    store.register([second.replaced(second.dataset, second.manifest.model_copy(update={"name": "two"}))], set="s")
+    third = drop_variables(store.get("s/two"), ["odd"])
+    nearest, first = third.manifest.provenance.derived_from
+    assert nearest.startswith("s/two (")
+    assert first.startswith("s/made (")
+
+
+def test_what_is_selected_is_not_what_was_stored(made, tmp_path):
+    store = RecordingStore(tmp_path / "store")
+    store.register([made], set="s")
+    whole = store.get("s/made")
+    assert whole.manifest.content_sha256 is not None
+    assert whole.select_units([0]).manifest.content_sha256 is None
+    assert whole.select_samples(np.arange(3)).manifest.files == {}

@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from neuromas.align.side import make_sides
 from neuromas.errors import InvalidInput, NotFound
-from neuromas.recordings.annotate import shuffled
-from neuromas.recordings.pseudo import parts_of, pool
+from neuromas.measures.samples import shared_samples
+from neuromas.recordings.annotate import annotate, select, shuffled
+from neuromas.recordings.pseudo import parts_of, pool, trials_by_part
 from neuromas.recordings.recording import Recording
+from neuromas.recordings.split import split_by_trial
 from neuromas.recordings.store import RecordingStore
 
 
@@ -54,13 +56,13 @@ def test_trials_are_joined_by_value_and_stay_in_their_part(counts, n_steps, seed
         assert all(len(parts) == 1 for parts in owner.values())
         used, times = np.unique(trial[joined.step == 0], return_counts=True)
         assert (times == 1).all(), used  # without replacement
-    for name, count in joined.manifest.pseudo_population.n_trials.items():
+    for name, count in trials_by_part(joined).items():
         assert len(np.unique(joined.trial[part == name])) == count
 
 
 def test_all_trials_are_used_where_units_have_as_many():
     joined = pool([recorded("a", [1, 2] * 10), recorded("b", [2, 1] * 10)], ["n"], name="pool")
-    assert joined.manifest.pseudo_population.n_trials == {"train": 12, "validation": 4, "test": 4}
+    assert trials_by_part(joined) == {"train": 12, "validation": 4, "test": 4}
     assert joined.unit_names == ["a/u0", "b/u0"]
     assert joined.dataset["recording"].values.tolist() == ["a", "b"]
     assert joined.manifest.units == "Hz"
@@ -100,7 +102,7 @@ def test_units_with_too_few_trials_are_left_out_and_named():
     joined = pool([recorded("a", values, n_units=2, missing=hole), recorded("b", values)], ["n"], name="p")
     assert joined.unit_names == ["a/u0", "b/u0"]
     assert joined.manifest.pseudo_population.left_out == ("a/u1",)
-    assert joined.manifest.pseudo_population.sources == {"a": ("a/u0",), "b": ("b/u0",)}
+    assert joined.dataset["recording"].values.tolist() == ["a", "b"]
 
 
 def test_one_trial_per_value_is_too_few():
@@ -113,7 +115,7 @@ def test_counts_asked_for():
     with pytest.raises(InvalidInput, match=r"'train 5' asked for, but the unit with fewest has 'train 3'"):
         pool(sources, ["n"], name="p", n_trials={"train": 5})
     joined = pool(sources, ["n"], name="p", n_trials=50, replace=True)
-    assert joined.manifest.pseudo_population.n_trials == {"train": 100, "validation": 100, "test": 100}
+    assert trials_by_part(joined) == {"train": 100, "validation": 100, "test": 100}
     assert joined.manifest.pseudo_population.replace
     with pytest.raises(InvalidInput, match="at least 3, one for each part"):
         pool(sources, ["n"], name="p", min_trials=2)
@@ -152,7 +154,7 @@ def test_fits_keep_to_the_parts_it_was_made_with(tmp_path):
         (side,) = make_sides([recording], variables=["n"], seed=7)
         for part, candidates in side.candidates.items():
             assert set(recording.dataset["part"].values[candidates.samples]) == {part}
-            assert len(candidates.samples) == joined.manifest.pseudo_population.n_trials[part]
+            assert len(candidates.samples) == trials_by_part(joined)[part]
             assert set(recording.dataset["part"].values[side.indexes[part].samples.numpy()]) == {part}
 
 
@@ -167,3 +169,76 @@ def test_shuffling_keeps_parts_apart():
     for part in ("train", "validation", "test"):
         mine = joined.dataset["part"].values == part
         assert sorted(seen.values(["n"])[mine, 0]) == sorted(joined.values(["n"])[mine, 0])
+
+
+def test_what_was_joined_is_not_joined_or_dealt_out_again():
+    joined = pool([recorded("a", [1, 2] * 10)], ["n"], name="p", replace=True, n_trials=20)
+    with pytest.raises(InvalidInput, match="'p' is a pseudo-population already"):
+        pool([joined], ["n"], name="pp")
+    with pytest.raises(InvalidInput, match="its parts were settled when it was pooled"):
+        split_by_trial(joined)
+    with pytest.raises(InvalidInput, match="no table of trials fits them"):
+        annotate(joined, {"x": "x"}, table={"trial": np.arange(200), "x": np.arange(200)})
+
+
+def test_versions_of_one_recording_are_not_joined(tmp_path):
+    store = RecordingStore(tmp_path / "store")
+    store.register([recorded("a", [1, 2] * 10, n_units=2)], set="s")
+    whole = store.get("s/a")
+    other = annotate(whole, {"odd": "n % 2"})
+    with pytest.raises(
+        InvalidInput, match=r"versions of one recording, s/a \([0-9a-f]{64}\), and share units 'u0', 'u1'"
+    ):
+        pool([whole, other], ["n"], name="p")
+    with pytest.raises(InvalidInput, match="versions of one recording"):
+        pool([shuffled(whole, seed=1), other], ["n"], name="p")
+    halves = [select(whole, units_where=f"unit == 'u{number}'") for number in (0, 1)]
+    assert pool(halves, ["n"], name="p").n_units == 2  # other units of the same trials are no matter
+
+
+def test_only_eligible_samples_are_joined():
+    values = np.repeat([1, 2], 15)
+    eligible = np.tile([False, True, True], (30, 1))
+    joined = pool([recorded("a", values, n_steps=3, eligible=eligible)], ["n"], name="p")
+    assert set(joined.step) == {1, 2}
+    assert sum(trials_by_part(joined).values()) == 30
+    strange = pool([recorded("a", [*values, 7], eligible=np.arange(31) < 30)], ["n"], name="p")
+    assert set(strange.values()[:, 0]) == {1, 2}
+
+
+def test_controls_stay_controls():
+    joined = pool([shuffled(recorded("a", [1, 2] * 10), seed=0), recorded("b", [1, 2] * 10)], ["n"], name="p")
+    assert joined.manifest.control == "made from 'a', which are controls"
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fractions": {"train": 5, "validation": 5, "test": 5}}, "add up to 1"),
+        ({"fractions": {"train": 0.5, "test": 0.5}}, "expected fractions for train, validation, test"),
+        ({"n_trials": {"tset": 1}}, "n_trials for 'tset'; the parts are train, validation, test"),
+        ({"n_trials": 0}, "at least 1 in each part"),
+        ({"seed": -1}, "a seed of 0 or more"),
+    ],
+)
+def test_choices_that_make_no_sense(options, message):
+    with pytest.raises(InvalidInput, match=message):
+        pool([recorded("a", [1, 2] * 10)], ["n"], name="p", **options)
+
+
+def test_other_events_are_not_joined():
+    def about(event):
+        return recorded(event, [1, 2] * 5, sampling={"step": "time bin", "step_s": 0.1, "aligned_to": event})
+
+    with pytest.raises(InvalidInput, match="the event at time zero differ"):
+        pool([about("cue"), about("reward")], ["n"], name="p")
+
+
+def test_joined_trials_are_not_compared_with_others():
+    days = [recorded("a", [1, 2] * 10, n_units=2), recorded("b", [1, 2] * 10, n_units=2)]
+    one, other = (pool(days, ["n"], name="p", seed=seed) for seed in (0, 1))
+    for pair in ((one, other), (one, days[0])):
+        with pytest.raises(InvalidInput, match="'p' is a pseudo-population: its trials were joined and numbered anew"):
+            shared_samples(*pair)
+    halves = select(one, units_where="recording == 'a'"), select(one, units_where="recording == 'b'")
+    assert shared_samples(*halves).n == one.n_samples

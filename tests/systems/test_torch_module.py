@@ -856,3 +856,50 @@ def test_a_module_without_a_task_is_only_read(tagger):
     np.testing.assert_array_equal(read.latents(), own.latents())
     assert make_sides([native, read], n_trials=60)[1].access == "read"
     assert dims.INPUT_HASH not in own.dataset.coords
+
+
+# ------------------------------------------------------------------------------------------------------------- what it was
+
+
+def test_an_output_changed_in_place_later_is_recorded_as_it_was():
+    torch.manual_seed(0)
+    first = nn.Linear(3, 5)
+    module = nn.Sequential(first, nn.ReLU(inplace=True), nn.Linear(5, 2))
+    inputs = torch.randn(20, 3)
+    recorded = capture(TorchSystem(module, "0", name="net"), inputs, {"n": np.arange(20)}).latents()
+    assert recorded.min() < 0
+    np.testing.assert_allclose(recorded, first(inputs).detach().numpy(), rtol=1e-6)
+
+
+def test_a_module_that_fails_in_its_own_way_is_one_error():
+    class Broken(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(3, 3)
+
+        def forward(self, x):
+            return {}["missing"]
+
+    with pytest.raises(InvalidInput, match=r"system 'net' cannot be run on inputs \(4, 3\) torch.float32: 'missing'"):
+        capture(TorchSystem(Broken(), "layer", name="net"), torch.ones(4, 3), {"n": [1, 2, 3, 4]})
+
+
+def test_weights_tell_one_module_from_another():
+    def made(seed):
+        torch.manual_seed(seed)
+        return TorchSystem(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), "0", name="net")
+
+    assert made(0).weights_sha256() == made(0).weights_sha256() != made(1).weights_sha256()
+    source = capture(made(0), torch.ones(2, 3), {"n": [1, 2]}).manifest.provenance.source
+    assert made(0).weights_sha256() in source
+
+
+def test_context_as_wide_as_there_are_steps_is_no_padding():
+    tokens, present = torch.tensor([[1, 2, 3], [4, 5, 0]]), [3, 2]
+    context = torch.randn(2, 3)
+    other = context.clone()
+    other[1, 2] += 1  # not a step: a third feature
+    assert hash_inputs((tokens, context), present)[1] != hash_inputs((tokens, other), present)[1]
+    padded = tokens.clone()
+    padded[1, 2] = 9
+    assert (hash_inputs(tokens, present) == hash_inputs(padded, present)).all()
