@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from neuromas.recordings.annotate import shuffled as shuffled
     from neuromas.recordings.annotate import standardised as standardised
     from neuromas.recordings.convert.converter import convert as convert
+    from neuromas.recordings.pseudo import parts_of as parts_of
     from neuromas.recordings.pseudo import pool as pool
     from neuromas.recordings.recording import Recording as Recording
     from neuromas.recordings.split import split_by_trial as split_by_trial
@@ -67,7 +68,7 @@ _PUBLIC = {
     "measures.comparison": ("MeasureResult", "compare"),
     "recordings.annotate": ("annotate", "select", "shuffled", "standardised"),
     "recordings.convert.converter": ("convert",),
-    "recordings.pseudo": ("pool",),
+    "recordings.pseudo": ("parts_of", "pool"),
     "recordings.recording": ("Recording",),
     "recordings.split": ("split_by_trial",),
     "recordings.store": ("RecordingStore", "resolve_store", "shipped_store"),

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from neuromas.bench.measure import Row
+    from neuromas.bench.schedule import Tried
     from neuromas.fit.result import FitResult
     from neuromas.index.index import CLIndex
     from neuromas.recordings.recording import Recording
@@ -181,7 +182,9 @@ def reproduce(
 
 @app.command(rich_help_panel=_ALIGNMENT)
 def bench(
-    what: Annotated[Literal["fit", "pairs", "index", "store", "growth"], typer.Argument(help="What to measure.")],
+    what: Annotated[
+        Literal["fit", "pairs", "index", "store", "growth", "schedule"], typer.Argument(help="What to measure.")
+    ],
     threads: Annotated[int, typer.Option("--threads", min=1, help="Threads of the fit.")] = 1,
     batch_size: Annotated[
         int | None,
@@ -191,16 +194,24 @@ def bench(
         int,
         typer.Option("--samples", min=10_000, help="index, store, growth: samples of the (largest) recording made."),
     ] = 10_000_000,
+    iterations: Annotated[
+        int,
+        typer.Option(
+            "--iterations", min=20, help="schedule: of the paper's schedule, which the others are held against."
+        ),
+    ] = 20_000,
+    method: Annotated[Literal["mas", "clmas"], typer.Option("--method", help="schedule: what is fitted.")] = "mas",
     figure: Annotated[
         Path | None, typer.Option("--figure", metavar="FILE", help="growth: also draw the curves.", show_default=False)
     ] = None,
     out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the rows as JSON.")] = None,
 ) -> None:
-    """Measure this machine: a fit iteration against its floor, drawing pairs, look-ups, a recording left on disk."""
+    """Measure this machine: a fit iteration against its floor, drawing pairs, look-ups, a recording left on disk, schedules."""
     from dataclasses import asdict
 
     from neuromas.bench.fit import bench_fit, bench_pairs
     from neuromas.bench.index import bench_index
+    from neuromas.bench.schedule import bench_schedule
     from neuromas.bench.store import bench_store
     from neuromas.files import write_atomically
 
@@ -210,6 +221,7 @@ def bench(
         "index": lambda: bench_index(n_samples=n_samples, batch_size=batch_size or 512),
         "store": lambda: bench_store(n_samples=n_samples, batch_size=batch_size or 512),
         "growth": lambda: _growth(n_samples, threads, figure),
+        "schedule": lambda: bench_schedule(method, iterations=iterations, n_threads=threads, report=_tell_schedule),
     }
     rows = measured[what]()
     table = _table("what", "value >", "unit", "ratio >", "against", "target >", "met")
@@ -221,6 +233,10 @@ def bench(
     _show_table(table)
     if out is not None:
         write_atomically(out, json.dumps([asdict(row) for row in rows], indent=2) + "\n")
+
+
+def _tell_schedule(done: Tried) -> None:
+    _tell(f"{done.name}: worst IIA {done.worst:.3f} after {done.iterations:,} iterations, {done.seconds:.0f} s")
 
 
 def _growth(n_samples: int, n_threads: int, figure: Path | None) -> list[Row]:

@@ -69,7 +69,7 @@ MODULES = {
     "fit": ("objective", "result", "loop", "fitters", "request"),
     "report": ("figures", "panels", "page"),
     "experiments": ("demo", "jobs", "sweep", "table", "figure", "figures", "reproduce"),
-    "bench": ("measure", "peers", "fit", "index", "store", "growth"),
+    "bench": ("measure", "peers", "fit", "index", "store", "growth", "schedule"),
 }
 """Order inside packages, importer to the right of the imported."""
 

@@ -288,7 +288,8 @@ class Fitter:
                 if term.cl and count_misses(pairs).n_missed == n_pairs:
                     raise InvalidInput(
                         f"{term.direction.name}: none of the {n_pairs} {part} pairs has a counterfactual latent; the expected"
-                        f" values were never recorded in {term.direction.target.name!r} (names or values may need mapping=, continuous ones tolerances=)",
+                        f" values were never recorded in {term.direction.target.name!r} (names or values may need mapping=,"
+                        " continuous ones tolerances=)",
                         kind="no_counterfactual_latents",
                     )
                 drawn[part].append(pairs)

@@ -13,6 +13,7 @@ from neuromas.bench.fit import bench_fit, bench_pairs, continuation_bytes, conti
 from neuromas.bench.growth import Curve, bench_growth, draw_growth
 from neuromas.bench.index import VARIABLES, bench_index, contenders, planted
 from neuromas.bench.peers import peers
+from neuromas.bench.schedule import bench_schedule
 from neuromas.bench.store import bench_store, made
 from neuromas.errors import InvalidInput
 from neuromas.fit.fitters import DAS
@@ -141,3 +142,21 @@ def test_a_slope_is_that_of_the_larger_sizes():
 
 def _few(n_samples: int) -> list:
     return bench_store(n_samples=20_000, n_units=2, n_queries=2)
+
+
+@pytest.mark.parametrize("method", ["mas", "clmas"])
+def test_schedules_are_held_against_the_papers(method):
+    told = []
+    rows = bench_schedule(method, iterations=40, rank=4, n_pairs=60, n_test=30, n_trials=60, report=told.append)
+    assert told[0].name == "paper: constant 0.001, 40 × 512"
+    assert told[0].iterations == 40
+    assert {one.iterations for one in told[1:-1]} == {2}
+    assert told[-1].name.startswith("L-BFGS")
+    assert 1 <= told[-1].iterations <= 4  # a line search may look once more
+    by_name = {row.name: row for row in rows}
+    for one in told[1:]:
+        row = by_name[f"{method}, {one.name}: iterations"]
+        assert row.ratio == one.iterations / 40
+        assert row.met == (row.ratio <= 1 / 20 and one.worst >= told[0].worst)
+    with pytest.raises(InvalidInput, match="expected mas or clmas"):
+        bench_schedule("das")
