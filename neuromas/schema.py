@@ -205,6 +205,8 @@ class FileEntry(Document):
 class VariableRecipe(Document):
     """How a causal variable comes from the columns of a table."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     expression: str = Field(min_length=1)
     """A column, or what `neuromas.recordings.expression` computes from columns. ``time`` is the centre of a bin in seconds, so
     that a variable may differ between the steps of a trial."""
@@ -230,6 +232,8 @@ class VariableRecipe(Document):
 
 class Recipe(Document):
     """What is taken from a foreign file: base of every converter's own recipe."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     format_version: Literal[1] = 1
     variables: dict[str, VariableRecipe] = Field(default_factory=dict)
