@@ -254,7 +254,7 @@ def _compared(
 ) -> _Value:
     """``a < b <= c`` as ``a < b and b <= c``, with ``in`` beside."""
     result, before = _Value(np.True_), value(left)
-    for op, left, right in zip(ops, (left, *others), others, strict=False):
+    for op, first, right in zip(ops, (left, *others), others, strict=False):
         if isinstance(op, (ast.In, ast.NotIn)):
             if op is not ops[-1]:
                 raise _refused(right, where, whole)
@@ -263,7 +263,7 @@ def _compared(
         else:
             after = value(right)
             absent = before.missing | after.missing | _nan(before.values) | _nan(after.values)
-            with_nothing = isinstance(op, (ast.Eq, ast.NotEq)) and "" in (_constant(left), _constant(right))
+            with_nothing = isinstance(op, (ast.Eq, ast.NotEq)) and "" in (_constant(first), _constant(right))
             link = _Value(_COMPARE[type(op)](before.values, after.values), np.False_ if with_nothing else absent)
             before = after
         result = link if len(ops) == 1 else _joined(True, result, link)

@@ -226,7 +226,10 @@ def test_series_are_averaged_in_bins():
     values = np.column_stack([time, -time])
     frame = nap.TsdFrame(t=time, d=values, columns=["x", "y"], metadata={"depth": [1.0, 2.0]})
     events = pd.DataFrame({"cue": [5.0, 2.0, np.nan], "side": ["right", "left", "left"]})
-    recording = from_pynapple(frame, events, COUNTED | {"align": "cue"}, name="s")
+    with pytest.raises(InvalidInput, match="'count' is for spikes"):
+        from_pynapple(frame, events, COUNTED | {"align": "cue"}, name="s")
+    averaged = COUNTED | {"align": "cue", "activity": "rate"}
+    recording = from_pynapple(frame, events, averaged, name="s")
     expected = [
         [values[(time >= left) & (time < left + 0.5), unit].mean() for unit in (0, 1)] for left in (2, 2.5, 5, 5.5)
     ]
@@ -234,10 +237,31 @@ def test_series_are_averaged_in_bins():
     assert recording.unit_names == ["x", "y"]
     assert recording.dataset["depth"].values.tolist() == [1, 2]
     assert recording.manifest.units == "1"
-    single = from_pynapple(frame["x"], events, COUNTED | {"align": "cue"}, name="s")
+    single = from_pynapple(frame["x"], events, averaged, name="s")
     assert np.array_equal(single.latents()[:, 0], recording.latents()[:, 0])
-    fine = COUNTED | {"align": "cue", "bin_s": 0.125}  # some bins lie between two samples of the series
+    holes = values.copy()
+    holes[time == 2.01] = np.nan  # one of the two samples of a bin
+    rest = from_pynapple(nap.Tsd(t=time, d=holes[:, 0]), events, averaged, name="s")
+    assert rest.latents()[0, 0] == pytest.approx(2.26)
+    fine = averaged | {"bin_s": 0.125}  # some bins lie between two samples of the series
     assert from_pynapple(frame, events, fine, name="s").n_samples == 8
+
+
+def test_metadata_called_as_a_variable_or_as_no_coordinate_can_be():
+    group = nap.TsGroup(
+        {3: nap.Ts(np.array([2.1])), 8: nap.Ts(np.array([5.1])), 9: nap.Ts(np.array([]))},
+        time_support=nap.IntervalSet(0, 10),
+        metadata={"side": ["l", "r", "l"], "brain area": ["a", "b", "c"], "unit": ["p", "q", "r"]},
+    )
+    recording = from_pynapple(group, cues(), COUNTED, name="s")
+    found = {name: recording.dataset[name].values.tolist() for name in ("unit_side", "brain_area", "unit_unit")}
+    assert found == {"unit_side": ["l", "r", "l"], "brain_area": ["a", "b", "c"], "unit_unit": ["p", "q", "r"]}
+    assert recording.unit_names == ["3", "8", "9"]
+    assert recording.spec("side").meanings == ("left", "right")
+    scaled = COUNTED | {"variables": {"event_s": "start_time * 10", "late": "event_time > 4"}}
+    recording = from_pynapple(group, cues(), scaled, name="s")
+    assert recording.values(["event_s"]).ravel().tolist() == [20, 20, 50, 50, 80, 80]
+    assert recording.values(["late"]).ravel().tolist() == [0, 0, 1, 1, 1, 1]
 
 
 def test_to_pynapple_and_back():
@@ -249,7 +273,7 @@ def test_to_pynapple_and_back():
     assert activity["area"].tolist() == ["V1", "V2"]
     assert trials["side"].tolist() == ["left", "right", "left"]
     assert trials["event_s"].tolist() == [2, 5, 8]
-    again = from_pynapple(activity, trials, COUNTED | {"align": "event_s"}, name="session-1")
+    again = from_pynapple(activity, trials, COUNTED | {"align": "event_s", "activity": "rate"}, name="session-1")
     assert np.array_equal(again.latents(), recording.latents())
     assert again.manifest.variables == recording.manifest.variables
     assert again.dataset["trial"].values.tolist() == recording.dataset["trial"].values.tolist()
