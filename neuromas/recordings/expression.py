@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromas.errors import InvalidInput, NotFound
+from neuromas.errors import InvalidInput, NeuromasError, NotFound
 
 _LONGEST = 2000
 
@@ -149,6 +149,8 @@ def _computed(expression: str, columns: Mapping[str, Any], where: str) -> _Value
     try:
         with np.errstate(all="ignore"):
             return _value(tree, columns, where, expression)
+    except NeuromasError:
+        raise
     except (TypeError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
         raise InvalidInput(f"{where}: {expression!r} cannot be computed: {error}", kind="expression") from error
 

@@ -81,7 +81,7 @@ def test_an_xarray_of_somebody_else():
     assert recording.n_samples == 4 * 5 - 2
     assert recording.values(["late"])[:5].ravel().tolist() == [0, 0, 1, 1, 1]
     assert recording.manifest.provenance.notes.count("2 steps at the ends of trials") == 1
-    with pytest.raises(InvalidInput, match="expected 2 or 3 axes"):
+    with pytest.raises(InvalidInput, match="its axes are called 'bin'"):
         from_xarray(array.isel(channel=0, trial=0), name="flat")
     with pytest.raises(NotFound, match="no array 'rates'"):
         from_xarray(array.to_dataset(name="mine"), {"activity": "rates"})
@@ -160,6 +160,15 @@ def test_anndata_of_somebody_else(monkeypatch):
     with pytest.raises(InvalidInput, match="sparse activity of shape \\(4, 3\\) would take") as raised:
         from_anndata(adata)
     assert raised.value.kind == "too_large"
+
+
+def test_an_obs_column_and_a_var_column_of_one_name():
+    obs = pd.DataFrame({"area": ["a", "b", "a"], "n": pd.array([1, None, 2], dtype="Int64")}, index=list("xyz"))
+    var = pd.DataFrame({"area": ["p", "q"], "n": [1, 2]}, index=["g1", "g2"])
+    adata = anndata.AnnData(np.zeros((3, 2), np.float32), obs=obs, var=var)
+    recording = from_anndata(adata, {"variables": {"area": "area"}}, name="x")
+    assert recording.dataset["unit_area"].values.tolist() == ["p", "q"]
+    assert "left out: 'n'" in recording.manifest.provenance.notes  # that of obs
 
 
 @pytest.mark.parametrize("content", [b"", b"no h5ad", b"\x89HDF\r\n\x1a\n" + b"\1" * 600])
