@@ -297,6 +297,10 @@ def test_expressions_of_times_and_names_that_are_no_identifiers(tmp_path):
     recipe = EVENTS | {"times": "col('t ms') / 1000", "align": "col('cue time') * 1"}
     recording = convert(path, recipe, format="spikes")
     assert (recording.unit_names, recording.latents().ravel().tolist()) == (["spikes"], [1, 0])
+    assert "events cues.csv" in recording.manifest.provenance.notes
+    assert "left out" not in recording.manifest.provenance.notes
+    with pytest.raises(InvalidInput, match=r"is col\('cue time'\)"):
+        convert(path, recipe | {"align": "cue time"}, format="spikes")
 
 
 @pytest.mark.parametrize(

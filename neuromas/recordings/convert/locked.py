@@ -57,6 +57,8 @@ def recording_of(
         Of a table in time order.
     activity : ndarray of shape (n_trials, n_steps, n_units)
         NaN where a unit was not recorded.
+    notes : sequence of str
+        For the provenance, beside what was left out.
     """
     present = ~np.isnan(activity).all(axis=2)
     if not present.any():
@@ -71,7 +73,6 @@ def recording_of(
     activity = activity[:, :, recorded]
     dropped, holes = int((~kept).sum()), int((~present[kept]).sum())
     told = [
-        *notes,
         events.notes,
         f"{dropped} trials in which no unit was recorded" if dropped else "",
         f"{holes} bins of other trials in which no unit was recorded" if holes else "",
@@ -83,7 +84,7 @@ def recording_of(
         "units": activity_units,
         "missing": bool(np.isnan(activity[present]).any()),
         "sampling": sampling_of(recipe),
-        "provenance": provenance_of(path, recipe, [f"left out: {left_out}" if left_out else ""], libraries),
+        "provenance": provenance_of(path, recipe, [*notes, f"left out: {left_out}" if left_out else ""], libraries),
     }
     names = free_names(unit_metadata or {}, [*events.variables, EVENT_S])
     return assemble(

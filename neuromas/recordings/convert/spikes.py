@@ -148,6 +148,11 @@ def _long(columns: Mapping[str, NDArray[Any]], align: str, where: str) -> dict[s
     """Columns as long as those that tell the time, less the rows that hold nothing."""
     named = [name for name in columns if name in names_in(align)]
     if not named:
+        if align in columns:
+            raise InvalidInput(
+                f"{where}: align={align!r} is no expression; a column whose name is no identifier is col({align!r})",
+                kind="expression",
+            )
         raise NotFound(
             f"{where}: no column {align!r} of event times (align); there are {listing(list(columns)) or 'none'}",
             kind="unknown_column",
@@ -197,7 +202,7 @@ def _wide(columns: Mapping[str, NDArray[Any]], pattern: str, where: str) -> dict
 
 def _numbers(texts: list[str | None]) -> NDArray[Any]:
     """`texts` as numbers where each looks like one; None is a missing entry."""
-    if all(one is None or _is_number(one) for one in texts):
+    if all(one is None or (_is_number(one) and np.isfinite(float(one))) for one in texts):
         numbers = [np.nan if one is None else float(one) for one in texts]
         whole = all(one is not None and re.fullmatch(r"[+-]?\d+", one) for one in texts)
         return np.array(numbers).astype(np.int64) if whole else np.array(numbers)
