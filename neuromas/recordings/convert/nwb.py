@@ -36,7 +36,7 @@ from neuromas.recordings.convert.events import (
     within,
 )
 from neuromas.recordings.convert.locked import EVENT_S
-from neuromas.recordings.convert.source import check_fields, free_names
+from neuromas.recordings.convert.source import assemble, check_fields, free_names
 from neuromas.recordings.expression import evaluate
 from neuromas.recordings.recording import Recording
 from neuromas.schema import NwbRecipe, Provenance
@@ -571,19 +571,17 @@ def convert(path: Path, recipe: NwbRecipe, fields: Mapping[str, Any]) -> Recordi
             versions={name: version(name) for name in ("pynwb", "hdmf", "h5py", "numpy")},
             notes="; ".join(notes),
         ),
-        **fields,
     }
-    return Recording.from_arrays(
+    return assemble(
         activity,
         {name: values[trials] for name, values in events.variables.items()},
+        events.specs,
+        document,
+        fields,
         trial=ids[trials],
         units=np.array(taken.names)[units].tolist(),
         unit_metadata=metadata,
         sample_metadata={} if EVENT_S in events.variables else {EVENT_S: events.times[trials]},
-        variable_specs=events.specs,
-        activity_units=document.pop("units"),
-        vocabulary=document.pop("vocabulary", None),
-        **document,
     )
 
 
