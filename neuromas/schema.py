@@ -205,9 +205,11 @@ class FileEntry(Document):
 class VariableRecipe(Document):
     """How a causal variable comes from the columns of a table."""
 
+    model_config = ConfigDict(allow_inf_nan=False)
+
     expression: str = Field(min_length=1)
     """A column, or what `neuromas.recordings.expression` computes from columns. ``time`` is the centre of a bin in seconds, so
-    that a variable may differ between the steps of a trial."""
+    that a variable may differ between the steps of a trial; ``event_time`` is the trial's time zero, where there is one."""
     type: Literal["categorical", "integer", "real"] | None = None
     """By default as the values are: text and booleans categorical, whole numbers integer, others real."""
     meanings: dict[str, str] | None = None
@@ -230,6 +232,8 @@ class VariableRecipe(Document):
 
 class Recipe(Document):
     """What is taken from a foreign file: base of every converter's own recipe."""
+
+    model_config = ConfigDict(allow_inf_nan=False)
 
     format_version: Literal[1] = 1
     variables: dict[str, VariableRecipe] = Field(default_factory=dict)
@@ -276,6 +280,11 @@ class EventRecipe(Recipe):
         """Bins in the window."""
         return 1 if self.bin_s is None else round((self.stop_s - self.start_s) / self.bin_s)
 
+    @property
+    def width_s(self) -> float:
+        """Width of a bin in seconds."""
+        return self.stop_s - self.start_s if self.bin_s is None else self.bin_s
+
 
 class NwbRecipe(EventRecipe):
     """What is taken from an NWB file."""
@@ -299,7 +308,7 @@ class SpikesRecipe(EventRecipe):
 
     align: str = "time"
     times: str | None = None
-    """Column of spike times, in seconds; null: the first."""
+    """Column, or expression of columns, of spike times in seconds; null: the first."""
     unit: str | None = None
     """Column (or array) that tells which unit fired; null: one unit, the file's."""
     events: str | None = None
@@ -308,6 +317,8 @@ class SpikesRecipe(EventRecipe):
     """Wide form: each column holds the times of one kind of event. A regular expression that matches the whole name of such a
     column; its named groups are the columns of the table of events, beside ``time``."""
     coverage: Literal["spikes", "session"] = "spikes"
+    """How it is known when a unit was recorded: from its first spike to its last, or from the first spike of all units to the
+    last. Trials outside are missing, never zero."""
 
 
 class ArraysRecipe(Recipe):

@@ -6,11 +6,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
 from neuromas.errors import InvalidDocument, NeuromasError
 from neuromas.recordings.check import listing
-from neuromas.recordings.expression import evaluate
+from neuromas.recordings.expression import evaluate_known
 from neuromas.schema import VariableRecipe, VariableSpec
 
 
@@ -30,16 +31,39 @@ def tidy(values: ArrayLike) -> NDArray[Any]:
     if array.dtype.kind not in "OT":
         return array
     entries = [one.decode("utf-8", "replace") if isinstance(one, bytes) else one for one in array.ravel().tolist()]
-    present = [one for one in entries if one is not None and one == one]
-    if any(isinstance(one, str) for one in present):
-        known = ["" if one is None or one != one else str(one) for one in entries]
-        return np.array(known, dtype=str).reshape(array.shape)
+    entries = [None if _is_nothing(one) else one for one in entries]
+    if any(isinstance(one, str) for one in entries):
+        return np.array(["" if one is None else str(one) for one in entries], dtype=str).reshape(array.shape)
     if all(isinstance(one, (bool, np.bool_)) for one in entries):
         return np.array(entries, dtype=bool).reshape(array.shape)
     try:
         return np.array([np.nan if one is None else one for one in entries]).reshape(array.shape)
-    except ValueError:  # ragged
+    except (ValueError, TypeError):  # ragged
         return array
+
+
+def _is_nothing(one: object) -> bool:
+    return one is None or one is pd.NA or one is pd.NaT or (isinstance(one, (float, np.floating)) and one != one)
+
+
+def exact(number: Any) -> str:
+    """A number as text that no other number has: whole ones without ``.0``.
+
+    Examples
+    --------
+    >>> exact(950921187.0), exact(np.float32(0.1)), exact(0.1234567)
+    ('950921187', '0.1', '0.1234567')
+    """
+    return str(int(number)) if float(number).is_integer() and abs(number) < 2**53 else str(number)
+
+
+def as_text(values: NDArray[Any]) -> NDArray[Any]:
+    """`values` as text, numbers by `exact`, booleans as ``true`` and ``false``."""
+    if values.dtype.kind == "b":
+        return np.where(values, "true", "false")
+    if values.dtype.kind == "f":
+        return np.array([exact(one) for one in values.ravel()], dtype=str).reshape(values.shape)
+    return values.astype(str)
 
 
 def make_variables(
@@ -79,15 +103,15 @@ def make_variables(
     specs: list[VariableSpec] = []
     for name, recipe in recipes.items():
         try:
-            values = tidy(evaluate(recipe.expression, columns, f"variable {name!r}"))
+            values, absent = evaluate_known(recipe.expression, columns, f"variable {name!r}")
         except NeuromasError as error:
             problems.append(error.message)
             continue
-        absent = _absent(values)
         if absent.any():
             problems.append(
-                f"variable {name!r}: {int(absent.sum())} of {values.size} entries of {recipe.expression!r} are missing; take"
-                " only rows that have one (where), or say what they count as (where(isfinite(x), x, 0))"
+                f"variable {name!r}: {int(absent.sum())} of {values.size} entries of {recipe.expression!r} are missing, "
+                "because a column is; take only rows that have one (where), or say what they count as "
+                "(where(isfinite(x), x, 0), where(x == '', 'none', x))"
             )
             continue
         document: dict[str, Any] = {"name": name, "description": recipe.description, "units": recipe.units}
@@ -96,20 +120,14 @@ def make_variables(
         elif recipe.meanings is not None:
             values, document = _named(recipe.meanings, values, document, problems)
         elif recipe.type == "categorical":
-            if values.dtype.kind not in "bU":
-                values = np.array([f"{one:g}" for one in values.ravel().tolist()]).reshape(values.shape)
-            names = ["false", "true"] if values.dtype.kind == "b" else np.unique(values).tolist()
-            values = np.where(values, "true", "false") if values.dtype.kind == "b" else values
-            document |= {"type": "categorical", "values": list(range(len(names))), "meanings": names}
+            values, document = _categories(values, document)
         elif recipe.type is not None:
             document["type"] = recipe.type
         elif values.dtype.kind in "iuf":
             whole = values.dtype.kind != "f" or np.array_equal(values, np.rint(values))
             document["type"] = "integer" if whole else "real"
         else:
-            names = ["false", "true"] if values.dtype.kind == "b" else np.unique(values).tolist()
-            values = np.where(values, "true", "false") if values.dtype.kind == "b" else values
-            document |= {"type": "categorical", "values": list(range(len(names))), "meanings": names}
+            values, document = _categories(values, document)
         listed = VariableSpec.problems(document)
         problems += [f"variable {name!r}: {problem}" for problem in listed]
         if not listed:
@@ -120,10 +138,10 @@ def make_variables(
     return made, specs
 
 
-def _absent(values: NDArray[Any]) -> NDArray[np.bool_]:
-    if values.dtype.kind == "f":
-        return np.isnan(values)
-    return values == "" if values.dtype.kind == "U" else np.zeros(values.shape, dtype=bool)
+def _categories(values: NDArray[Any], document: dict[str, Any]) -> tuple[NDArray[Any], dict[str, Any]]:
+    texts = as_text(values)
+    names = ["false", "true"] if values.dtype.kind == "b" else np.unique(texts).tolist()
+    return texts, document | {"type": "categorical", "values": list(range(len(names))), "meanings": names}
 
 
 def _binned(
@@ -140,7 +158,7 @@ def _binned(
         )
     codes = np.clip(np.searchsorted(edges, values, side="right") - 1, 0, len(edges) - 2)
     ends = [")"] * (len(edges) - 2) + ["]"]
-    meanings = [f"[{low:g}, {high:g}{end}" for low, high, end in zip(edges, edges[1:], ends, strict=False)]
+    meanings = [f"[{exact(low)}, {exact(high)}{end}" for low, high, end in zip(edges, edges[1:], ends, strict=False)]
     document = document | {"type": "categorical", "values": list(range(len(meanings))), "meanings": meanings}
     if document["units"] != "1":
         document["description"] = f"{document['description']} (bins in {document['units']})".strip()
@@ -151,12 +169,7 @@ def _binned(
 def _named(
     meanings: Mapping[str, str], values: NDArray[Any], document: dict[str, Any], problems: list[str]
 ) -> tuple[NDArray[Any], dict[str, Any]]:
-    if values.dtype.kind == "f":
-        texts = np.array([f"{one:g}" for one in values.ravel().tolist()]).reshape(values.shape)
-    elif values.dtype.kind == "b":
-        texts = np.where(values, "true", "false")
-    else:
-        texts = values.astype(str)
+    texts = as_text(values)
     found = np.unique(texts).tolist()
     unnamed = [text for text in found if text not in meanings]
     if unnamed:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,17 +40,34 @@ def load_npz(path: Path) -> dict[str, NDArray[Any]]:
         if not start.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # else NumPy takes it for a pickle
             raise InvalidInput(f"{path}: not a NumPy archive (.npz): it starts with {start!r}", kind="not_npz")
         with np.load(path, allow_pickle=False) as archive:
-            return {key: archive[key] for key in archive.files}
-    except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
-        if isinstance(error, InvalidInput):
-            raise
-        if "allow_pickle" in str(error) or "pickle" in str(error).lower():
+            arrays = {key: archive[key] for key in archive.files}
+    except InvalidInput:
+        raise
+    except Exception as error:  # zlib's, zipfile's, and those of headers that say more than there is
+        if "pickle" in str(error).lower():
             raise InvalidInput(
                 f"{path}: holds pickled Python objects, which are refused because reading them would run code; "
                 "save plain arrays instead",
                 kind="pickle_refused",
             ) from error
-        raise InvalidInput(f"{path}: not a NumPy archive: {error}", kind="not_npz") from error
+        raise InvalidInput(f"{path}: not a NumPy archive: {error or type(error).__name__}", kind="not_npz") from error
+    others = [key for key, values in arrays.items() if not isinstance(values, np.ndarray)]
+    if others:
+        raise InvalidInput(f"{path}: not a NumPy archive: it holds {listing(others)}, no arrays", kind="not_npz")
+    return arrays
+
+
+def manifest_text(text: object, where: str) -> dict[str, Any]:
+    """The fields of a manifest that a foreign file holds: JSON text, never the path of another file.
+
+    Examples
+    --------
+    >>> manifest_text('{"task": "toy"}', "example")
+    {'task': 'toy'}
+    """
+    if not str(text).lstrip().startswith("{"):
+        raise InvalidDocument(where, [f"expected a JSON object, got {str(text)[:40]!r}"])
+    return manifest_fields(str(text), where)
 
 
 def manifest_fields(manifest: ManifestSource, where: str) -> dict[str, Any]:
@@ -90,7 +106,8 @@ def declared_names(declared: object) -> set[str] | None:
 def as_floats(activity: ArrayLike, problems: list[str]) -> NDArray[Any]:
     array = np.asarray(activity)
     if array.dtype.kind in "iub":
-        array = array.astype(np.float32)
+        exact = array.size == 0 or (array.min() >= -(2**24) and array.max() <= 2**24)
+        array = array.astype(np.float32 if exact else np.float64)
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         problems.append(f"activity: expected numbers (float16, float32 or float64), got dtype {array.dtype}")
         return np.zeros(array.shape, dtype=np.float32)

@@ -7,21 +7,20 @@ reach beyond the columns and the functions below, so a recipe from somebody else
 from __future__ import annotations
 
 import ast
-import operator
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromas.errors import InvalidInput, NotFound
+from neuromas.errors import InvalidInput, NeuromasError, NotFound
 
 _LONGEST = 2000
 
 _BINARY: dict[type[ast.operator], Callable[[Any, Any], Any]] = {
-    ast.Add: operator.add,
-    ast.Sub: operator.sub,
-    ast.Mult: operator.mul,
+    ast.Add: np.add,
+    ast.Sub: np.subtract,
+    ast.Mult: np.multiply,
     ast.Div: np.true_divide,
     ast.FloorDiv: np.floor_divide,
     ast.Mod: np.mod,
@@ -34,14 +33,6 @@ _COMPARE: dict[type[ast.cmpop], Callable[[Any, Any], Any]] = {
     ast.LtE: np.less_equal,
     ast.Gt: np.greater,
     ast.GtE: np.greater_equal,
-    ast.In: lambda left, right: np.isin(left, right),
-    ast.NotIn: lambda left, right: ~np.isin(left, right),
-}
-_UNARY: dict[type[ast.unaryop], Callable[[Any], Any]] = {
-    ast.Not: np.logical_not,
-    ast.Invert: np.logical_not,
-    ast.USub: np.negative,
-    ast.UAdd: np.positive,
 }
 
 
@@ -75,6 +66,19 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
 }
 """What an expression may call. ``col("name")`` reaches a column whose name is no identifier."""
 
+_ARGUMENTS = dict.fromkeys(FUNCTIONS, (1,)) | {
+    **{"where": (3,), "clip": (3,), "round": (1, 2), "minimum": (2,), "maximum": (2,)},
+    **{"contains": (2,), "startswith": (2,), "endswith": (2,)},
+}
+"""How many each takes; NumPy would write to one too many."""
+
+
+class _Value(NamedTuple):
+    """What a part of an expression comes to, and where it is not known because a column is missing there."""
+
+    values: Any
+    missing: Any = np.False_
+
 
 def evaluate(expression: str, columns: Mapping[str, Any], where: str = "expression") -> NDArray[Any]:
     """Compute `expression` on whole columns.
@@ -82,8 +86,9 @@ def evaluate(expression: str, columns: Mapping[str, Any], where: str = "expressi
     Parameters
     ----------
     expression : str
-        Names of columns, numbers, text in quotes, lists of these, ``+ - * / // % **``, comparisons (``in`` with a list too),
-        ``and or not`` (or ``& | ~``), ``a if condition else b``, and `FUNCTIONS`. Elementwise throughout.
+        Names of columns, numbers, text in quotes, ``+ - * / // % **``, comparisons, ``in`` and ``not in`` with a list of
+        numbers or text, ``and or not`` (or ``& | ~``), ``a if condition else b``, and `FUNCTIONS`. Elementwise throughout;
+        whole numbers never wrap, and are missing (NaN) where they are divided by zero.
     columns : mapping of str to array
         Shapes that broadcast against one another, e.g. (n_trials,) each, or (n_trials, 1) beside (n_steps,).
     where : str
@@ -109,6 +114,32 @@ def evaluate(expression: str, columns: Mapping[str, Any], where: str = "expressi
     >>> evaluate("stim % 2", columns)
     array([0, 1, 0])
     """
+    return np.asarray(_computed(expression, columns, where).values)
+
+
+def evaluate_known(
+    expression: str, columns: Mapping[str, Any], where: str = "expression"
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """As `evaluate`, and in which entries the result is not known, because something missing decides it.
+
+    A missing number (NaN) is neither larger nor smaller than another, and missing text (``""``) is neither equal to another
+    nor unlike it: what is compared with them is missing, too, unless the other side of an ``and`` or ``or`` settles it, or
+    the branch of ``where`` that is taken does without. ``isnan`` and ``isfinite`` of what is missing, and ``== ""``, are known.
+
+    Examples
+    --------
+    >>> values, missing = evaluate_known("rt < 0.5", {"rt": np.array([0.1, np.nan, 0.9])})
+    >>> missing.tolist()
+    [False, True, False]
+    >>> evaluate_known("isfinite(rt) and rt < 0.5", {"rt": np.array([0.1, np.nan, 0.9])})[1].any()
+    np.False_
+    """
+    found = _computed(expression, columns, where)
+    values = np.asarray(found.values)
+    return values, np.broadcast_to(found.missing | _absent(values), values.shape)
+
+
+def _computed(expression: str, columns: Mapping[str, Any], where: str) -> _Value:
     if len(expression) > _LONGEST:
         raise InvalidInput(f"{where}: expected at most {_LONGEST} characters, got {len(expression)}", kind="expression")
     try:
@@ -117,8 +148,10 @@ def evaluate(expression: str, columns: Mapping[str, Any], where: str = "expressi
         raise InvalidInput(f"{where}: {expression!r} is no expression: {error}", kind="expression") from error
     try:
         with np.errstate(all="ignore"):
-            return np.asarray(_value(tree, columns, where, expression))
-    except (TypeError, ValueError, ArithmeticError, RecursionError) as error:
+            return _value(tree, columns, where, expression)
+    except NeuromasError:
+        raise
+    except (TypeError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
         raise InvalidInput(f"{where}: {expression!r} cannot be computed: {error}", kind="expression") from error
 
 
@@ -127,29 +160,29 @@ def names_in(expression: str) -> set[str]:
 
     Examples
     --------
-    >>> sorted(names_in("where(time < 0, 'before', side)"))
-    ['side', 'time', 'where']
+    >>> sorted(names_in("where(time < 0, 'before', col('which side'))"))
+    ['col', 'time', 'where', 'which side']
     """
     try:
         tree = ast.parse(expression.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return set()
-    return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    nodes = list(ast.walk(tree))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    for node in nodes:
+        match node:
+            case ast.Call(func=ast.Name(id="col"), args=[ast.Constant(value=str() as name)]):
+                names.add(name)
+    return names
 
 
-def _value(node: ast.expr, columns: Mapping[str, Any], where: str, whole: str) -> Any:
-    def value(part: ast.expr) -> Any:
+def _value(node: ast.expr, columns: Mapping[str, Any], where: str, whole: str) -> _Value:
+    def value(part: ast.expr) -> _Value:
         return _value(part, columns, where, whole)
 
     match node:
-        case ast.Constant(value=bool() | str() as constant):
-            return constant
-        case ast.Constant(value=int() as constant):
-            return (
-                np.int64(constant) if abs(constant) < 2**63 else np.float64(constant)
-            )  # never Python's endless integers
-        case ast.Constant(value=float() as constant):
-            return np.float64(constant)
+        case ast.Constant(value=bool() | str() | int() | float()):
+            return _Value(_constant(node))
         case ast.Name(id=name):
             return _column(name, columns, where)
         case ast.Call(func=ast.Name(id="col"), args=[ast.Constant(value=str() as name)], keywords=[]):
@@ -160,40 +193,176 @@ def _value(node: ast.expr, columns: Mapping[str, Any], where: str, whole: str) -
                     f"{where}: no function {name!r}; there are {', '.join(sorted([*FUNCTIONS, 'col']))}",
                     kind="unknown_function",
                 )
-            return FUNCTIONS[name](*(value(argument) for argument in arguments))
-        case ast.List(elts=parts) | ast.Tuple(elts=parts):
-            return np.array([value(part) for part in parts])
-        case ast.UnaryOp(op=op, operand=operand) if type(op) in _UNARY:
-            return _UNARY[type(op)](value(operand))
+            if not any(isinstance(argument, ast.Starred) for argument in arguments):
+                return _called(name, [value(argument) for argument in arguments])
+        case ast.UnaryOp(op=ast.Not() | ast.Invert(), operand=operand):
+            inner = value(operand)
+            return _Value(np.logical_not(inner.values), inner.missing)
+        case ast.UnaryOp(op=ast.USub() | ast.UAdd() as op, operand=operand):
+            inner = value(operand)
+            change = np.negative if isinstance(op, ast.USub) else np.positive
+            return _Value(change(_numeric(inner.values)), inner.missing)
         case ast.BinOp(op=ast.BitAnd() | ast.BitOr() as op, left=left, right=right):
-            return (np.logical_and if isinstance(op, ast.BitAnd) else np.logical_or)(value(left), value(right))
+            return _joined(isinstance(op, ast.BitAnd), value(left), value(right))
         case ast.BinOp(op=op, left=left, right=right) if type(op) in _BINARY:
-            return _BINARY[type(op)](value(left), value(right))
+            one, other = value(left), value(right)
+            return _Value(_arithmetic(op, one.values, other.values), one.missing | other.missing)
         case ast.BoolOp(op=op, values=parts):
-            join = np.logical_and if isinstance(op, ast.And) else np.logical_or
             result = value(parts[0])
             for part in parts[1:]:
-                result = join(result, value(part))
+                result = _joined(isinstance(op, ast.And), result, value(part))
             return result
-        case ast.Compare(left=left, ops=ops, comparators=others) if all(type(op) in _COMPARE for op in ops):
-            result, before = np.True_, value(left)
-            for comparison, other in zip(ops, others, strict=True):
-                after = value(other)
-                result, before = np.logical_and(result, _COMPARE[type(comparison)](before, after)), after
-            return result
+        case ast.Compare(left=left, ops=ops, comparators=others):
+            if not any(isinstance(op, (ast.Is, ast.IsNot)) for op in ops):
+                return _compared(left, ops, others, value, where, whole)
         case ast.IfExp(test=test, body=body, orelse=orelse):
-            return np.where(value(test), value(body), value(orelse))
+            return _chosen(value(test), value(body), value(orelse))
+    raise _refused(node, where, whole)
+
+
+def _refused(node: ast.AST, where: str, whole: str) -> InvalidInput:
     told = ast.get_source_segment(whole.strip(), node) or type(node).__name__
-    raise InvalidInput(
-        f"{where}: {told!r} is not allowed in an expression; it may hold columns, numbers, text, arithmetic, comparisons, "
-        f"'and', 'or', 'not', 'a if condition else b' and the functions {', '.join(FUNCTIONS)}",
-        kind="expression",
-    )
+    if isinstance(node, (ast.List, ast.Tuple)):
+        why = "a list stands only on the right of 'in'"
+    else:
+        why = (
+            "it may hold columns, numbers, text, arithmetic, comparisons, 'and', 'or', 'not', 'a if condition else b' and "
+            f"the functions {', '.join(FUNCTIONS)}"
+        )
+    return InvalidInput(f"{where}: {told!r} is not allowed in an expression; {why}", kind="expression")
 
 
-def _column(name: str, columns: Mapping[str, Any], where: str) -> Any:
+def _constant(node: ast.expr) -> Any:
+    """A number or text that is written out; whole numbers as NumPy's, never Python's endless ones."""
+    match node:
+        case ast.Constant(value=bool() | str() as constant):
+            return constant
+        case ast.Constant(value=int() as constant):
+            return np.int64(constant) if abs(constant) < 2**63 else np.float64(constant)
+        case ast.Constant(value=float() as constant):
+            return np.float64(constant)
+        case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=int() | float()) as operand):
+            return -_constant(operand)
+    return None
+
+
+def _compared(
+    left: ast.expr,
+    ops: Sequence[ast.cmpop],
+    others: Sequence[ast.expr],
+    value: Callable[[ast.expr], _Value],
+    where: str,
+    whole: str,
+) -> _Value:
+    """``a < b <= c`` as ``a < b and b <= c``, with ``in`` beside."""
+    result, before = _Value(np.True_), value(left)
+    for op, first, right in zip(ops, (left, *others), others, strict=False):
+        if isinstance(op, (ast.In, ast.NotIn)):
+            if op is not ops[-1]:
+                raise _refused(right, where, whole)
+            link = _member(before, right, where, whole)
+            link = link if isinstance(op, ast.In) else _Value(~link.values, link.missing)
+        else:
+            after = value(right)
+            absent = before.missing | after.missing | _nan(before.values) | _nan(after.values)
+            with_nothing = isinstance(op, (ast.Eq, ast.NotEq)) and "" in (_constant(first), _constant(right))
+            link = _Value(_COMPARE[type(op)](before.values, after.values), np.False_ if with_nothing else absent)
+            before = after
+        result = link if len(ops) == 1 else _joined(True, result, link)
+    return result
+
+
+def _member(left: _Value, listed: ast.expr, where: str, whole: str) -> _Value:
+    entries = [_constant(one) for one in listed.elts] if isinstance(listed, (ast.List, ast.Tuple)) else [None]
+    if any(one is None for one in entries):
+        told = ast.get_source_segment(whole.strip(), listed)
+        raise InvalidInput(
+            f"{where}: {told!r}: 'in' is for a list of numbers or text that are written out, e.g. [1, 2]; compare columns with "
+            "==, and find text in text with contains(column, 'text')",
+            kind="expression",
+        )
+    texts = {isinstance(one, str) for one in [*entries, *(["" if np.asarray(left.values).dtype.kind == "U" else 0])]}
+    if len(texts) > 1:
+        raise TypeError("'in' compares text with numbers")
+    missing = np.False_ if "" in entries else left.missing | _nan(left.values)
+    return _Value(np.isin(left.values, np.array(entries)), missing)
+
+
+def _joined(both: bool, one: _Value, other: _Value) -> _Value:
+    """``and`` (`both`) or ``or``: a side that is known to settle it does so, whatever the other."""
+    values = (np.logical_and if both else np.logical_or)(one.values, other.values)
+    settled = [~side.missing & (np.asarray(side.values).astype(bool) != both) for side in (one, other)]
+    return _Value(values, (one.missing | other.missing) & ~(settled[0] | settled[1]))
+
+
+def _chosen(test: _Value, one: _Value, other: _Value) -> _Value:
+    values = np.where(test.values, one.values, other.values)
+    return _Value(values, test.missing | np.where(test.values, one.missing, other.missing))
+
+
+def _called(name: str, arguments: Sequence[_Value]) -> _Value:
+    if len(arguments) not in _ARGUMENTS[name]:
+        expected = " or ".join(map(str, _ARGUMENTS[name]))
+        raise TypeError(f"{name} takes {expected} argument{'s' * (expected != '1')}, got {len(arguments)}")
+    if name == "where":
+        return _chosen(*arguments)
+    values = FUNCTIONS[name](*(one.values for one in arguments))
+    if name in ("isnan", "isfinite"):
+        return _Value(values)
+    missing = arguments[0].missing
+    for one in arguments[1:]:
+        missing = missing | one.missing
+    return _Value(values, missing)
+
+
+def _arithmetic(op: ast.operator, left: Any, right: Any) -> Any:
+    compute = _BINARY[type(op)]
+    if isinstance(op, ast.Add) and all(np.asarray(one).dtype.kind == "U" for one in (left, right)):
+        return np.strings.add(np.asarray(left), np.asarray(right))
+    left, right = _numeric(left), _numeric(right)
+    if left.dtype.kind == "f" or right.dtype.kind == "f" or isinstance(op, ast.Div):
+        return compute(left, right)
+    rough = compute(left.astype(np.float64), right.astype(np.float64))
+    if isinstance(op, (ast.FloorDiv, ast.Mod)):
+        none = right == 0
+        return np.where(none, np.nan, rough) if np.any(none) else compute(left, right)
+    negative = isinstance(op, ast.Pow) and np.any(right < 0)
+    return rough if negative or not np.all(np.abs(rough) < 2**62) else compute(left, right)
+
+
+def _numeric(values: Any) -> NDArray[Any]:
+    """Numbers to compute with; true and false as 1 and 0."""
+    array = np.asarray(values)
+    if array.dtype.kind == "U":
+        raise TypeError("text cannot be computed with; number(x) reads numbers from text")
+    return array.astype(np.int64) if array.dtype.kind == "b" else array
+
+
+def _nan(values: Any) -> Any:
+    array = np.asarray(values)
+    return np.isnan(array) if array.dtype.kind == "f" else np.False_
+
+
+def _absent(values: NDArray[Any]) -> Any:
+    return values == "" if values.dtype.kind == "U" else _nan(values)
+
+
+def _column(name: str, columns: Mapping[str, Any], where: str) -> _Value:
     if name not in columns:
         raise NotFound(
             f"{where}: no column {name!r}; there are {', '.join(map(str, columns)) or 'none'}", kind="unknown_column"
         )
-    return np.asarray(columns[name])
+    values = np.asarray(columns[name])
+    if values.dtype.kind not in "biufU":
+        raise InvalidInput(
+            f"{where}: column {name!r} holds neither numbers nor text, but {values.dtype}", kind="expression"
+        )
+    if values.dtype.kind == "u" and values.size and values.max() >= 2**63:
+        values = values.astype(np.float64)
+    elif values.dtype.kind in "iu":
+        values = values.astype(np.int64)  # so that differences do not wrap
+    elif values.dtype == np.float16:
+        values = values.astype(np.float64)
+    values = values.view()
+    values.flags.writeable = False
+    return _Value(values, _absent(values))

@@ -41,6 +41,7 @@ from neuromas.recordings.encode import (
     labelled,
     load_npz,
     manifest_fields,
+    manifest_text,
     plain,
     small_integers,
     unit_coordinates,
@@ -264,7 +265,7 @@ class Recording:
         arrays = load_npz(path)
         document: dict[str, Any] = {"name": path.stem}
         if "manifest" in arrays:
-            document |= manifest_fields(str(arrays.pop("manifest")), f"{path}: manifest")
+            document |= manifest_text(arrays.pop("manifest"), f"{path}: manifest")
         document |= manifest_fields(manifest, "manifest") | fields
         if "activity" not in arrays:
             found = ", ".join(sorted(arrays)) or "none"
@@ -322,7 +323,7 @@ class Recording:
         """
         document: dict[str, Any] = {}
         if MANIFEST_ATTRIBUTE in dataset.attrs:
-            document |= manifest_fields(str(dataset.attrs[MANIFEST_ATTRIBUTE]), f"attribute {MANIFEST_ATTRIBUTE}")
+            document |= manifest_text(dataset.attrs[MANIFEST_ATTRIBUTE], f"attribute {MANIFEST_ATTRIBUTE}")
         document |= manifest_fields(manifest, "manifest") | fields
         where = f"recording {document.get('name', '?')!r}"
         if dims.ACTIVITY not in dataset.variables or set(dataset[dims.ACTIVITY].dims) != {dims.SAMPLE, dims.UNIT}:
@@ -393,7 +394,7 @@ class Recording:
             kind = "NetCDF file" if path.suffix == ".nc" else "zarr folder"
             raise InvalidInput(f"{path}: cannot be read as a {kind}: {error}", kind="unreadable_source") from error
         if MANIFEST_ATTRIBUTE in dataset.attrs:
-            document |= manifest_fields(str(dataset.attrs.pop(MANIFEST_ATTRIBUTE)), f"{path}: {MANIFEST_ATTRIBUTE}")
+            document |= manifest_text(dataset.attrs.pop(MANIFEST_ATTRIBUTE), f"{path}: {MANIFEST_ATTRIBUTE}")
         if beside.is_file():
             document |= manifest_fields(beside, str(beside))
         document |= manifest_fields(manifest, "manifest") | fields

@@ -6,6 +6,8 @@ import gzip
 import hashlib
 import json
 import os
+import re
+import zipfile
 from pathlib import Path
 
 import h5py
@@ -20,6 +22,7 @@ from scipy.sparse import csc_matrix
 
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound
 from neuromas.recordings.convert import take
+from neuromas.recordings.convert.arrays import from_xarray
 from neuromas.recordings.convert.converter import convert, find_converter
 from neuromas.recordings.convert.matlab import read_mat
 from neuromas.recordings.export import export
@@ -313,7 +316,7 @@ def test_axes_that_lack_have_length_one(tmp_path, axes, shape):
         ({"activity": "rates", "unit": "nom"}, NotFound, "unknown_array", "no array 'nom' (names of the units)"),
         ({"activity": "rates", "trial": "cube"}, InvalidInput, "axes", "trial array 'cube' of shape (2, 2, 2, 2) does not fit"),
         ({"activity": "rates", "trial": "side"}, InvalidInput, "axes", "trial array 'side': expected whole numbers, got <U5"),
-        ({"activity": "rates", "variables": {"n": "cube"}}, InvalidDocument, "invalid_document", "no column 'cube'"),
+        ({"activity": "rates", "variables": {"n": "cube"}}, InvalidDocument, "invalid_document", "(2, 2, 2, 2) has no value"),
         ({"activity": "rates", "variables": {"a b": "side"}}, InvalidDocument, "invalid_document", "expected letters"),
         ({"activity": "words", "axes": ["sample", "unit"]}, InvalidInput, "axes", "expected numbers"),
         ({"activity": "alone"}, InvalidInput, "no_variables", "no array holds a value per trial or sample"),
@@ -536,3 +539,135 @@ def test_a_session_of_inferior_temporal_cortex():
     assert recording.values(["shown"])[: len(time_s), 0].tolist() == (time_s > 0).tolist()
     assert len(recording.spec("object").meanings) == 7
     assert recording.spec("position").meanings == ("lower", "middle", "upper")
+
+
+# ------------------------------------------------------------------------------------------------- what may be taken wrongly
+
+
+def archive(folder: Path, **arrays: object) -> Path:
+    np.savez(folder / "a.npz", **arrays)
+    return folder / "a.npz"
+
+
+@pytest.mark.parametrize("named", [("trial", "time", "neuron"), ("sample", "cell"), ("a", "b", "c")])
+def test_axes_of_unknown_names_are_never_guessed(tmp_path, named):
+    array = xr.DataArray(np.ones((5, 4, 3)[: len(named)]), dims=named, coords={"side": (named[0], SIDE)})
+    with pytest.raises(InvalidInput, match=rf"its axes are called '{named[0]}', '{named[1]}'.*axes"):
+        from_xarray(array)
+
+
+def test_time_goes_with_steps_and_a_guess_is_told(tmp_path):
+    path = archive(tmp_path, x=np.arange(32.0).reshape(4, 4, 2), time=[-0.1, 0, 0.1, 0.2], side=np.arange(4))
+    recording = convert(path, {"activity": "x", "variables": {"after": "time > 0.05", "side": "side"}})
+    assert recording.values(["after"]).reshape(4, 4).tolist() == [[0, 0, 1, 1]] * 4
+    assert "'side' one per trial, not per step" in recording.manifest.provenance.notes
+
+
+@pytest.mark.parametrize(
+    ("arrays", "recipe", "told"),
+    [
+        ({"lengths": [1, 2]}, {}, "lengths array 'lengths' of shape (2,) does not fit"),
+        ({"present": np.ones((2, 2), bool)}, {}, "present array 'present' of shape (2, 2) does not fit"),
+        ({"step": [0, 10, 20, 30]}, {"start_s": 0, "step_s": 0.1}, "steps are numbered 0, 10, 20, …"),
+        ({"time": [0, 1, 2, 3]}, {"start_s": 0, "step_s": 0.1, "variables": {"t": "time"}}, "two sources of time"),
+        ({"trial": [0, 1, np.nan, 3, 4]}, {}, "1 of 5 entries are missing"),
+        ({"manifest": "/etc/hostname"}, {}, "expected a JSON object, got '/etc/hostname'"),
+        ({"manifest": np.arange(3)}, {}, "expected a JSON object"),
+        ({}, {"step_s": float("inf")}, "step_s"),
+    ],
+)
+def test_what_does_not_fit_is_told(tmp_path, arrays, recipe, told):
+    path = archive(tmp_path, activity=np.ones((5, 4, 3)), side=SIDE, **arrays)
+    with pytest.raises((InvalidInput, InvalidDocument), match=re.escape(told)):
+        convert(path, {"variables": {"side": "side"}} | recipe)
+
+
+def test_the_manifest_in_an_archive_is_no_path_without_a_recipe_either(tmp_path):
+    (tmp_path / "secret.json").write_text('{"task": "secret"}')
+    path = archive(tmp_path, activity=np.ones((3, 2)), side=SIDE[:3], manifest=str(tmp_path / "secret.json"))
+    with pytest.raises(InvalidDocument, match="expected a JSON object"):
+        convert(path)
+    with pytest.raises(InvalidDocument, match="expected a JSON object"):
+        Recording.from_npz(path)
+
+
+def test_columns_of_shape_n_1_and_whole_trials_of_nothing(tmp_path):
+    activity = np.ones((5, 4, 3))
+    activity[1] = np.nan
+    recording = convert(archive(tmp_path, x=activity, side=np.array(SIDE)[:, None]), {"activity": "x"})
+    assert [recording.spec("side").label(one) for one in recording.values(["side"])[::4, 0]] == SIDE[:1] + SIDE[2:]
+    assert "4 steps at the ends of trials, NaN in every unit, 1 trials of nothing else" in (
+        recording.manifest.provenance.notes
+    )
+
+
+def test_large_whole_numbers_stay_exact(tmp_path):
+    recording = convert(archive(tmp_path, activity=np.array([[2**24 + 1], [1]]), side=SIDE[:2]))
+    assert recording.latents(dtype=np.float64).ravel().tolist() == [2**24 + 1, 1]
+
+
+@pytest.mark.parametrize("damage", ["member", "content", "shape"])
+def test_archives_that_hold_something_else_are_told(tmp_path, damage):
+    path = tmp_path / "a.npz"
+    if damage == "content":
+        np.savez_compressed(path, activity=np.random.default_rng(0).normal(size=(50, 10)), side=np.arange(50))
+        content = bytearray(path.read_bytes())
+        content[200:230] = b"\xff" * 30
+        path.write_bytes(content)
+    else:
+        header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (10000000000, 1000), }".ljust(117) + b"\n"
+        name, text = (
+            ("readme.txt", b"hello") if damage == "member" else ("activity.npy", b"\x93NUMPY\x01\x00v\x00" + header)
+        )
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr(name, text)
+    for recipe in (None, {"activity": "activity"}):
+        with pytest.raises(InvalidInput, match="not a NumPy archive"):
+            convert(path, recipe)
+
+
+def table(folder: Path, text: str) -> Path:
+    (folder / "t.csv").write_text(text)
+    return folder / "t.csv"
+
+
+def test_a_column_called_sample_is_kept(tmp_path):
+    recording = convert(table(tmp_path, "sample,test,u0\nA,B,1\nB,A,2\n"), {"unit_columns": r"u\d"})
+    assert recording.spec("sample_").meanings == ("A", "B")
+    numbered = table(tmp_path, "sample,test,u0\n3,B,1\n8,A,2\n")  # rows, as export numbers them
+    assert convert(numbered, {"unit_columns": r"u\d"}).variable_names == ["test"]
+    recording = convert(numbered, {"unit_columns": r"u\d", "variables": {"odd": "sample % 2"}})
+    assert recording.values(["odd"]).ravel().tolist() == [1, 0]
+
+
+def test_names_that_clean_alike_are_both_kept(tmp_path):
+    recording = convert(table(tmp_path, "cue time,cue-time,左,u0\n1,5,7,1\n2,6,8,2\n"), {"unit_columns": r"u\d"})
+    found = {name: recording.values([name]).ravel().tolist() for name in recording.variable_names}
+    assert found == {"cue_time": [1, 2], "cue_time_2": [5, 6], "unnamed": [7, 8]}
+
+
+def test_trials_that_come_back_are_refused_unless_steps_tell_them_apart(tmp_path):
+    path = table(tmp_path, "session,trial,s,u0\nA,0,0,1\nA,1,0,2\nB,0,1,3\nB,1,1,4\n")
+    with pytest.raises(InvalidInput, match=r"trial 0 comes back after others \(2 trials do\)"):
+        convert(path, {"unit_columns": r"u\d"})
+    recording = convert(path, {"unit_columns": r"u\d", "step": "s"})
+    assert recording.dataset["trial"].values.tolist() == [0, 1, 0, 1]
+
+
+def test_a_pandas_index_is_no_variable(tmp_path):
+    frame = pd.DataFrame({"side": ["l", "r"], "u0": [1.0, 2.0]})
+    frame.to_csv(tmp_path / "t.csv")
+    recording = convert(tmp_path / "t.csv", {"unit_columns": r"u\d"})
+    assert recording.variable_names == ["side"]
+    assert "a first column without a name" in recording.manifest.provenance.notes
+
+
+def test_parquet_with_several_levels_of_index_and_missing_numbers(tmp_path):
+    frame = pd.DataFrame({"trial": [0, 0, 1, 1], "step": [0, 1, 0, 1], "side": list("llrr"), "u0": [1.0, 2, 3, 4]})
+    frame["n"] = pd.array([1, None, 2, 3], dtype="Int64")
+    frame.set_index(["trial", "step"]).to_parquet(tmp_path / "t.parquet")
+    recording = convert(tmp_path / "t.parquet", {"unit_columns": r"u\d", "variables": {"side": "side"}})
+    assert recording.dataset["trial"].values.tolist() == [0, 0, 1, 1]
+    assert recording.dataset["step"].values.tolist() == [0, 1, 0, 1]
+    with pytest.raises(InvalidDocument, match="1 of 4 entries of 'n' are missing"):
+        convert(tmp_path / "t.parquet", {"unit_columns": r"u\d", "variables": {"n": "n"}})

@@ -19,6 +19,7 @@ import pytest
 
 from neuromas.errors import InvalidDocument, InvalidInput, NeuromasError, NotFound
 from neuromas.recordings.convert.converter import convert, find_converter
+from neuromas.recordings.convert.pickled_array import read_pickled_array
 from neuromas.recordings.recording import Recording
 
 NAMED_FOLDER = os.environ.get("NEUROMAS_TEST_DATA", "")
@@ -559,6 +560,14 @@ def test_a_pickle_in_a_zarr_folder_runs_no_code(both, tmp_path):
     assert not (tmp_path / "made").exists()
 
 
+@pytest.mark.parametrize("entry", [((1, (2,)), "a"), ([1], "a"), ({"a": [1]}, "b")])
+def test_pickled_entries_are_rows_of_plain_things(entry):
+    array = np.empty(len(entry), dtype=object)
+    array[:] = entry
+    with pytest.raises(ValueError, match=r"holds a pickled (tuple|list|dict) in an array"):
+        read_pickled_array(pickle.dumps(array))
+
+
 def test_zarr_that_leads_to_another_file_is_refused(both):
     place = both[1] / "general" / "extracellular_ephys" / "shank" / ".zattrs"
     attributes = json.loads(place.read_text())
@@ -646,6 +655,12 @@ def test_no_such_series_lists_units_and_series(write):
         ({"variables": {}}, InvalidInput, ["names no variables", "side, code, clip"]),
         ({"variables": {"late": "cue"}, "where": "side == 'right'"}, InvalidDocument, ["are missing"]),
         ({"where": "cue < 0"}, InvalidInput, ["no unit was recorded in any of 1 trials", "from 0.5 to 9 s"]),
+        ({"align": "side"}, InvalidInput, ["expected a time in seconds for each row"]),
+        ({"align": "[1, 2]"}, InvalidInput, ["a list stands only on the right of 'in'"]),
+        ({"variables": {"v": "[1, 2, 3]"}}, InvalidDocument, ["a list stands only"]),
+        ({"variables": {"v": "cue > 2"}, "align": "start_time"}, InvalidDocument, ["are missing"]),
+        ({"stop_s": 1e9, "bin_s": 1e-3}, InvalidInput, ["would take"]),
+        ({"stop_s": 1e999}, InvalidDocument, ["stop_s"]),
         ({"bin_s": 0.5}, InvalidDocument, ["bin_s of 0.5 s is wider than the window of 0.4 s"]),
         ({"bin_s": 0.3}, InvalidDocument, ["does not hold a whole number of bins"]),
         ({"source": "lfp", "activity": "count"}, InvalidInput, ["activity='count' is for spikes"]),
@@ -657,6 +672,21 @@ def test_recipes_that_do_not_fit(write, more, kind, told):
     if more.get("variables") == {"late": "cue"}:
         more = more | {"align": "start_time"}
     refused(kind, *told, path=path, **more)
+
+
+@pytest.mark.parametrize(
+    "field", [{"trial": 1}, {"present": [1]}, {"token": ["a"]}, {"eligible": [True]}, {"name": "a/b"}]
+)
+def test_fields_that_no_manifest_has(write, field):
+    with pytest.raises(InvalidDocument, match=next(iter(field))):
+        convert(write(session()), {**WINDOW, "variables": SIDE}, **field)
+
+
+def test_codes_of_few_bits_are_subtracted_and_intervals_that_touch_are_one(write):
+    whole = {kind: [[-2e9, 1.15], [1.15, 20.0]] for kind in SPIKES}
+    recording = take(write(session(whole)), variables={"less": "code - 2"})
+    assert sorted(set(recording.values(["less"]).ravel().tolist())) == [-2, -1, 0]
+    assert not recording.manifest.missing
 
 
 @pytest.mark.parametrize(

@@ -81,7 +81,7 @@ def test_an_xarray_of_somebody_else():
     assert recording.n_samples == 4 * 5 - 2
     assert recording.values(["late"])[:5].ravel().tolist() == [0, 0, 1, 1, 1]
     assert recording.manifest.provenance.notes.count("2 steps at the ends of trials") == 1
-    with pytest.raises(InvalidInput, match="expected 2 or 3 axes"):
+    with pytest.raises(InvalidInput, match="its axes are called 'bin'"):
         from_xarray(array.isel(channel=0, trial=0), name="flat")
     with pytest.raises(NotFound, match="no array 'rates'"):
         from_xarray(array.to_dataset(name="mine"), {"activity": "rates"})
@@ -162,6 +162,15 @@ def test_anndata_of_somebody_else(monkeypatch):
     assert raised.value.kind == "too_large"
 
 
+def test_an_obs_column_and_a_var_column_of_one_name():
+    obs = pd.DataFrame({"area": ["a", "b", "a"], "n": pd.array([1, None, 2], dtype="Int64")}, index=list("xyz"))
+    var = pd.DataFrame({"area": ["p", "q"], "n": [1, 2]}, index=["g1", "g2"])
+    adata = anndata.AnnData(np.zeros((3, 2), np.float32), obs=obs, var=var)
+    recording = from_anndata(adata, {"variables": {"area": "area"}}, name="x")
+    assert recording.dataset["unit_area"].values.tolist() == ["p", "q"]
+    assert "left out: 'n'" in recording.manifest.provenance.notes  # that of obs
+
+
 @pytest.mark.parametrize("content", [b"", b"no h5ad", b"\x89HDF\r\n\x1a\n" + b"\1" * 600])
 def test_foreign_files_under_h5ad_are_told(tmp_path, content):
     (tmp_path / "a.h5ad").write_bytes(content)
@@ -226,7 +235,10 @@ def test_series_are_averaged_in_bins():
     values = np.column_stack([time, -time])
     frame = nap.TsdFrame(t=time, d=values, columns=["x", "y"], metadata={"depth": [1.0, 2.0]})
     events = pd.DataFrame({"cue": [5.0, 2.0, np.nan], "side": ["right", "left", "left"]})
-    recording = from_pynapple(frame, events, COUNTED | {"align": "cue"}, name="s")
+    with pytest.raises(InvalidInput, match="'count' is for spikes"):
+        from_pynapple(frame, events, COUNTED | {"align": "cue"}, name="s")
+    averaged = COUNTED | {"align": "cue", "activity": "rate"}
+    recording = from_pynapple(frame, events, averaged, name="s")
     expected = [
         [values[(time >= left) & (time < left + 0.5), unit].mean() for unit in (0, 1)] for left in (2, 2.5, 5, 5.5)
     ]
@@ -234,10 +246,31 @@ def test_series_are_averaged_in_bins():
     assert recording.unit_names == ["x", "y"]
     assert recording.dataset["depth"].values.tolist() == [1, 2]
     assert recording.manifest.units == "1"
-    single = from_pynapple(frame["x"], events, COUNTED | {"align": "cue"}, name="s")
+    single = from_pynapple(frame["x"], events, averaged, name="s")
     assert np.array_equal(single.latents()[:, 0], recording.latents()[:, 0])
-    fine = COUNTED | {"align": "cue", "bin_s": 0.125}  # some bins lie between two samples of the series
+    holes = values.copy()
+    holes[time == 2.01] = np.nan  # one of the two samples of a bin
+    rest = from_pynapple(nap.Tsd(t=time, d=holes[:, 0]), events, averaged, name="s")
+    assert rest.latents()[0, 0] == pytest.approx(2.26)
+    fine = averaged | {"bin_s": 0.125}  # some bins lie between two samples of the series
     assert from_pynapple(frame, events, fine, name="s").n_samples == 8
+
+
+def test_metadata_called_as_a_variable_or_as_no_coordinate_can_be():
+    group = nap.TsGroup(
+        {3: nap.Ts(np.array([2.1])), 8: nap.Ts(np.array([5.1])), 9: nap.Ts(np.array([]))},
+        time_support=nap.IntervalSet(0, 10),
+        metadata={"side": ["l", "r", "l"], "brain area": ["a", "b", "c"], "unit": ["p", "q", "r"]},
+    )
+    recording = from_pynapple(group, cues(), COUNTED, name="s")
+    found = {name: recording.dataset[name].values.tolist() for name in ("unit_side", "brain_area", "unit_unit")}
+    assert found == {"unit_side": ["l", "r", "l"], "brain_area": ["a", "b", "c"], "unit_unit": ["p", "q", "r"]}
+    assert recording.unit_names == ["3", "8", "9"]
+    assert recording.spec("side").meanings == ("left", "right")
+    scaled = COUNTED | {"variables": {"event_s": "start_time * 10", "late": "event_time > 4"}}
+    recording = from_pynapple(group, cues(), scaled, name="s")
+    assert recording.values(["event_s"]).ravel().tolist() == [20, 20, 50, 50, 80, 80]
+    assert recording.values(["late"]).ravel().tolist() == [0, 0, 1, 1, 1, 1]
 
 
 def test_to_pynapple_and_back():
@@ -249,7 +282,7 @@ def test_to_pynapple_and_back():
     assert activity["area"].tolist() == ["V1", "V2"]
     assert trials["side"].tolist() == ["left", "right", "left"]
     assert trials["event_s"].tolist() == [2, 5, 8]
-    again = from_pynapple(activity, trials, COUNTED | {"align": "event_s"}, name="session-1")
+    again = from_pynapple(activity, trials, COUNTED | {"align": "event_s", "activity": "rate"}, name="session-1")
     assert np.array_equal(again.latents(), recording.latents())
     assert again.manifest.variables == recording.manifest.variables
     assert again.dataset["trial"].values.tolist() == recording.dataset["trial"].values.tolist()

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from neuromas.errors import InvalidDocument, InvalidInput, NeuromasError, NotFound
 from neuromas.recordings.convert.converter import convert, find_converter
+from neuromas.recordings.convert.events import bin_spikes, within
 from neuromas.recordings.convert.text import read_text
 
 NAMED_FOLDER = os.environ.get("NEUROMAS_TEST_DATA", "")
@@ -250,6 +251,80 @@ def test_words_for_nothing_among_numbers_and_text(tmp_path):
     assert np.array_equal(columns["x"], [1, np.nan, np.nan], equal_nan=True)
     assert columns["side"].tolist() == ["None", "left", ""]  # a condition may be called None
     assert columns["flag"].tolist() == [True, False, True]
+
+
+EVENTS = {"events": "cues.csv", "start_s": 0, "stop_s": 0.2, "activity": "count", "variables": {"side": "side"}}
+
+
+def spikes_file(folder: Path, spikes: str, cues: str) -> Path:
+    (folder / "cues.csv").write_text(cues)
+    (folder / "spikes.csv").write_text(spikes)
+    return folder / "spikes.csv"
+
+
+def test_a_spike_on_an_edge_belongs_to_the_bin_that_begins_there_in_spite_of_rounding():
+    rng = np.random.default_rng(0)
+    for event, step in zip(rng.integers(0, 100_000, 500) / 1000, rng.integers(0, 10, 500), strict=True):
+        counts = bin_spikes(np.round([event + step * 0.1], 3), (event + 0.1 * np.arange(11))[None])
+        assert counts[0].nonzero()[0].tolist() == [step]
+
+
+def test_touching_intervals_are_one():
+    assert within(np.array([[5.0, 9.0], [0.0, 5.0]]), np.array([[4.0, 6.0, 10.0]])).tolist() == [[True, False]]
+
+
+def test_units_numbered_with_many_digits_stay_apart(tmp_path):
+    rows = ["0.1,950921187", "1.1,950921188", "9,950921187", "9.5,950921188", "0.2,950921188", ","]
+    path = spikes_file(tmp_path, "\n".join(["t,u", *rows]), "time,side\n1,l\n2,r\n")
+    recording = convert(path, EVENTS | {"unit": "u"}, format="spikes")
+    assert recording.unit_names == ["950921187", "950921188"]
+    assert recording.latents().tolist() == [[0, 1], [0, 0]]
+
+
+def test_a_session_goes_from_the_first_spike_of_all_units_to_the_last(tmp_path):
+    path = spikes_file(tmp_path, "t,u\n0,a\n3,a\n2.1,b\n", "time,side\n1,l\n2,r\n50,r\n")
+    recording = convert(path, EVENTS | {"unit": "u", "coverage": "session"}, format="spikes")
+    assert recording.dataset["event_s"].values.tolist() == [1, 2]
+    assert recording.latents().tolist() == [[0, 0], [0, 1]]
+    assert "1 trials in which no unit was recorded" in recording.manifest.provenance.notes
+    recording = convert(path, EVENTS | {"unit": "u"}, format="spikes")  # b has one spike: it was never seen to last
+    assert recording.unit_names == ["a"]
+    assert "units that were recorded in none of the trials: 'b'" in recording.manifest.provenance.notes
+
+
+def test_expressions_of_times_and_names_that_are_no_identifiers(tmp_path):
+    path = spikes_file(tmp_path, "t ms\n0\n1100\n9000\n", "cue time,side\n1,l\n2,r\n")
+    recipe = EVENTS | {"times": "col('t ms') / 1000", "align": "col('cue time') * 1"}
+    recording = convert(path, recipe, format="spikes")
+    assert (recording.unit_names, recording.latents().ravel().tolist()) == (["spikes"], [1, 0])
+    assert "events cues.csv" in recording.manifest.provenance.notes
+    assert "left out" not in recording.manifest.provenance.notes
+    with pytest.raises(InvalidInput, match=r"is col\('cue time'\)"):
+        convert(path, recipe | {"align": "cue time"}, format="spikes")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"stop_s": float("inf")}, "stop_s"),
+        ({"start_s": float("nan")}, "start_s"),
+        ({"stop_s": 1e9, "bin_s": 1e-3}, "would take"),
+        ({"align": "side"}, "expected a time in seconds for each row"),
+        ({"variables": {"x": "[1, 2, 3]"}}, "a list stands only"),
+        ({"variables": {"fast": "rt < 0.5"}}, "1 of 2 entries of 'rt < 0.5' are missing"),
+        ({"variables": {"fast": "where(rt < 0.5, 1, 0)"}}, "1 of 2 entries"),
+    ],
+)
+def test_what_no_recording_can_be_made_of_is_told(tmp_path, change, told):
+    path = spikes_file(tmp_path, "t\n0\n1.1\n9\n", "time,side,rt\n1,l,0.1\n2,r,\n")
+    with pytest.raises(NeuromasError, match=re.escape(told)):
+        convert(path, EVENTS | change, format="spikes")
+
+
+def test_a_header_of_numbers_is_no_header(tmp_path):
+    path = spikes_file(tmp_path, "0.5\n1.1\n9\n", "time,side\n1,l\n2,r\n")
+    with pytest.raises(InvalidInput, match="its first line holds numbers"):
+        convert(path, EVENTS, format="spikes")
 
 
 @needs_data

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuromas.errors import InvalidInput, NotFound
-from neuromas.recordings.expression import evaluate, names_in
+from neuromas.recordings.expression import evaluate, evaluate_known, names_in
 
 COLUMNS = {
     "n": np.array([1, 2, 3, 4]),
@@ -106,3 +106,71 @@ def test_huge_powers_end_at_once():
 def test_names():
     assert names_in("where(a > 1, b, 'c')") == {"where", "a", "b"}
     assert names_in("a +") == set()
+
+
+@pytest.mark.parametrize(
+    ("expression", "expected"),
+    [
+        ("l - r", [-25, 25]),
+        ("-l", [0, -25]),
+        ("ok + ok", [2, 0]),
+        ("-ok", [-1, 0]),
+        ("l * 10 ** 18", [0, 2.5e19]),
+        ("l // 0 + r % 0", [None, None]),
+        ("r ** -1", [1 / 25, float("inf")]),
+    ],
+)
+def test_whole_numbers_never_wrap(expression, expected):
+    columns = {"l": np.array([0, 25], np.uint8), "r": np.array([25, 0], np.uint8), "ok": np.array([True, False])}
+    found = evaluate(expression, columns).tolist()
+    assert [None if one != one else one for one in found] == expected
+
+
+@pytest.mark.parametrize(
+    "expression",
+    ["minimum(a, b, c)", "sqrt(a, c)", "round(a, 0, c)", "clip(a, 0, 1, c)", "where(a > 1)", "startswith('a')"],
+)
+def test_functions_take_a_fixed_number_of_arguments(expression):
+    columns = {"a": np.array([1.0, 5.0]), "b": np.array([3.0, 2.0]), "c": np.zeros(2)}
+    with pytest.raises(InvalidInput, match=r"takes [123]"):
+        evaluate(expression, columns)
+    assert columns["c"].tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("expression", ["n in [a, b]", "'left' in side", "n in n", "side in 'left'", "n in ['1']"])
+def test_in_is_for_lists_that_are_written_out(expression):
+    columns = COLUMNS | {"a": np.ones(4), "b": np.ones(4)}
+    with pytest.raises(InvalidInput, match=r"contains|text with numbers"):
+        evaluate(expression, columns)
+
+
+@pytest.mark.parametrize("expression", ["[1, 2]", "n == [1, 2, 3, 4]", "'a' * 3000000000"])
+def test_lists_elsewhere_and_text_times_a_number_are_refused(expression):
+    with pytest.raises(InvalidInput):
+        evaluate(expression, COLUMNS)
+
+
+@pytest.mark.parametrize(
+    ("expression", "missing"),
+    [
+        ("x < 0", [1]),
+        ("not x < 0", [1]),
+        ("x < 0 or n == 2", []),
+        ("x < 0 and n == 2", [1]),
+        ("isfinite(x) and x < 0", []),
+        ("where(isnan(x), 'none', 'some')", []),
+        ("where(n == 2, 0, x)", []),
+        ("where(x < 0, 0, 1)", [1]),
+        ("word == 'a'", [2]),
+        ("word == ''", []),
+        ("word in ['a', '']", []),
+        ("word not in ['a']", [2]),
+        ("contains(word, 'a')", [2]),
+        ("0 < n < x", [1]),
+        ("log(x) < 3", [1, 2]),
+        ("n", []),
+    ],
+)
+def test_what_is_missing_decides_nothing(expression, missing):
+    columns = COLUMNS | {"word": np.array(["a", "b", "", "a"])}
+    assert np.flatnonzero(evaluate_known(expression, columns)[1]).tolist() == missing

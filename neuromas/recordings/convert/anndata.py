@@ -19,7 +19,7 @@ from neuromas.recordings.convert import take as taking
 from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.convert.source import entry, name_of, needed, unreadable
 from neuromas.recordings.convert.take import Arrays, take
-from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, UNIT_PREFIX, manifest_fields
+from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, UNIT_PREFIX, manifest_text
 from neuromas.recordings.export import readable
 from neuromas.recordings.recording import Recording
 from neuromas.schema import ArraysRecipe
@@ -93,7 +93,7 @@ def _arrays(adata: Any, recipe: ArraysRecipe, where: str) -> Arrays:
                 arrays[UNIT_PREFIX + name], named[UNIT_PREFIX + name] = values, (dims.UNIT,)
     document = {}
     if MANIFEST_ATTRIBUTE in adata.uns:
-        document = manifest_fields(str(adata.uns[MANIFEST_ATTRIBUTE]), f"{where}: uns[{MANIFEST_ATTRIBUTE!r}]")
+        document = manifest_text(adata.uns[MANIFEST_ATTRIBUTE], f"{where}: uns[{MANIFEST_ATTRIBUTE!r}]")
     return Arrays(arrays, where, dims=named, unusable=unusable, document=document)
 
 

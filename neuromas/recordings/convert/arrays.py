@@ -16,7 +16,7 @@ from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.convert.matlab import read_mat
 from neuromas.recordings.convert.source import check_fields, name_of, unreadable, with_provenance
 from neuromas.recordings.convert.take import Arrays, take
-from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, labelled, load_npz, manifest_fields
+from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, labelled, load_npz, manifest_text
 from neuromas.recordings.export import readable
 from neuromas.recordings.recording import Recording
 from neuromas.schema import ArraysRecipe
@@ -59,7 +59,7 @@ def _convert_dataset(
         check_fields(fields)
         document = {"name": name_of(path)}
         if MANIFEST_ATTRIBUTE in dataset.attrs:
-            document |= manifest_fields(str(dataset.attrs.pop(MANIFEST_ATTRIBUTE)), f"{path}: {MANIFEST_ATTRIBUTE}")
+            document |= manifest_text(dataset.attrs.pop(MANIFEST_ATTRIBUTE), f"{path}: {MANIFEST_ATTRIBUTE}")
         return with_provenance(Recording.from_dataset(dataset, document | dict(fields)), path, recipe, libraries)
     return take(_from_dataset(dataset, str(path)), recipe, fields, name=name_of(path), path=path, libraries=libraries)
 
@@ -72,7 +72,7 @@ def _read_npz(path: Path) -> Arrays:
     arrays = load_npz(path)
     document = {}
     if "manifest" in arrays:
-        document = manifest_fields(str(arrays.pop("manifest")), f"{path}: manifest")
+        document = manifest_text(arrays.pop("manifest"), f"{path}: manifest")
     unusable = {
         name: f"{values.dtype}, which is neither numbers nor text"
         for name, values in arrays.items()
@@ -102,7 +102,7 @@ def _from_dataset(dataset: xr.Dataset, where: str) -> Arrays:
     """A dataset's variables with the names of their axes; codes with CF flags as their meanings."""
     document = {}
     if MANIFEST_ATTRIBUTE in dataset.attrs:
-        document = manifest_fields(str(dataset.attrs[MANIFEST_ATTRIBUTE]), f"{where}: {MANIFEST_ATTRIBUTE}")
+        document = manifest_text(dataset.attrs[MANIFEST_ATTRIBUTE], f"{where}: {MANIFEST_ATTRIBUTE}")
     arrays: dict[str, NDArray[Any]] = {}
     unusable: dict[str, str] = {}
     for key, variable in dataset.variables.items():

@@ -14,6 +14,14 @@ from neuromas.recordings.columns import make_variables, tidy
 from neuromas.recordings.expression import evaluate
 from neuromas.schema import EventRecipe, Sampling, VariableSpec
 
+SLACK_S = 1e-9
+"""Edges are sums of floats: what lies so near before one belongs to the bin that begins there."""
+
+LARGEST_BYTES = 8 * 2**30
+"""Activity may be so large, written out in full."""
+
+EVENT_TIME = "event_time"  # time zero of a trial, to expressions
+
 
 @dataclass(frozen=True)
 class Events:
@@ -55,6 +63,8 @@ def take_events(columns: Mapping[str, Any], recipe: EventRecipe, where: str) -> 
     ----------
     columns : mapping of str to array, each of shape (n_rows,)
     recipe : EventRecipe
+        In ``where``, ``time`` is a column of the table, if there is one; in variables it is the centre of a bin. In both,
+        ``event_time`` is the trial's time zero, unless a column is called so.
     where : str
         File and table, for messages.
 
@@ -80,7 +90,8 @@ def take_events(columns: Mapping[str, Any], recipe: EventRecipe, where: str) -> 
     """
     columns = {name: tidy(values) for name, values in columns.items()}
     n_rows = len(next(iter(columns.values()), ()))
-    times = np.broadcast_to(np.asarray(evaluate(recipe.align, columns, f"{where}: align"), dtype=np.float64), n_rows)
+    times = event_times(columns, recipe.align, where)
+    columns.setdefault(EVENT_TIME, times)
     taken = np.ones(n_rows, dtype=bool)
     if recipe.where is not None:
         chosen = evaluate(recipe.where, columns, f"{where}: where")
@@ -99,7 +110,8 @@ def take_events(columns: Mapping[str, Any], recipe: EventRecipe, where: str) -> 
             + (f", {int((~taken).sum())} do not fulfil {recipe.where!r}" if recipe.where is not None else ""),
             kind="no_trials",
         )
-    width = recipe.stop_s - recipe.start_s if recipe.bin_s is None else recipe.bin_s
+    check_size(len(rows), recipe.n_steps, 1, where)
+    width = recipe.width_s
     relative = recipe.start_s + width * np.arange(recipe.n_steps + 1)
     centres = relative[:-1] + width / 2
     trials = {name: values[rows][:, None] for name, values in columns.items() if np.ndim(values) == 1}
@@ -116,14 +128,39 @@ def take_events(columns: Mapping[str, Any], recipe: EventRecipe, where: str) -> 
     )
 
 
+def event_times(columns: Mapping[str, Any], align: str, where: str) -> NDArray[np.float64]:
+    """What `align` says of each row, in seconds; InvalidInput if that is no number."""
+    n_rows = len(next(iter(columns.values()), ()))
+    times = evaluate(align, columns, f"{where}: align")
+    if times.dtype.kind not in "biuf" or times.shape not in ((), (n_rows,)):
+        raise InvalidInput(
+            f"{where}: align={align!r}: expected a time in seconds for each row, got {times.dtype} of shape {times.shape}, e.g. "
+            f"{times.ravel()[:1].tolist()}",
+            kind="expression",
+        )
+    return np.broadcast_to(times.astype(np.float64), n_rows)
+
+
+def check_size(n_trials: int, n_steps: int, n_units: int, where: str) -> None:
+    """InvalidInput if activity of this shape takes more than `LARGEST_BYTES`."""
+    size = 8 * n_trials * n_steps * n_units
+    if size > LARGEST_BYTES:
+        raise InvalidInput(
+            f"{where}: {n_trials} trials × {n_steps} steps × {n_units} units would take {size / 2**30:.1f} GiB, expected at most "
+            f"{LARGEST_BYTES / 2**30:g}; take wider bins, a shorter window, fewer trials or units",
+            kind="too_large",
+        )
+
+
 def sampling_of(recipe: EventRecipe) -> Sampling:
     """What the recipe's steps are."""
-    width = recipe.stop_s - recipe.start_s if recipe.bin_s is None else recipe.bin_s
-    return Sampling(step="time bin", step_s=width, start_s=recipe.start_s, aligned_to=recipe.align)
+    return Sampling(step="time bin", step_s=recipe.width_s, start_s=recipe.start_s, aligned_to=recipe.align)
 
 
-def bin_spikes(times: NDArray[np.float64], edges: NDArray[np.float64], activity: str) -> NDArray[np.float64]:
-    """Spikes of one unit in each bin; a spike on an edge belongs to the bin that begins there.
+def bin_spikes(
+    times: NDArray[np.float64], edges: NDArray[np.float64], rate_per_s: float | None = None
+) -> NDArray[np.float64]:
+    """Spikes of one unit in each bin; a spike on an edge belongs to the bin that begins there, rounding aside.
 
     Parameters
     ----------
@@ -131,27 +168,28 @@ def bin_spikes(times: NDArray[np.float64], edges: NDArray[np.float64], activity:
         In seconds, in any order.
     edges : ndarray of shape (n_trials, n_steps + 1)
         Rising.
-    activity : {"rate", "count"}
+    rate_per_s : float, optional
+        Nominal width of a bin: edges far from 0 are rounded, and rates of equal counts must be equal.
 
     Returns
     -------
     ndarray of shape (n_trials, n_steps)
-        In Hz, or counts.
+        Counts, or Hz with `rate_per_s`.
 
     Examples
     --------
-    >>> bin_spikes(np.array([0.05, 0.1, 0.11]), np.array([[0.0, 0.1, 0.2]]), "rate")
+    >>> bin_spikes(np.array([0.05, 0.1, 0.11]), np.array([[0.0, 0.1, 0.2]]), 0.1)
     array([[10., 20.]])
     """
-    counts = np.diff(np.searchsorted(np.sort(times), edges, side="left"), axis=1).astype(np.float64)
-    return counts / np.diff(edges, axis=1) if activity == "rate" else counts
+    counts = np.diff(np.searchsorted(np.sort(times), edges - SLACK_S, side="left"), axis=1).astype(np.float64)
+    return counts if rate_per_s is None else counts / rate_per_s
 
 
 def spanned(times: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Trials that lie between the first and the last of `times`, shape (n_trials,); none if there are no times."""
     if times.size == 0:
         return np.zeros(len(edges), dtype=bool)
-    return (edges[:, 0] >= times.min()) & (edges[:, -1] <= times.max())
+    return (edges[:, 0] >= times.min() - SLACK_S) & (edges[:, -1] <= times.max() + SLACK_S)
 
 
 def within(intervals: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.bool_]:
@@ -162,9 +200,21 @@ def within(intervals: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArra
     >>> within(np.array([[0.0, 0.1], [0.3, 1.0]]), np.array([[0.0, 0.1, 0.2], [0.3, 0.4, 0.5]]))
     array([[ True, False],
            [ True,  True]])
+    >>> within(np.array([[0.5, 1.0], [0.0, 0.5]]), np.array([[0.4, 0.6]]))  # they touch
+    array([[ True]])
     """
     inside = np.zeros((len(edges), edges.shape[1] - 1), dtype=bool)
-    slack = 1e-9  # s: edges are sums of floats
-    for start, stop in np.atleast_2d(intervals):
-        inside |= (edges[:, :-1] >= start - slack) & (edges[:, 1:] <= stop + slack)
+    for start, stop in _merged(np.atleast_2d(intervals)):
+        inside |= (edges[:, :-1] >= start - SLACK_S) & (edges[:, 1:] <= stop + SLACK_S)
     return inside
+
+
+def _merged(intervals: NDArray[np.float64]) -> list[list[float]]:
+    """Intervals in order, those that touch or overlap as one."""
+    merged: list[list[float]] = []
+    for start, stop in intervals[np.argsort(intervals[:, 0], kind="stable")].tolist():
+        if merged and start <= merged[-1][1] + SLACK_S:
+            merged[-1][1] = max(merged[-1][1], stop)
+        else:
+            merged.append([start, stop])
+    return merged

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuromas.errors import InvalidInput
+from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
-from neuromas.recordings.convert.events import Events, sampling_of
-from neuromas.recordings.convert.source import assemble, provenance_of
-from neuromas.recordings.expression import evaluate
+from neuromas.recordings.convert.events import Events, event_times, sampling_of
+from neuromas.recordings.convert.source import assemble, free_names, provenance_of
 from neuromas.recordings.recording import Recording
 from neuromas.schema import EventRecipe
 
@@ -30,14 +30,7 @@ def in_time_order(columns: Mapping[str, Any], align: str, where: str) -> dict[st
     ['r', 'l', '?']
     """
     tidied = {name: tidy(values) for name, values in columns.items()}
-    n_rows = len(next(iter(tidied.values()), ()))
-    times = evaluate(align, tidied, f"{where}: align")
-    if times.dtype.kind not in "biuf":
-        raise InvalidInput(
-            f"{where}: align={align!r}: expected times in seconds, got {times.dtype}, e.g. {times.ravel()[:1].tolist()}",
-            kind="expression",
-        )
-    order = np.argsort(np.broadcast_to(times.astype(np.float64), n_rows), kind="stable")  # NaN last
+    order = np.argsort(event_times(tidied, align, where), kind="stable")  # NaN last
     return {name: values[order] for name, values in tidied.items()}
 
 
@@ -56,7 +49,7 @@ def recording_of(
     activity_units: str = "1",
     unit_metadata: Mapping[str, Any] | None = None,
 ) -> Recording:
-    """A recording of `events`, less the bins in which no unit was recorded.
+    """A recording of `events`, less the bins in which no unit was recorded and the units recorded in none of them.
 
     Parameters
     ----------
@@ -64,6 +57,8 @@ def recording_of(
         Of a table in time order.
     activity : ndarray of shape (n_trials, n_steps, n_units)
         NaN where a unit was not recorded.
+    notes : sequence of str
+        For the provenance, beside what was left out.
     """
     present = ~np.isnan(activity).all(axis=2)
     if not present.any():
@@ -73,12 +68,15 @@ def recording_of(
             kind="no_trials",
         )
     kept = present.any(axis=1)
+    recorded = ~np.isnan(activity).all(axis=(0, 1))
+    never = [name for name, there in zip(units, recorded, strict=True) if not there]
+    activity = activity[:, :, recorded]
     dropped, holes = int((~kept).sum()), int((~present[kept]).sum())
     told = [
-        *notes,
         events.notes,
         f"{dropped} trials in which no unit was recorded" if dropped else "",
         f"{holes} bins of other trials in which no unit was recorded" if holes else "",
+        f"units that were recorded in none of the trials: {listing(never)}" if never else "",
     ]
     left_out = ", ".join(filter(None, told))
     defaults = {
@@ -86,8 +84,9 @@ def recording_of(
         "units": activity_units,
         "missing": bool(np.isnan(activity[present]).any()),
         "sampling": sampling_of(recipe),
-        "provenance": provenance_of(path, recipe, [f"left out: {left_out}" if left_out else ""], libraries),
+        "provenance": provenance_of(path, recipe, [*notes, f"left out: {left_out}" if left_out else ""], libraries),
     }
+    names = free_names(unit_metadata or {}, [*events.variables, EVENT_S])
     return assemble(
         activity[kept],
         {name: values[kept] for name, values in events.variables.items()},
@@ -96,7 +95,7 @@ def recording_of(
         fields,
         trial=events.rows[kept],
         present=present[kept],
-        units=units,
-        unit_metadata=unit_metadata,
-        sample_metadata={EVENT_S: events.times[kept]},
+        units=[name for name, there in zip(units, recorded, strict=True) if there],
+        unit_metadata={names[name]: np.asarray(values)[recorded] for name, values in (unit_metadata or {}).items()},
+        sample_metadata={} if EVENT_S in events.variables else {EVENT_S: events.times[kept]},
     )

@@ -20,22 +20,28 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromas import dims
 from neuromas.errors import InvalidInput, NeuromasError, NotFound
 from neuromas.files import sha256_bytes, sha256_file
 from neuromas.recordings.check import BLOCK_BYTES, listing
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.converter import Converter
-from neuromas.recordings.convert.events import Events, bin_spikes, sampling_of, spanned, take_events, within
+from neuromas.recordings.convert.events import (
+    SLACK_S,
+    Events,
+    bin_spikes,
+    check_size,
+    sampling_of,
+    spanned,
+    take_events,
+    within,
+)
+from neuromas.recordings.convert.locked import EVENT_S
+from neuromas.recordings.convert.source import assemble, check_fields, free_names
 from neuromas.recordings.expression import evaluate
 from neuromas.recordings.recording import Recording
 from neuromas.schema import NwbRecipe, Provenance
 
-EVENT = "event_s"
-"""Coordinate of the samples: the trial's time zero, in seconds of the session."""
-
 _NAME_COLUMNS = ("unit_name", "label", "channel_name")
-_SLACK_S = 1e-9  # edges are sums of floats; a sample that lies on one belongs to the bin that begins there
 _WHOLE = 2**20  # so many timestamps are read in one go; of more, only those that a bisection asks for
 _LONGEST_TOLD = 100  # characters of a text that goes where a name is expected
 
@@ -291,13 +297,12 @@ def _take_units(session: _Session, place: str, recipe: NwbRecipe, events: Events
     whole = np.array([np.nanmin(session_extent), np.nanmax(session_extent)])
 
     rows = _chosen(columns, recipe, n_units, where)
+    check_size(len(events.rows), recipe.n_steps, len(rows), where)
     activity = np.empty((*events.edges[:, :-1].shape, len(rows)), dtype=np.float32)
-    width = (recipe.stop_s - recipe.start_s) / recipe.n_steps
+    width = recipe.width_s if recipe.activity == "rate" else None
     for at, unit in enumerate(rows.tolist()):
         times = spikes_of(unit)
-        counts = bin_spikes(times, events.edges, "count")
-        # by the nominal width: edges far from 0 are rounded, and rates of equal counts must be equal
-        values = counts / width if recipe.activity == "rate" else counts
+        values = bin_spikes(times, events.edges, width)
         intervals = observed(unit) if has_intervals else np.empty((0, 2))
         if recipe.coverage == "session":
             covered = spanned(whole, events.edges)[:, None]
@@ -350,6 +355,7 @@ def _take_series(session: _Session, place: str, recipe: NwbRecipe, events: Event
     columns, prefix = _channels(series, n_channels, where)
     rows = _chosen(columns, recipe, n_channels, where)
     clock = _clock(session, series, n_samples, where)
+    check_size(len(events.rows), recipe.n_steps, len(rows), where)
     sums = np.zeros((events.edges.shape[1] - 1, len(rows)))
     activity = np.empty((len(events.rows), *sums.shape), dtype=np.float32)
     first, last = int(rows.min()), int(rows.max()) + 1
@@ -434,7 +440,7 @@ class _Clock:
 
     def samples_at(self, edges: NDArray[np.float64]) -> NDArray[np.int64]:
         """The first sample at or after each of `edges`."""
-        edges = edges - _SLACK_S
+        edges = edges - SLACK_S
         if self.rate is not None:
             cuts = np.ceil((edges - self.start) * self.rate)
             return np.clip(cuts, 0, self.n_samples).astype(np.int64)
@@ -500,6 +506,9 @@ def convert(path: Path, recipe: NwbRecipe, fields: Mapping[str, Any]) -> Recordi
     InvalidDocument
         Variables cannot be computed, or fields of the manifest are unusable; lists every problem.
     """
+    if "variables" in fields:
+        raise InvalidInput("variables: expected in the recipe, not among the fields of the manifest", kind="manifest")
+    check_fields(fields)
     with _opened(path) as session:
         table_name = _choose(session.tables, recipe.table)
         if table_name is None:
@@ -537,9 +546,8 @@ def convert(path: Path, recipe: NwbRecipe, fields: Mapping[str, Any]) -> Recordi
         *([f"units that were recorded in none of the trials: {', '.join(never)}"] if never else []),
     ]
     activity = taken.activity[trials][:, :, units]
-    metadata = {
-        _free(name, [*events.variables, EVENT]): _picked(values, units) for name, values in taken.columns.items()
-    }
+    free = free_names(taken.columns, [*events.variables, EVENT_S])
+    metadata = {free[name]: _picked(values, units) for name, values in taken.columns.items()}
     ids = columns["id"][events.rows]
     if np.unique(ids).size < ids.size:
         left_out.append("row ids, of which some occur twice: trials are numbered by rows")
@@ -563,20 +571,17 @@ def convert(path: Path, recipe: NwbRecipe, fields: Mapping[str, Any]) -> Recordi
             versions={name: version(name) for name in ("pynwb", "hdmf", "h5py", "numpy")},
             notes="; ".join(notes),
         ),
-        **fields,
     }
-    if "variables" in document:
-        raise InvalidInput("variables: expected in the recipe, not among the fields of the manifest", kind="manifest")
-    return Recording.from_arrays(
+    return assemble(
         activity,
         {name: values[trials] for name, values in events.variables.items()},
+        events.specs,
+        document,
+        fields,
         trial=ids[trials],
         units=np.array(taken.names)[units].tolist(),
         unit_metadata=metadata,
-        sample_metadata={} if EVENT in events.variables else {EVENT: events.times[trials]},
-        variable_specs=events.specs,
-        activity_units=document.pop("units"),
-        **document,
+        sample_metadata={} if EVENT_S in events.variables else {EVENT_S: events.times[trials]},
     )
 
 
@@ -598,13 +603,6 @@ def _source(session: _Session, recipe: NwbRecipe) -> tuple[Literal["units", "ser
 
 def _picked(values: Any, units: NDArray[np.bool_]) -> Any:
     return (values[0][units], values[1]) if isinstance(values, tuple) else values[units]
-
-
-def _free(name: str, taken: list[str]) -> str:
-    """`name` as a coordinate of the units that nothing else is called."""
-    clean = re.sub(r"\W", "_", name, flags=re.ASCII)
-    clean = clean if re.match(r"[A-Za-z_]", clean) else f"_{clean}"
-    return f"unit_{clean}" if clean in taken or clean in dims.RESERVED else clean
 
 
 def _text(value: Any) -> str:

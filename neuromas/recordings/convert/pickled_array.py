@@ -174,7 +174,7 @@ def _array(found: Any) -> NDArray[Any]:
 
 def _plain(one: Any) -> Any:
     """An entry, if it is text, a number, nothing, a reference, or a row of these."""
-    if isinstance(one, tuple):
+    if isinstance(one, tuple) and not any(isinstance(part, tuple) for part in one):
         return tuple(_plain(part) for part in one)
     if isinstance(one, _Made):
         if one.of == _REFERENCE:
@@ -182,4 +182,7 @@ def _plain(one: Any) -> Any:
         raise ValueError(f"holds a pickled {one.of} in an array, expected text, numbers or references")
     if isinstance(one, Named):
         raise ValueError(f"holds a pickled {one} in an array, expected text, numbers or references")
+    reference = isinstance(one, dict) and all(isinstance(part, (str, int, type(None))) for part in one.values())
+    if not reference and one is not None and not isinstance(one, (str, bytes, int, float)):
+        raise ValueError(f"holds a pickled {type(one).__name__} in an array, expected text, numbers or references")
     return one

@@ -14,7 +14,7 @@ from neuromas import dims
 from neuromas.errors import InvalidInput
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
-from neuromas.recordings.convert.events import bin_spikes, take_events, within
+from neuromas.recordings.convert.events import SLACK_S, bin_spikes, check_size, take_events, within
 from neuromas.recordings.convert.locked import EVENT_S, in_time_order, recording_of
 from neuromas.recordings.convert.source import need_variables, needed
 from neuromas.recordings.convert.tables import to_tables
@@ -71,12 +71,18 @@ def from_pynapple(data: Any, intervals: Any, recipe: EventRecipe | Mapping[str, 
         raise InvalidInput(
             f"{_WHERE}: expected a TsGroup, Ts, TsdFrame or Tsd, got {type(data).__name__}", kind="pynapple_class"
         )
+    if not spiking and recipe.activity == "count":
+        raise InvalidInput(
+            f"{_WHERE}: activity='count' is for spikes; samples of a series are averaged", kind="activity"
+        )
     recorded = within(np.asarray(data.time_support.values, dtype=np.float64), events.edges)
     metadata: dict[str, NDArray[Any]] = {}
     if spiking:
         trains = {str(key): data[key].t for key in data.keys()} if isinstance(data, nap.TsGroup) else {"u0": data.t}  # noqa: SIM118 its own keys
         units = list(trains)
-        per_unit = [bin_spikes(np.asarray(times), events.edges, recipe.activity) for times in trains.values()]
+        check_size(len(events.rows), recipe.n_steps, len(units), _WHERE)
+        width = recipe.width_s if recipe.activity == "rate" else None
+        per_unit = [bin_spikes(np.asarray(times), events.edges, width) for times in trains.values()]
         activity = np.stack(per_unit, axis=2)
     else:
         values = np.asarray(data.values, dtype=np.float64)
@@ -117,12 +123,17 @@ def _table(intervals: Any, nap: Any) -> dict[str, NDArray[Any]]:
 
 
 def _means(times: NDArray[np.float64], values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means of `values`, shape (n_times, n_units), in each bin, shape (n_trials, n_steps, n_units); NaN in one without any."""
+    """Means of `values`, shape (n_times, n_units), in each bin, shape (n_trials, n_steps, n_units); NaN in one without any.
+
+    A value that is NaN is left aside.
+    """
     means = np.full((len(edges), edges.shape[1] - 1, values.shape[1]), np.nan)
-    for trial, bounds in enumerate(np.searchsorted(times, edges, side="left")):
+    for trial, bounds in enumerate(np.searchsorted(times, edges - SLACK_S, side="left")):
         for step, (first, last) in enumerate(itertools.pairwise(bounds)):
-            if last > first:
-                means[trial, step] = values[first:last].mean(axis=0)
+            there = np.isfinite(values[first:last])
+            n_there = there.sum(axis=0)
+            sums = np.where(there, values[first:last], 0).sum(axis=0)
+            means[trial, step] = np.where(n_there, sums / np.maximum(n_there, 1), np.nan)
     return means
 
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 from numpy.typing import ArrayLike, NDArray
 
+from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput
 from neuromas.files import sha256_file
 from neuromas.recordings.check import listing
@@ -57,6 +59,32 @@ def unreadable(path: Path, what: str, error: object) -> InvalidInput:
     """The one error for a file that is not what its ending says, or is cut off or damaged."""
     told = str(error).strip().splitlines() or [type(error).__name__]
     return InvalidInput(f"{path}: cannot be read as {what}: {told[0]}", kind="unreadable_source")
+
+
+def free_names(names: Iterable[str], taken: Iterable[str], prefix: str = "unit_") -> dict[str, str]:
+    """Each of `names` as a coordinate that nothing else is called: what no coordinate can hold as ``_``, `prefix` before one
+    that is taken, a number behind one that still is.
+
+    Examples
+    --------
+    >>> free_names(["brain area", "side", "brain-area", "trial"], ["side"])
+    {'brain area': 'brain_area', 'side': 'unit_side', 'brain-area': 'brain_area_2', 'trial': 'unit_trial'}
+    """
+    used = {*taken, *dims.RESERVED}
+    given: dict[str, str] = {}
+    for name in names:
+        clean = re.sub(r"\W", "_", name, flags=re.ASCII)
+        clean = clean if re.match(r"[A-Za-z_]", clean) else f"_{clean}"
+        if clean in used and clean not in given.values():
+            clean = f"{prefix}{clean}"
+        given[name] = next(one for one in _numbered(clean) if one not in used)
+        used.add(given[name])
+    return given
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    yield from (f"{name}_{number}" for number in count(2))
 
 
 def need_variables(recipe: Recipe, columns: Sequence[str], where: str) -> None:

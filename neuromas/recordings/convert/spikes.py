@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.files import sha256_file
 from neuromas.recordings.check import listing
-from neuromas.recordings.columns import tidy
+from neuromas.recordings.columns import as_text, tidy
 from neuromas.recordings.convert.converter import Converter
-from neuromas.recordings.convert.events import bin_spikes, spanned, take_events
+from neuromas.recordings.convert.events import bin_spikes, check_size, spanned, take_events
 from neuromas.recordings.convert.locked import in_time_order, recording_of
 from neuromas.recordings.convert.source import entry, name_of, need_variables
 from neuromas.recordings.convert.text import read_text
 from neuromas.recordings.encode import load_npz
-from neuromas.recordings.expression import names_in
+from neuromas.recordings.expression import evaluate, names_in
 from neuromas.recordings.recording import Recording
 from neuromas.schema import SpikesRecipe
 
@@ -39,11 +39,13 @@ def convert_spikes(path: Path, recipe: SpikesRecipe, fields: Mapping[str, Any]) 
     table, where, notes = _events(columns, recipe, path)
     need_variables(recipe, list(table), where)
     events = take_events(in_time_order(table, recipe.align, where), recipe, where)
-    everything = np.concatenate([*spikes.values(), events.times])
+    check_size(len(events.rows), recipe.n_steps, len(spikes), where)
+    everything = np.concatenate(list(spikes.values()))
+    width = recipe.width_s if recipe.activity == "rate" else None
     activity = np.full((len(events.rows), recipe.n_steps, len(spikes)), np.nan, dtype=np.float32)
     for column, times in enumerate(spikes.values()):
         recorded = spanned(times if recipe.coverage == "spikes" else everything, events.edges)
-        activity[recorded, :, column] = bin_spikes(times, events.edges[recorded], recipe.activity)
+        activity[recorded, :, column] = bin_spikes(times, events.edges[recorded], width)
     return recording_of(
         events,
         activity,
@@ -82,12 +84,18 @@ def _spikes(columns: Mapping[str, NDArray[Any]], recipe: SpikesRecipe, path: Pat
     if not columns:
         raise InvalidInput(f"{path}: no column of spike times", kind="unreadable_source")
     name = next(iter(columns)) if recipe.times is None else recipe.times
-    times = _seconds(_column(columns, name, path), f"{path}: spike times in column {name!r}")
+    if name in columns:
+        told = columns[name]
+    elif set(columns) & names_in(name):
+        told = np.atleast_1d(evaluate(name, columns, f"{path}: times"))
+    else:
+        told = _column(columns, name, path)
+    times = _seconds(told, f"{path}: spike times in column {name!r}")
     fired = np.isfinite(times)
     if not fired.any():
         raise InvalidInput(f"{path}: column {name!r} holds no spike time", kind="unreadable_source")
     if recipe.unit is None:
-        return {name: times[fired]}
+        return {name if name in columns else name_of(path, (*ENDINGS, ".csv.gz")): times[fired]}
     units = _column(columns, recipe.unit, path)
     if units.shape != times.shape:
         raise InvalidInput(
@@ -107,9 +115,7 @@ def _spikes(columns: Mapping[str, NDArray[Any]], recipe: SpikesRecipe, path: Pat
 
 def _names(units: NDArray[Any]) -> NDArray[Any]:
     """Names as text; a number without its ``.0``, a missing one as nothing."""
-    if units.dtype.kind == "f":
-        return np.array(["" if np.isnan(one) else f"{one:g}" for one in units.tolist()], dtype=str)
-    return units.astype(str)
+    return np.where(np.isnan(units), "", as_text(units)) if units.dtype.kind == "f" else as_text(units)
 
 
 def _events(
@@ -130,7 +136,8 @@ def _events(
         columns, where = _columns(beside), str(beside)
         notes.append(f"events {recipe.events} (sha256 {sha256_file(beside)})")
     else:
-        own = {recipe.times or next(iter(columns)), recipe.unit}
+        first = recipe.times or next(iter(columns))
+        own = {recipe.unit, *([first] if first in columns else names_in(first))}
         columns = {name: values for name, values in columns.items() if name not in own}
     if recipe.event_columns is not None:
         return _wide(columns, recipe.event_columns, where), where, notes
@@ -141,6 +148,11 @@ def _long(columns: Mapping[str, NDArray[Any]], align: str, where: str) -> dict[s
     """Columns as long as those that tell the time, less the rows that hold nothing."""
     named = [name for name in columns if name in names_in(align)]
     if not named:
+        if align in columns:
+            raise InvalidInput(
+                f"{where}: align={align!r} is no expression; a column whose name is no identifier is col({align!r})",
+                kind="expression",
+            )
         raise NotFound(
             f"{where}: no column {align!r} of event times (align); there are {listing(list(columns)) or 'none'}",
             kind="unknown_column",
@@ -190,7 +202,7 @@ def _wide(columns: Mapping[str, NDArray[Any]], pattern: str, where: str) -> dict
 
 def _numbers(texts: list[str | None]) -> NDArray[Any]:
     """`texts` as numbers where each looks like one; None is a missing entry."""
-    if all(one is None or _is_number(one) for one in texts):
+    if all(one is None or (_is_number(one) and np.isfinite(float(one))) for one in texts):
         numbers = [np.nan if one is None else float(one) for one in texts]
         whole = all(one is not None and re.fullmatch(r"[+-]?\d+", one) for one in texts)
         return np.array(numbers).astype(np.int64) if whole else np.array(numbers)

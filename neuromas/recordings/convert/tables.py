@@ -25,6 +25,7 @@ from neuromas.recordings.export import readable
 from neuromas.recordings.recording import Recording
 from neuromas.schema import ArraysRecipe
 
+_INDEX = "Unnamed: 0"  # what pandas writes without being asked, and how it reads it
 CSV_ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 
 
@@ -41,7 +42,7 @@ def convert_parquet(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any])
 def _read_parquet(path: Path) -> dict[str, NDArray[Any]]:
     try:
         table = pd.read_parquet(path, engine="pyarrow")
-        if table.index.name is not None:
+        if any(name is not None for name in table.index.names):
             table = table.reset_index()
         return {str(name): tidy(table[name].to_numpy()) for name in table.columns}
     except Exception as error:  # whatever a foreign file makes these libraries raise
@@ -55,6 +56,11 @@ def _from_table(
     fields: Mapping[str, Any],
     libraries: tuple[str, ...],
 ) -> Recording:
+    n_rows = len(next(iter(columns.values())))
+    notes = []
+    if _INDEX in columns and np.array_equal(columns[_INDEX], np.arange(n_rows)) and n_rows:
+        columns = {name: values for name, values in columns.items() if name != _INDEX}
+        notes.append("a first column without a name, which numbers the rows, left out")
     units = _unit_columns(columns, recipe, path)
     text = [name for name in units if columns[name].dtype.kind not in "biuf"]
     if text:
@@ -63,11 +69,11 @@ def _from_table(
             f"{columns[text[0]].ravel()[:1].tolist()}",
             kind="unit_columns",
         )
-    n_rows = len(next(iter(columns.values())))
     if n_rows == 0:
         raise InvalidInput(f"{path}: the table has no rows", kind="unreadable_source")
     others = {name: values for name, values in columns.items() if name not in units}
-    others.pop(dims.SAMPLE, None)  # what `export` writes beside selected samples
+    sample = others.get(dims.SAMPLE)  # `export` writes row numbers beside selected samples
+    aside = [dims.SAMPLE] if sample is not None and sample.dtype.kind in "iu" and np.all(np.diff(sample) > 0) else []
     clash = [name for name in (dims.ACTIVITY, dims.UNIT) if name in others]
     unusable = dict.fromkeys(clash, "a column called so would stand for the activity or the units; rename it")
     unusable |= {name: f"{values.dtype}" for name, values in others.items() if values.dtype.kind not in "biufU"}
@@ -89,6 +95,8 @@ def _from_table(
         path=path,
         asked=recipe,
         libraries=libraries,
+        aside=aside,
+        notes=notes,
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +18,9 @@ from neuromas.errors import InvalidDocument, InvalidInput, NotFound
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import make_variables, tidy
 from neuromas.recordings.convert.locked import EVENT_S
-from neuromas.recordings.convert.source import assemble, entry, provenance_of
+from neuromas.recordings.convert.source import assemble, entry, free_names, provenance_of
 from neuromas.recordings.encode import SAMPLE_PREFIX, UNIT_PREFIX, Layout, as_floats, declared_names, flatten
+from neuromas.recordings.expression import names_in
 from neuromas.recordings.recording import Recording
 from neuromas.schema import ArraysRecipe, Sampling, VariableRecipe
 
@@ -82,8 +84,9 @@ class Arrays:
 class _Columns(Mapping[str, NDArray[Any]]):
     """What expressions may name, one value per sample each; remembers which they did."""
 
-    def __init__(self, source: Arrays, layout: Layout) -> None:
+    def __init__(self, source: Arrays, layout: Layout, of: str) -> None:
         self.source = source
+        self.of = of  # the activity's shape, for messages
         self.layout = layout
         self.placed: dict[str, NDArray[Any]] = {}
         self.used: set[str] = set()
@@ -95,6 +98,12 @@ class _Columns(Mapping[str, NDArray[Any]]):
 
     def __contains__(self, name: object) -> bool:
         self.source.refuse_unusable(name)
+        if name not in self.placed and name in self.source.arrays:
+            raise InvalidInput(
+                f"{self.source.where}: array {name!r} of shape {self.source.arrays[str(name)].shape} has no value per trial, "
+                f"step or sample; the activity is of shape {self.of}",
+                kind="axes",
+            )
         return name in self.placed
 
     def __iter__(self) -> Iterator[str]:
@@ -113,8 +122,12 @@ def take(
     path: Path | None = None,
     asked: ArraysRecipe | None = None,
     libraries: Sequence[str] = (),
+    aside: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Recording:
     """The recording that `recipe` takes from `source`; `asked` is the user's own, where `recipe` was made from that.
+
+    Expressions may name the arrays `aside`, but they are no variables by themselves; `notes` go to the provenance.
 
     Without variables in the recipe, those that a manifest declares are taken; else every array with a value per trial, per
     (trial, step) or per sample.
@@ -132,23 +145,24 @@ def take(
     axes = _axes(source, recipe, key)
     activity = _in_order(source.array(key, "activity"), axes)
     places = _Places(source, key, axes, activity.shape)
-    told: list[str] = []
+    told: list[str] = list(notes)
     asked = asked or recipe
 
-    def given(what: str, named: str | None = None) -> NDArray[Any] | None:
-        if named is not None:
-            source.array(named, what)
-            values = places.find(named)
-            if values is None:
-                raise InvalidInput(
-                    f"{source.where}: {what} array {named!r} of shape {source.arrays[named].shape} does not fit activity of "
-                    f"shape {activity.shape} ({', '.join(places.canonical)})",
-                    kind="axes",
-                )
-            return values
-        return places.find(what) if what in source.arrays else None
+    def given(what: str, named: str | None = None, must_fit: bool = False) -> NDArray[Any] | None:
+        if named is None and what not in source.arrays:
+            return None
+        name = named or what
+        source.array(name, what)
+        values = places.find(name)
+        if values is None and (named is not None or must_fit):
+            raise InvalidInput(
+                f"{source.where}: {what} array {name!r} of shape {source.arrays[name].shape} does not fit activity of "
+                f"shape {activity.shape} ({', '.join(places.canonical)})",
+                kind="axes",
+            )
+        return values
 
-    lengths, present = given("lengths"), given("present")
+    lengths, present = given("lengths", must_fit=True), given("present", must_fit=True)
     if present is not None and present.dtype.kind in "iu" and np.isin(present, (0, 1)).all():
         present = present.astype(bool)
     problems: list[str] = []
@@ -169,46 +183,50 @@ def take(
     )
     if problems:
         raise InvalidDocument(source.where, problems)
+    _check_numbers(source, recipe, numbers, layout, dims.STEP in source.arrays or recipe.step is not None)
     if recipe.start_s is not None:
         numbers[dims.STEP] = numbers[dims.STEP] - numbers[dims.STEP].min()  # a step's time follows from its number
     units, again = _told_apart(_unit_names(source, recipe, activity.shape[-1]))
 
     taken = {key, recipe.unit or dims.UNIT, recipe.trial or dims.TRIAL, recipe.step or dims.STEP, *_KEYS}
-    columns = _Columns(source, layout)
+    shape = f"{activity.shape} ({', '.join(places.canonical)})"
+    columns = _Columns(source, layout, shape)
     columns.placed = {
         label: values
         for label in source.arrays
         if label != key and label not in _KEYS[2:] and (values := places.find(label)) is not None
     }
-    flats = _Columns(source, Layout(layout.n_samples, 1, None))  # already one per sample
+    flats = _Columns(source, Layout(layout.n_samples, 1, None), shape)  # already one per sample
     flats.placed = {label: columns[label] for label in columns.placed}
     for label in (dims.TRIAL, dims.STEP):
         flats.placed.setdefault(label, numbers[label])
     if recipe.step_s is not None and recipe.start_s is not None:
         centres = recipe.start_s + recipe.step_s * (numbers[dims.STEP] + 0.5)
-        flats.placed.setdefault(_TIME, centres)
+        flats.placed[_TIME] = _one_time(source, recipe, flats.placed.get(_TIME), centres)
 
-    implied = [label for label in columns.placed if label not in taken and places.is_variable(label)]
+    implied = [label for label in columns.placed if label not in {*taken, *aside} and places.is_variable(label)]
     variables, specs = _variables(source, recipe, fields, flats, implied, layout.n_samples)
-    of_units = {
-        _clean(label.removeprefix(UNIT_PREFIX)): values
+    per_unit = {
+        label: values
         for label in source.arrays
-        if label not in taken and (values := places.of_units(label)) is not None
+        if label not in taken and label not in flats.used and (values := places.of_units(label)) is not None
     }
     declared = declared_names(_declared(source, recipe, fields)) is not None  # then all others are plain coordinates
-    of_samples = {
-        _clean(label.removeprefix(SAMPLE_PREFIX)): flats.placed[label]
-        for label in implied
-        if (declared or label == EVENT_S or label.startswith(SAMPLE_PREFIX)) and _clean(label) not in variables
-    }
-    used = taken | flats.used | set(variables)
-    left_out = [
+    per_sample = [
         label
-        for label in source.arrays
-        if label not in used
-        and _clean(label.removeprefix(UNIT_PREFIX)) not in of_units
-        and _clean(label.removeprefix(SAMPLE_PREFIX)) not in of_samples
+        for label in implied
+        if (declared or label == EVENT_S or label.startswith(SAMPLE_PREFIX)) and label not in variables
     ]
+    sample_names = free_names(
+        [_clean(label.removeprefix(SAMPLE_PREFIX)) for label in per_sample], variables, SAMPLE_PREFIX
+    )
+    of_samples = {sample_names[_clean(label.removeprefix(SAMPLE_PREFIX))]: flats.placed[label] for label in per_sample}
+    unit_names = _distinct([label.removeprefix(UNIT_PREFIX) for label in per_unit])
+    free = free_names(unit_names, [*variables, *of_samples])
+    of_units = {free[name]: values for name, values in zip(unit_names, per_unit.values(), strict=True)}
+    used = {*taken, *flats.used, *variables, *per_unit, *per_sample}
+    left_out = [label for label in source.arrays if label not in used]
+    told += places.guesses(flats.used)
     told += [f"units of one name numbered: {listing(again)}"] if again else []
     told += [f"left out: {listing([*left_out, *source.unusable])}"] if left_out or source.unusable else []
     document = {
@@ -262,10 +280,10 @@ def _variables(
     declared = declared_names(documents)
     if declared is not None:
         return {label: columns[label] for label in columns.placed if label in declared}, list(documents)
+    labels = [label for label in implied if label != EVENT_S and not label.startswith(SAMPLE_PREFIX)]
     recipes = {
-        _clean(label): VariableRecipe(expression=f"col({json.dumps(label, ensure_ascii=False)})")
-        for label in implied
-        if label != EVENT_S and not label.startswith(SAMPLE_PREFIX)
+        name: VariableRecipe(expression=f"col({json.dumps(label, ensure_ascii=False)})")
+        for name, label in zip(_distinct(labels), labels, strict=True)
     }
     if not recipes:
         told = [f"{label} {values.shape}" for label, values in source.arrays.items()]
@@ -276,6 +294,57 @@ def _variables(
         )
     values, specs = make_variables(recipes, columns, source.where)
     return values, list(specs)
+
+
+def _distinct(labels: Sequence[str]) -> list[str]:
+    """A name that a variable can have for each label, with a number behind where two would be called alike."""
+    names: list[str] = []
+    for label in labels:
+        clean, number = _clean(label), 2
+        while clean in names:
+            clean, number = f"{_clean(label)}_{number}", number + 1
+        names.append(clean)
+    return names
+
+
+def _check_numbers(
+    source: Arrays, recipe: ArraysRecipe, numbers: Mapping[str, NDArray[Any]], layout: Layout, steps_given: bool
+) -> None:
+    """InvalidInput if trial numbers come back after others, so that steps cannot be counted, or steps are no bins."""
+    trial = np.asarray(numbers[dims.TRIAL])
+    if layout.present is None and not steps_given:
+        starts = trial[np.r_[True, trial[1:] != trial[:-1]]]
+        known, times = np.unique(starts, return_counts=True)
+        if (times > 1).any():
+            raise InvalidInput(
+                f"{source.where}: trial {known[times > 1][0]} comes back after others ({int((times > 1).sum())} trials do), and "
+                "no step tells its samples apart; number trials anew where they are others (of another session), or name a "
+                "column of steps (step)",
+                kind="trial_numbers",
+            )
+    steps = np.unique(numbers[dims.STEP])
+    if (recipe.step_s is not None or recipe.start_s is not None) and steps.size > 1 and np.diff(steps).min() > 1:
+        raise InvalidInput(
+            f"{source.where}: steps are numbered {', '.join(map(str, steps[:3].tolist()))}{', …' * (steps.size > 3)}; where "
+            "step_s or start_s tells their times they count bins, one by one",
+            kind="axes",
+        )
+
+
+def _one_time(
+    source: Arrays, recipe: ArraysRecipe, own: NDArray[Any] | None, centres: NDArray[np.float64]
+) -> NDArray[Any]:
+    """The centres of steps; InvalidInput if the file's own ``time`` says other, and an expression asks for it."""
+    if own is None or any(label == _TIME for label in (recipe.trial, recipe.step)):
+        return centres
+    same = own.dtype.kind in "biuf" and np.allclose(own, centres, rtol=1e-6, atol=1e-6 * float(recipe.step_s or 1))
+    if not same and any(_TIME in names_in(one.expression) for one in recipe.variables.values()):
+        raise InvalidInput(
+            f"{source.where}: two sources of time: the array 'time' begins with {own.ravel()[:2].tolist()}, start_s and step_s "
+            f"say {centres.ravel()[:2].round(9).tolist()} for the centres of steps; leave out start_s and step_s, or rename it",
+            kind="time",
+        )
+    return own
 
 
 def _clean(name: str) -> str:
@@ -294,6 +363,11 @@ def _whole(values: NDArray[Any]) -> NDArray[Any]:
 
 def _counted(source: Arrays, what: str, named: str | None, values: NDArray[Any] | None) -> NDArray[Any] | None:
     """Numbers of trials or steps."""
+    if values is not None and values.dtype.kind == "f" and np.isnan(values).any():
+        raise InvalidInput(
+            f"{source.where}: {what} array {named or what!r}: {int(np.isnan(values).sum())} of {values.size} entries are missing",
+            kind="axes",
+        )
     whole = None if values is None else _whole(values)
     if whole is not None and whole.dtype.kind not in "iu":
         raise InvalidInput(
@@ -309,8 +383,12 @@ def _told_apart(names: NDArray[Any] | None) -> tuple[NDArray[Any] | None, list[s
     if names is None:
         return None, []
     texts = [str(one) for one in names.tolist()]
-    again = [one for one in dict.fromkeys(texts) if texts.count(one) > 1]
-    made = [f"{one}.{texts[: at + 1].count(one)}" if one in again else one for at, one in enumerate(texts)]
+    times, seen = Counter(texts), Counter[str]()
+    again = [one for one in times if times[one] > 1]
+    made = []
+    for one in texts:
+        seen[one] += 1
+        made.append(f"{one}.{seen[one]}" if times[one] > 1 else one)
     return (np.array(made) if len(set(made)) == len(made) else names), again
 
 
@@ -333,9 +411,15 @@ def _axes(source: Arrays, recipe: ArraysRecipe, key: str) -> tuple[str, ...]:
     shape = source.array(key, "activity").shape
     axes: tuple[str, ...] | None = recipe.axes
     if axes is None and key in source.dims:
-        renamed = tuple(dims.STEP if one == "time" else one for one in source.dims[key])
+        axes = tuple(dims.STEP if one == "time" else one for one in source.dims[key])
         known = {dims.TRIAL, dims.STEP, dims.UNIT, dims.SAMPLE}
-        axes = renamed if set(renamed) <= known and len(set(renamed)) == len(renamed) else None
+        if not set(axes) <= known or len(set(axes)) < len(axes):
+            example = '["sample", "unit"]' if len(shape) == 2 else '["trial", "step", "unit"]'
+            raise InvalidInput(
+                f"{source.where}: array {key!r} of shape {shape}: its axes are called {listing(source.dims[key])}; say what each "
+                f"is (axes), e.g. {example}",
+                kind="axes",
+            )
     if axes is None:
         defaults: dict[int, tuple[str, ...]] = {
             3: (dims.TRIAL, dims.STEP, dims.UNIT),
@@ -378,7 +462,9 @@ def _padding(activity: NDArray[Any]) -> tuple[NDArray[np.bool_] | None, str]:
     padding = np.logical_and.accumulate(absent[:, ::-1], axis=1)[:, ::-1]
     if not padding.any():
         return None, ""
-    return ~padding, f"left out as padding: {int(padding.sum())} steps at the ends of trials, NaN in every unit"
+    whole = int(padding.all(axis=1).sum())
+    trials = f", {whole} trials of nothing else" if whole else ""
+    return ~padding, f"left out as padding: {int(padding.sum())} steps at the ends of trials, NaN in every unit{trials}"
 
 
 class _Places:
@@ -392,6 +478,7 @@ class _Places:
         self.sizes = dict(zip(self.canonical, shape, strict=True))
         names = source.dims.get(key, ())
         self.axis_of = dict(zip(names, axes, strict=True)) if len(names) == len(axes) else {}
+        self.guessed: dict[str, str] = {}
 
     def _axes_of(self, label: str) -> tuple[tuple[str, ...], NDArray[Any]] | None:
         """What the axes of an array are, and the array; None if they are none of the activity's."""
@@ -401,16 +488,23 @@ class _Places:
             if not all(one in self.axis_of for one in named):
                 return None
             return tuple(self.axis_of[one] for one in named), array
-        if self.source.vectors and array.ndim == 2 and 1 in array.shape:
-            array = array.ravel()
+        if array.ndim == 2 and (array.shape[1] == 1 or (self.source.vectors and 1 in array.shape)):
+            fits = (self.sizes.get(dims.TRIAL), self.sizes.get(dims.STEP))
+            array = array if array.shape == fits else array.ravel()
         if array.ndim == 1:
             # a name that tells goes before a length that may fit by chance
+            of_steps = label in (dims.STEP, _TIME) and dims.STEP in self.sizes
             first = (dims.UNIT,) if label.startswith(UNIT_PREFIX) or label == dims.UNIT else ()
-            for axis in (*first, *self.canonical):
-                if array.size == self.sizes[axis]:
-                    return (axis,), array
+            first = (dims.STEP,) if of_steps else first
+            fitting = [axis for axis in (*first, *self.canonical) if array.size == self.sizes[axis]]
+            if len(set(fitting)) > 1 and fitting[0] not in first:
+                self.guessed[label] = f"one per {fitting[0]}, not per {' or '.join(fitting[1:])}"
+            if fitting:
+                return (fitting[0],), array
         if array.ndim == 2 and dims.TRIAL in self.sizes:
             own = tuple(axis for axis in self.axes if axis in (dims.TRIAL, dims.STEP))
+            if len(own) == 2 and array.shape[0] == array.shape[1] == self.sizes[dims.TRIAL] == self.sizes[dims.STEP]:
+                self.guessed[label] = f"of shape ({', '.join(own)})"
             for pair in (own, own[::-1]):
                 if len(pair) == 2 and array.shape == tuple(self.sizes[axis] for axis in pair):
                     return pair, array
@@ -429,6 +523,11 @@ class _Places:
         if axes == (dims.STEP, dims.TRIAL):
             return array.T
         return array if axes else None
+
+    def guesses(self, used: Iterable[str]) -> list[str]:
+        """What is to note of arrays that would fit in more than one way."""
+        told = [f"{label!r} {self.guessed[label]}" for label in sorted(used) if label in self.guessed]
+        return [f"taken by their sizes: {', '.join(told)}"] if told else []
 
     def is_variable(self, label: str) -> bool:
         """Whether an array has a value per trial, per (trial, step) or per sample."""

@@ -69,6 +69,12 @@ def read_text(path: Path) -> dict[str, NDArray[Any]]:
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
         raise InvalidInput(f"{path}: columns named more than once: {listing(twice)}", kind="unreadable_source")
+    numbers = [name for name in header if name.strip()]
+    if all(_is_number(name) for name in numbers) and numbers != [str(column) for column in range(len(numbers))]:
+        raise InvalidInput(
+            f"{path}: no header: its first line holds numbers ({listing(numbers, 3)}), expected names of the columns",
+            kind="unreadable_source",
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
@@ -84,6 +90,14 @@ def read_text(path: Path) -> dict[str, NDArray[Any]]:
     except (ValueError, pd.errors.ParserWarning, pd.errors.ParserError) as error:
         raise unreadable(path, what, error) from error
     return {str(name): _settled(tidy(table[name].to_numpy())) for name in table.columns}
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _settled(values: NDArray[Any]) -> NDArray[Any]:
