@@ -17,7 +17,7 @@ from neuromas.recordings.check import listing
 from neuromas.recordings.columns import make_variables, tidy
 from neuromas.recordings.encode import encode, labelled
 from neuromas.recordings.export import readable
-from neuromas.recordings.expression import evaluate
+from neuromas.recordings.expression import evaluate_mask
 from neuromas.recordings.recording import Recording
 from neuromas.schema import Provenance, RecordingManifest, VariableRecipe, VariableSpec
 
@@ -307,13 +307,8 @@ def select(recording: Recording, where: str | None = None, units_where: str | No
 
 def _mask(expression: str, columns: Mapping[str, Any], recording: Recording, dim: str) -> NDArray[np.bool_]:
     what = f"recording {recording.name!r}, {dim}s"
-    mask = evaluate(expression, columns, what)
     size = recording.dataset.sizes[dim]
-    if mask.dtype.kind != "b":
-        raise InvalidInput(
-            f"{what}: expected something true or false, got {expression!r} of {mask.dtype}", kind="expression"
-        )
-    mask = np.broadcast_to(mask, size)
+    mask = evaluate_mask(expression, columns, size, what)
     if not mask.any():
         raise InvalidInput(f"{what}: {expression!r} is true of none of {size:,}", kind=f"no_{dim}s")
     return mask

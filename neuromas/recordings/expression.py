@@ -139,6 +139,30 @@ def evaluate_known(
     return values, np.broadcast_to(found.missing | _absent(values), values.shape)
 
 
+def evaluate_mask(
+    expression: str, columns: Mapping[str, Any], size: int, where: str = "expression"
+) -> NDArray[np.bool_]:
+    """Which of `size` rows `expression` is known to be true of; not those where something missing decides it.
+
+    Raises
+    ------
+    NotFound, InvalidInput
+        As `evaluate`; or it is not true or false.
+
+    Examples
+    --------
+    >>> evaluate_mask("not rt < 0.5", {"rt": np.array([0.1, np.nan, 0.9])}, 3).tolist()
+    [False, False, True]
+    """
+    values, missing = evaluate_known(expression, columns, where)
+    if values.dtype.kind != "b":
+        raise InvalidInput(
+            f"{where}: {expression!r}: expected something true or false, got {values.dtype}; compare it, e.g. {expression} == 1",
+            kind="expression",
+        )
+    return np.broadcast_to(values & ~missing, size)
+
+
 def _computed(expression: str, columns: Mapping[str, Any], where: str) -> _Value:
     if len(expression) > _LONGEST:
         raise InvalidInput(f"{where}: expected at most {_LONGEST} characters, got {len(expression)}", kind="expression")

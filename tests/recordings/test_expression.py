@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from neuromas.errors import InvalidInput, NotFound
-from neuromas.recordings.expression import evaluate, evaluate_known, names_in
+from neuromas.recordings.expression import evaluate, evaluate_known, evaluate_mask, names_in
 
 COLUMNS = {
     "n": np.array([1, 2, 3, 4]),
@@ -174,3 +174,13 @@ def test_lists_elsewhere_and_text_times_a_number_are_refused(expression):
 def test_what_is_missing_decides_nothing(expression, missing):
     columns = COLUMNS | {"word": np.array(["a", "b", "", "a"])}
     assert np.flatnonzero(evaluate_known(expression, columns)[1]).tolist() == missing
+
+
+def test_a_mask_takes_no_row_that_something_missing_decides():
+    columns = {"x": np.array([0.5, np.nan, -1.0, 2.0]), "side": np.array(["left", "", "right", "left"])}
+    assert evaluate_mask("x < 1", columns, 4).tolist() == [True, False, True, False]
+    assert evaluate_mask("not x < 1", columns, 4).tolist() == [False, False, False, True]
+    assert evaluate_mask("side != 'left'", columns, 4).tolist() == [False, False, True, False]
+    assert evaluate_mask("isnan(x)", columns, 4).tolist() == [False, True, False, False]
+    with pytest.raises(InvalidInput, match=r"expected something true or false, got float64; compare it, e\.g\. x == 1"):
+        evaluate_mask("x", columns, 4)

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from neuromas.errors import InvalidInput
 from neuromas.recordings.columns import make_variables, tidy
-from neuromas.recordings.expression import evaluate
+from neuromas.recordings.expression import evaluate, evaluate_mask
 from neuromas.schema import EventRecipe, Sampling, VariableSpec
 
 SLACK_S = 1e-9
@@ -94,14 +94,7 @@ def take_events(columns: Mapping[str, Any], recipe: EventRecipe, where: str) -> 
     columns.setdefault(EVENT_TIME, times)
     taken = np.ones(n_rows, dtype=bool)
     if recipe.where is not None:
-        chosen = evaluate(recipe.where, columns, f"{where}: where")
-        if chosen.dtype.kind != "b":
-            raise InvalidInput(
-                f"{where}: where={recipe.where!r}: expected something true or false, got {chosen.dtype}; compare it, e.g. "
-                f"{recipe.where} == 1",
-                kind="expression",
-            )
-        taken = np.broadcast_to(chosen, n_rows)
+        taken = evaluate_mask(recipe.where, columns, n_rows, f"{where}: where")
     timed = np.isfinite(times)
     rows = np.flatnonzero(taken & timed)
     if rows.size == 0:

@@ -37,7 +37,7 @@ from neuromas.recordings.convert.events import (
 )
 from neuromas.recordings.convert.locked import EVENT_S
 from neuromas.recordings.convert.source import assemble, check_fields, free_names
-from neuromas.recordings.expression import evaluate
+from neuromas.recordings.expression import evaluate_mask
 from neuromas.recordings.recording import Recording
 from neuromas.schema import NwbRecipe, Provenance
 
@@ -219,14 +219,7 @@ class _Taken:
 def _chosen(columns: Mapping[str, NDArray[Any]], recipe: NwbRecipe, n_units: int, where: str) -> NDArray[np.int64]:
     if recipe.units_where is None:
         return np.arange(n_units)
-    mask = evaluate(recipe.units_where, columns, f"{where}: units_where")
-    if mask.dtype.kind != "b":
-        raise InvalidInput(
-            f"{where}: units_where={recipe.units_where!r}: expected something true or false, got {mask.dtype}; compare it,"
-            f" e.g. {recipe.units_where} == 1",
-            kind="expression",
-        )
-    rows = np.flatnonzero(np.broadcast_to(mask, n_units))
+    rows = np.flatnonzero(evaluate_mask(recipe.units_where, columns, n_units, f"{where}: units_where"))
     if rows.size == 0:
         raise InvalidInput(f"{where}: none of {n_units} units fulfils {recipe.units_where!r}", kind="no_units")
     return rows
