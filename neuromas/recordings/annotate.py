@@ -190,7 +190,9 @@ def _derived(
     """The recording of `dataset`, whose provenance says that it comes from `recording`."""
     manifest = recording.manifest
     before = manifest.provenance
-    origin = recording.name if manifest.content_sha256 is None else f"{recording.name} ({manifest.content_sha256})"
+    stored = manifest.content_sha256 is not None
+    origin = f"{recording.name} ({manifest.content_sha256})" if stored else recording.name
+    line = (origin, *before.derived_from) if stored or not before.derived_from else before.derived_from
     document = manifest.model_dump() | {
         "variables": [spec.model_dump() for spec in variables],
         "set": None,
@@ -199,7 +201,7 @@ def _derived(
         "grouped_by": (),
         "provenance": Provenance(
             **before.model_dump(exclude={"notes", "derived_from"}),
-            derived_from=(origin, *before.derived_from),
+            derived_from=line,
             notes="; ".join(text for text in (before.notes, note) if text),
         ).model_dump(),
         **update,
