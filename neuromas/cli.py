@@ -200,6 +200,9 @@ def bench(
             "--iterations", min=20, help="schedule: of the paper's schedule, which the others are held against."
         ),
     ] = 20_000,
+    run: Annotated[
+        int | None, typer.Option("--run", min=1, help="schedule: how many of these to run. [all]", show_default=False)
+    ] = None,
     method: Annotated[Literal["mas", "clmas"], typer.Option("--method", help="schedule: what is fitted.")] = "mas",
     figure: Annotated[
         Path | None, typer.Option("--figure", metavar="FILE", help="growth: also draw the curves.", show_default=False)
@@ -221,7 +224,9 @@ def bench(
         "index": lambda: bench_index(n_samples=n_samples, batch_size=batch_size or 512),
         "store": lambda: bench_store(n_samples=n_samples, batch_size=batch_size or 512),
         "growth": lambda: _growth(n_samples, threads, figure),
-        "schedule": lambda: bench_schedule(method, iterations=iterations, n_threads=threads, report=_tell_schedule),
+        "schedule": lambda: bench_schedule(
+            method, iterations=iterations, run=run, n_threads=threads, report=_tell_schedule
+        ),
     }
     rows = measured[what]()
     table = _table("what", "value >", "unit", "ratio >", "against", "target >", "met")
