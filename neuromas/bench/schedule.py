@@ -50,12 +50,20 @@ def tried(iterations: int) -> dict[str, dict[str, Any]]:
             "init": "closed-form",
         }
     middle = lengths[min(2, len(lengths) - 1)]
-    found[f"cosine from 0.03, {middle} × 64"] = {**_QUICK, "max_iterations": middle}
-    found[f"Gram-Schmidt, cosine from 0.015, {middle} × 64"] = {
+    gram_schmidt = {**_COSINE, "rotation": "gram-schmidt"}
+    for length in sorted({middle, longest}):
+        found[f"Gram-Schmidt, cosine from 0.015, {length} × 64"] = {**gram_schmidt, "max_iterations": length}
+        found[f"Gram-Schmidt, closed-form start, cosine from 0.015, {length} × 64"] = {
+            **gram_schmidt,
+            "max_iterations": length,
+            "init": "closed-form",
+        }
+    found[f"closed-form start, cosine from 0.015, {longest} × 64"] = {
         **_COSINE,
-        "max_iterations": middle,
-        "rotation": "gram-schmidt",
+        "max_iterations": longest,
+        "init": "closed-form",
     }
+    found[f"cosine from 0.03, {middle} × 64"] = {**_QUICK, "max_iterations": middle}
     found[f"Cayley, cosine from 0.015, {middle} × 64"] = {**_COSINE, "max_iterations": middle, "rotation": "cayley"}
     found[f"constant 0.001, {longest} × 512"] = paper(longest)
     return found
