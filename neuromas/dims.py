@@ -24,6 +24,9 @@ PART = "part"
 INPUT_HASH = "input_hash"
 """What a module was fed in the sample's trial: the first 64 bits of a SHA-256."""
 
+EVENT_S = "event_s"
+"""Time zero of a sample's trial, in seconds of the session."""
+
 TIME_S = "time_s"
 """Centre of a sample's bin in seconds, as it is shown beside the step; worked out, not stored."""
 

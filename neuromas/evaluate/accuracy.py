@@ -31,6 +31,7 @@ from neuromas.evaluate.divergence import (
 )
 from neuromas.evaluate.inference import bootstrap_interval, split_half_reliability
 from neuromas.files import sha256_bytes
+from neuromas.index.choose import near
 from neuromas.schema import DirectionScore, Evaluation, Provenance, SourceTargetScore, ValueScore
 from neuromas.systems.system import Packed, System, all_right
 from neuromas.systems.training import now, versions
@@ -172,6 +173,7 @@ def evaluate(
 
     scores: list[DirectionScore] = []
     ellipsoids = {name: _ellipsoid(by_name[name], seed) for name in dict.fromkeys(name for _, name in wanted)}
+    ceilings = {name: _pattern_ceiling(by_name[name], part) for name in ellipsoids}
     for source_name, target_name in wanted:
         direction = Direction(by_name[source_name], runnable[target_name])
         stream = [seed, _EVALUATION, _stream(source_name, target_name)]
@@ -183,6 +185,7 @@ def evaluate(
             runnable[target_name],
             alignment.subspaces,
             ellipsoids[target_name],
+            ceilings[target_name],
             generator,
             accessed=by_fit,
             by_oracle=target_name in oracles,
@@ -242,6 +245,29 @@ def _ellipsoid(side: Side, seed: int) -> Ellipsoid:
     return natural_ellipsoid(side.indexes["train"].latents, side.take(candidates.samples[drawn]))
 
 
+def _decoding_part(part: str) -> str:
+    """By whose means values are told: a part that neither the fit was trained on nor the pairs come from.
+
+    With those of the training part a fit to shuffled values would seem to know them.
+    """
+    return "validation" if part == "test" else "test"
+
+
+def _pattern_ceiling(side: Side, part: str) -> float | None:
+    """What the true means of `side` would correlate with those that values are told by, which noise blurs."""
+    pooled = side.recording.manifest.pseudo_population
+    index = side.indexes[_decoding_part(part)]
+    if index.tolerance or (pooled is not None and pooled.replace):
+        return None  # values with one sample each; halves that share trials agree too well
+    samples = index.samples.cpu().numpy()
+    if len(samples) > _N_NATURAL:
+        samples = np.sort(np.random.default_rng(0).choice(samples, _N_NATURAL, replace=False))
+    values = torch.from_numpy(side.recording.values(list(side.variables))[samples])
+    groups = index.lookup(values)[0].cpu().numpy()
+    reliability = split_half_reliability(side.take(samples).cpu().numpy(), groups, side.recording.trial[samples])
+    return None if reliability is None else max(0.0, reliability) ** 0.5
+
+
 def _random_alignment(alignment: Alignment, sides: Mapping[str, Side], seed: int) -> Alignment:
     names = [name for name in alignment.maps if name in sides]
     made = random_maps(
@@ -268,9 +294,8 @@ class _Part:
         Those of `hit` with two different ones: a latent is at no distance from itself.
     decodable : Tensor of bool, shape (n_pairs,)
         Those of `hit` whose values have a mean latent.
-    spread, ceiling, pattern, wasserstein, outside, distance : float or None
-        Of counterfactual latents: loss, retrieval, ceiling of the pattern correlation, sliced Wasserstein, share outside the
-        ellipsoid, median distance.
+    spread, ceiling, wasserstein, outside, distance : float or None
+        Of counterfactual latents: loss, retrieval, sliced Wasserstein, share outside the ellipsoid, median distance.
     """
 
     subspace: str
@@ -280,7 +305,6 @@ class _Part:
     decodable: Tensor
     spread: float | None
     ceiling: float | None
-    pattern: float | None
     wasserstein: float | None
     outside: float | None
     distance: float | None
@@ -295,6 +319,7 @@ class _Ruler:
         target: Side,
         subspaces: Sequence[Subspace],
         ellipsoid: Ellipsoid,
+        pattern_ceiling: float | None,
         generator: torch.Generator,
         *,
         accessed: bool,
@@ -303,17 +328,15 @@ class _Ruler:
         index = target.indexes[pairs.part]
         values = torch.from_numpy(pairs.values)
         draw, again = index.sample(values, generator), index.sample(values, generator)
-        self.pairs, self.target, self.ellipsoid = pairs, target, ellipsoid
+        self.pairs, self.target, self.ellipsoid, self.pattern_ceiling = pairs, target, ellipsoid, pattern_ceiling
         self.hit, self.accessed, self.by_oracle = draw.hit, accessed, by_oracle
         # without a match nothing stands in for the latent: such rows count as wrong, and in no distance
         self.cl = torch.where(draw.hit[:, None], draw.latents, 0.0)
         self.again = torch.where(draw.hit[:, None], again.latents, 0.0)
-        # values are told by means of a part that neither the fit was trained on nor these pairs come from: with those of the
-        # training part a fit to shuffled values would seem to know them
-        self.decoder = target.indexes["validation" if pairs.part == "test" else "test"]
-        self.means, self.tolerance = self.decoder.means(), self.decoder.tolerance
+        decoder = target.indexes[_decoding_part(pairs.part)]
+        self.means, self.tolerance = decoder.means(), decoder.tolerance
         self.wanted = values
-        self.combination, known = self.decoder.lookup(values)
+        self.combination, known = decoder.lookup(values)
         self.decodable, self.differ = draw.hit & (known > 0), draw.hit & (again.samples != draw.samples)
         self.projections = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
         self.parts = [self._part("", torch.ones_like(draw.hit))]
@@ -331,7 +354,6 @@ class _Ruler:
             decodable,
             spread=_mean(cl_distance(self.again[differ], self.cl[differ])),
             ceiling=self._retrieval(self.cl, decodable)[0],
-            pattern=self._pattern_ceiling(decodable),
             wasserstein=self._wasserstein(self.cl, hit),
             outside=outside_ellipsoid(self.cl[hit], self.ellipsoid),
             distance=_median(self.ellipsoid.distance(self.cl[hit])),
@@ -344,16 +366,11 @@ class _Ruler:
         found = nearest_values(latents[decodable], self.means.latents)
         expected = self.combination[decodable]
         if self.tolerance:
-            names = self.target.variables
-            wide = (
-                torch.tensor([self.tolerance.get(name, 0.0) for name in names], dtype=torch.float64) * (1 + 1e-9)
-                + 1e-12
-            )
-            told, wanted = self.means.values.cpu()[found.cpu()], self.wanted[decodable.cpu()]
-            right = ((told - wanted).abs() <= wide).all(dim=1)
-            some = torch.arange(len(told))[:1000]  # of all ways to pair what was found with what was wanted
-            by_chance = ((told[some][:, None] - wanted[some][None]).abs() <= wide).all(dim=2)
-            return float(right.double().mean()), float(by_chance.double().mean())
+            wide = np.array([self.tolerance.get(name, 0.0) for name in self.target.variables])
+            told, wanted = self.means.values.cpu()[found.cpu()].numpy(), self.wanted[decodable.cpu()].numpy()
+            some = slice(1000)  # of all ways to pair what was found with what was wanted
+            by_chance = near(told[some, None], wanted[None, some], wide)
+            return float(near(told, wanted, wide).mean()), float(by_chance.mean())
         frequencies = [torch.bincount(one, minlength=len(self.means.latents)).double() for one in (found, expected)]
         chance = float((frequencies[0] @ frequencies[1]) / len(found) ** 2)
         return float((found == expected).double().mean()), chance
@@ -370,24 +387,6 @@ class _Ruler:
         mine, its = means - means.mean(dim=0), natural - natural.mean(dim=0)
         norms = mine.norm() * its.norm()
         return float((mine * its).sum() / norms) if norms > 0 else None
-
-    def _pattern_ceiling(self, decodable: Tensor) -> float | None:
-        """What the true means would correlate with those of `_pattern`, which noise blurs."""
-        pooled = self.target.recording.manifest.pseudo_population
-        if self.tolerance or (pooled is not None and pooled.replace):
-            return None  # values with one sample each; halves that share trials agree too well
-        asked = torch.unique(self.combination[decodable])
-        samples = self.decoder.samples.cpu().numpy()
-        values = self.target.recording.values(list(self.target.variables))[samples]
-        owner = self.decoder.lookup(torch.from_numpy(values))[0].cpu()
-        chosen = np.flatnonzero(torch.isin(owner, asked.cpu()).numpy())
-        if len(chosen) > _N_NATURAL:
-            chosen = np.sort(np.random.default_rng(0).choice(chosen, _N_NATURAL, replace=False))
-        latents = self.target.take(samples[chosen]).cpu().numpy()
-        reliability = split_half_reliability(
-            latents, owner.numpy()[chosen], self.target.recording.trial[samples[chosen]]
-        )
-        return None if reliability is None else max(0.0, reliability) ** 0.5
 
     def _wasserstein(self, latents: Tensor, hit: Tensor) -> float | None:
         # the same projections for every method, so that their scores differ by the latents alone
@@ -452,7 +451,7 @@ class _Ruler:
             retrieval_ceiling=part.ceiling,
             retrieval_chance=chance,
             pattern=self._pattern(intervened, part.decodable),
-            pattern_ceiling=part.pattern,
+            pattern_ceiling=self.pattern_ceiling,
             by_value=self._by_value(rows, right),
             by_source_target=self._by_source_target(rows, right) if in_full and right is not None else (),
         )

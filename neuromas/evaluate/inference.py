@@ -6,7 +6,7 @@ import itertools
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import stats
+from scipy import sparse, stats
 
 from neuromas.errors import InvalidInput
 
@@ -119,14 +119,13 @@ def split_half_reliability(
     found = []
     for _ in range(n_splits):
         second = np.zeros(int(trial.max()) + 1, dtype=bool)
-        for members in kinds.values():
-            mixed = generator.permutation(members)
+        for alike in kinds.values():
+            mixed = generator.permutation(alike)
             second[mixed[int(generator.integers(2)) :: 2]] = True
-        sums = np.zeros((2, len(names), x.shape[1]))
-        half = second[trial].astype(np.int64)
-        np.add.at(sums, (half, group), x)
-        counts = np.zeros((2, len(names)))
-        np.add.at(counts, (half, group), 1)
+        cell = second[trial] * len(names) + group
+        members = sparse.csr_array((np.ones(len(x)), (cell, np.arange(len(x)))), shape=(2 * len(names), len(x)))
+        sums = (members @ x).reshape(2, len(names), -1)
+        counts = np.bincount(cell, minlength=2 * len(names)).reshape(2, -1)
         both = (counts > 0).all(axis=0)
         if both.sum() < _FEWEST_GROUPS:
             continue

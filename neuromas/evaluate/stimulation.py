@@ -21,6 +21,7 @@ from neuromas.align.alignment import Alignment
 from neuromas.align.side import Side, warnings_of
 from neuromas.errors import InvalidInput, NoMatch, NotFound
 from neuromas.files import write_atomically
+from neuromas.index.choose import near
 from neuromas.recordings.annotate import STANDARD_MEAN, STANDARD_SD, STANDARD_UNITS
 from neuromas.recordings.export import check_ending, readable
 from neuromas.systems.training import now, versions
@@ -181,11 +182,11 @@ def _donors(
     candidates = source.candidates[part]
     held = candidates.values[:, columns]
     tolerance = source.indexes[part].tolerance
-    wide = np.array([tolerance.get(source.variables[column], 0.0) for column in columns]) * (1 + 1e-9)
+    wide = np.array([tolerance.get(source.variables[column], 0.0) for column in columns])
     donors = np.empty((len(wanted), n_sources), dtype=np.int64)
     asked, which = np.unique(wanted, axis=0, return_inverse=True)
     for number, row in enumerate(asked):
-        matching = candidates.samples[(np.abs(held - row) <= wide).all(axis=1)]
+        matching = candidates.samples[near(held, row, wide)]
         if not len(matching):
             told = ", ".join(
                 f"{source.variables[column]}={source.recording.spec(source.variables[column]).label(code)}"
@@ -236,7 +237,7 @@ def _dataset(
 
     held = recording.select_samples(samples)
     coordinates: dict[str, Any] = {dims.SAMPLE: samples}
-    for name in (dims.TRIAL, dims.STEP, "event_s", *target.variables):
+    for name in (dims.TRIAL, dims.STEP, dims.EVENT_S, *target.variables):
         if name in held.dataset.coords:
             shown = readable(held, name)
             coordinates[name] = (dims.SAMPLE, shown.astype(str) if shown.dtype.kind == "O" else shown)

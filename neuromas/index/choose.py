@@ -170,6 +170,17 @@ def shares(combination: Tensor, generator: torch.Generator | None, device: torch
     return torch.rand(combination.shape, generator=generator, device=device, dtype=torch.float64)
 
 
+def near(values: NDArray[np.float64], wanted: NDArray[np.float64], tolerance: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether rows of values (…, n_variables) count as those wanted; what is off by just the tolerance does.
+
+    Examples
+    --------
+    >>> near(np.array([[0.3, 1.0], [0.3, 2.0]]), np.array([0.1, 1.0]), np.array([0.2, 0.0])).tolist()
+    [True, False]
+    """
+    return np.asarray((np.abs(values - wanted) <= tolerance * (1 + _ROUNDING)).all(axis=-1))
+
+
 class Near:
     """Combinations of values within a tolerance of those asked for.
 

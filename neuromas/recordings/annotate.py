@@ -18,6 +18,7 @@ from neuromas.recordings.columns import make_variables, tidy
 from neuromas.recordings.encode import encode, labelled
 from neuromas.recordings.export import readable
 from neuromas.recordings.expression import evaluate_mask
+from neuromas.recordings.grouping import by_trial
 from neuromas.recordings.recording import Recording
 from neuromas.schema import Provenance, RecordingManifest, VariableRecipe, VariableSpec
 
@@ -369,10 +370,8 @@ def shuffled(
             f"recording {recording.name!r} has no coordinate {missing[0]!r}; it has {', '.join(columns)}",
             kind="unknown_coordinate",
         )
-    order = np.lexsort((recording.step, recording.trial))  # trial by trial
-    ordered = recording.trial[order] if by == "trial" else order
-    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
-    lengths = np.diff(np.r_[starts, len(order)])
+    owner = recording.trial if by == "trial" else np.arange(recording.n_samples)
+    order, starts, lengths = by_trial(owner, recording.step)
     strata = [lengths, *(pd.factorize(columns[one][order[starts]])[0] for one in kept_apart)]
     _, stratum = np.unique(np.column_stack(strata), axis=0, return_inverse=True)
     generator = np.random.default_rng(seed)

@@ -81,3 +81,20 @@ def _keys(columns: Sequence[NDArray[Any]]) -> tuple[NDArray[Any], int]:
         unique, wide = np.unique(wide * unique.size + code, return_inverse=True)
         n_keys = unique.size
     return wide.astype(np.uint16) if n_keys <= _SMALL else wide, n_keys
+
+
+def by_trial(
+    trial: NDArray[np.int64], step: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Positions of samples trial by trial and step by step, where in that order each trial begins, and how long it is.
+
+    Examples
+    --------
+    >>> order, starts, lengths = by_trial(np.array([7, 3, 7]), np.array([1, 0, 0]))
+    >>> order.tolist(), starts.tolist(), lengths.tolist()
+    ([1, 2, 0], [0, 1], [1, 2])
+    """
+    order = np.lexsort((step, trial))
+    ordered = trial[order]
+    starts = np.flatnonzero(np.r_[True, ordered[1:] != ordered[:-1]])
+    return order, starts, np.diff(np.r_[starts, len(order)])

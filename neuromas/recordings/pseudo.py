@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from neuromas import dims
 from neuromas.errors import InvalidInput
 from neuromas.recordings.check import listing
+from neuromas.recordings.grouping import by_trial
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.split import DEFAULT_FRACTIONS, Split, split_by_coordinate, split_by_part
 from neuromas.schema import Provenance, PseudoPopulation, VariableSpec
@@ -327,10 +328,8 @@ def _source(recording: Recording, variables: Sequence[str]) -> _Source:
     eligible = np.flatnonzero(recording.eligible)
     if not len(eligible):
         raise InvalidInput(f"pool: recording {recording.name!r} has no eligible sample", kind="no_samples")
-    order = eligible[np.lexsort((recording.step[eligible], recording.trial[eligible]))]
-    trial = recording.trial[order]
-    starts = np.flatnonzero(np.r_[True, trial[1:] != trial[:-1]])
-    lengths = np.diff(np.r_[starts, len(order)])
+    within, starts, lengths = by_trial(recording.trial[eligible], recording.step[eligible])
+    order = eligible[within]
     told = np.column_stack([recording.step, recording.values(variables)])[order] + 0.0  # no minus zero
     profiles = [told[start : start + length].tobytes() for start, length in zip(starts, lengths, strict=True)]
     known = np.ones((recording.n_samples, recording.n_units), dtype=bool)

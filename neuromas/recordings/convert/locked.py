@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuromas import dims
 from neuromas.errors import InvalidInput
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
@@ -16,9 +17,6 @@ from neuromas.recordings.convert.events import Events, event_times, sampling_of
 from neuromas.recordings.convert.source import assemble, free_names, provenance_of
 from neuromas.recordings.recording import Recording
 from neuromas.schema import EventRecipe
-
-EVENT_S = "event_s"
-"""Coordinate on sample: time zero of its trial, in seconds of the session."""
 
 
 def in_time_order(columns: Mapping[str, Any], align: str, where: str) -> dict[str, NDArray[Any]]:
@@ -86,7 +84,7 @@ def recording_of(
         "sampling": sampling_of(recipe),
         "provenance": provenance_of(path, recipe, [*notes, f"left out: {left_out}" if left_out else ""], libraries),
     }
-    names = free_names(unit_metadata or {}, [*events.variables, EVENT_S])
+    names = free_names(unit_metadata or {}, [*events.variables, dims.EVENT_S])
     return assemble(
         activity[kept],
         {name: values[kept] for name, values in events.variables.items()},
@@ -97,5 +95,5 @@ def recording_of(
         present=present[kept],
         units=[name for name, there in zip(units, recorded, strict=True) if there],
         unit_metadata={names[name]: np.asarray(values)[recorded] for name, values in (unit_metadata or {}).items()},
-        sample_metadata={} if EVENT_S in events.variables else {EVENT_S: events.times[kept]},
+        sample_metadata={} if dims.EVENT_S in events.variables else {dims.EVENT_S: events.times[kept]},
     )

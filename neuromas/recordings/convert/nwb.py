@@ -20,6 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from neuromas import dims
 from neuromas.errors import InvalidInput, NeuromasError, NotFound
 from neuromas.files import sha256_bytes, sha256_file
 from neuromas.recordings.check import BLOCK_BYTES, listing
@@ -35,8 +36,7 @@ from neuromas.recordings.convert.events import (
     take_events,
     within,
 )
-from neuromas.recordings.convert.locked import EVENT_S
-from neuromas.recordings.convert.source import assemble, check_fields, free_names
+from neuromas.recordings.convert.source import assemble, check_fields, free_names, unreadable
 from neuromas.recordings.expression import evaluate_mask
 from neuromas.recordings.recording import Recording
 from neuromas.schema import NwbRecipe, Provenance
@@ -129,19 +129,13 @@ def _opened(path: Path) -> Iterator[_Session]:
         except NeuromasError:
             raise
         except Exception as error:  # h5py, hdmf and pynwb have many ways to say so
-            raise _unreadable(path, error) from error
+            raise unreadable(path, "an NWB file", error) from error
         try:
             yield session
         except NeuromasError:
             raise
         except (OSError, RuntimeError) as error:  # h5py, of a part of the file that is read only now
-            raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> InvalidInput:
-    told = " ".join(str(error).split()) or type(error).__name__
-    told = told if len(told) <= 200 else told[:200] + "…"
-    return InvalidInput(f"{path}: cannot be read as an NWB file: {told}", kind="unreadable_source")
+            raise unreadable(path, "an NWB file", error) from error
 
 
 def _choose(found: Mapping[str, Any], name: str) -> str | None:
@@ -539,7 +533,7 @@ def convert(path: Path, recipe: NwbRecipe, fields: Mapping[str, Any]) -> Recordi
         *([f"units that were recorded in none of the trials: {', '.join(never)}"] if never else []),
     ]
     activity = taken.activity[trials][:, :, units]
-    free = free_names(taken.columns, [*events.variables, EVENT_S])
+    free = free_names(taken.columns, [*events.variables, dims.EVENT_S])
     metadata = {free[name]: _picked(values, units) for name, values in taken.columns.items()}
     ids = columns["id"][events.rows]
     if np.unique(ids).size < ids.size:
@@ -574,7 +568,7 @@ def convert(path: Path, recipe: NwbRecipe, fields: Mapping[str, Any]) -> Recordi
         trial=ids[trials],
         units=np.array(taken.names)[units].tolist(),
         unit_metadata=metadata,
-        sample_metadata={} if EVENT_S in events.variables else {EVENT_S: events.times[trials]},
+        sample_metadata={} if dims.EVENT_S in events.variables else {dims.EVENT_S: events.times[trials]},
     )
 
 

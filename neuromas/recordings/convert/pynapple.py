@@ -15,7 +15,7 @@ from neuromas.errors import InvalidInput
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.events import SLACK_S, bin_spikes, check_size, take_events, within
-from neuromas.recordings.convert.locked import EVENT_S, in_time_order, recording_of
+from neuromas.recordings.convert.locked import in_time_order, recording_of
 from neuromas.recordings.convert.source import need_variables, needed
 from neuromas.recordings.convert.tables import to_tables
 from neuromas.recordings.recording import Recording
@@ -171,7 +171,7 @@ def to_pynapple(recording: Recording) -> tuple[Any, Any]:
     """
     dataset, sampling = recording.dataset, recording.manifest.sampling
     known = {
-        f"a coordinate {EVENT_S!r}, the time of each trial's event in seconds": EVENT_S in dataset.coords,
+        f"a coordinate {dims.EVENT_S!r}, the time of each trial's event in seconds": dims.EVENT_S in dataset.coords,
         "sampling.start_s": sampling.start_s is not None,
         "sampling.step_s": sampling.step_s is not None,
     }
@@ -197,7 +197,7 @@ def to_pynapple(recording: Recording) -> tuple[Any, Any]:
         )
     nap = needed("pynapple", _EXTRA)
     stop[:-1] = np.minimum(stop[:-1], start[1:] - 2e-6)  # pynapple parts intervals that touch, with a warning
-    centres = dataset[EVENT_S].values + sampling.start_s + sampling.step_s * (dataset[dims.STEP].values + 0.5)
+    centres = dataset[dims.EVENT_S].values + sampling.start_s + sampling.step_s * (dataset[dims.STEP].values + 0.5)
     rows = np.argsort(centres, kind="stable")
     support = nap.IntervalSet(start, stop, metadata={name: trials[name].tolist() for name in trials.columns})
     activity = nap.TsdFrame(

@@ -17,7 +17,6 @@ from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.arrays import per_trial
 from neuromas.recordings.convert.converter import Converter
-from neuromas.recordings.convert.locked import EVENT_S
 from neuromas.recordings.convert.source import entry, name_of, unreadable
 from neuromas.recordings.convert.take import Arrays, take
 from neuromas.recordings.convert.text import read_text
@@ -153,8 +152,8 @@ def to_tables(recording: Recording) -> tuple[pd.DataFrame, pd.DataFrame]:
     dataset, sampling = recording.dataset, recording.manifest.sampling
     trials, row = np.unique(dataset[dims.TRIAL].values, return_inverse=True)
     columns: dict[str, Any] = {dims.TRIAL: trials}
-    if EVENT_S in dataset.coords and sampling.start_s is not None and sampling.step_s is not None:
-        begin = dataset[EVENT_S].values + sampling.start_s + sampling.step_s * dataset[dims.STEP].values
+    if dims.EVENT_S in dataset.coords and sampling.start_s is not None and sampling.step_s is not None:
+        begin = dataset[dims.EVENT_S].values + sampling.start_s + sampling.step_s * dataset[dims.STEP].values
         first, last = np.full(len(trials), np.inf), np.full(len(trials), -np.inf)
         np.minimum.at(first, row, begin)
         np.maximum.at(last, row, begin + sampling.step_s)

@@ -17,7 +17,6 @@ from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import make_variables, tidy
-from neuromas.recordings.convert.locked import EVENT_S
 from neuromas.recordings.convert.source import assemble, entry, free_names, provenance_of
 from neuromas.recordings.encode import SAMPLE_PREFIX, UNIT_PREFIX, Layout, as_floats, declared_names, flatten
 from neuromas.recordings.expression import names_in
@@ -215,7 +214,7 @@ def take(
     per_sample = [
         label
         for label in implied
-        if (declared or label == EVENT_S or label.startswith(SAMPLE_PREFIX)) and label not in variables
+        if (declared or label == dims.EVENT_S or label.startswith(SAMPLE_PREFIX)) and label not in variables
     ]
     sample_names = free_names(
         [_clean(label.removeprefix(SAMPLE_PREFIX)) for label in per_sample], variables, SAMPLE_PREFIX
@@ -280,7 +279,7 @@ def _variables(
     declared = declared_names(documents)
     if declared is not None:
         return {label: columns[label] for label in columns.placed if label in declared}, list(documents)
-    labels = [label for label in implied if label != EVENT_S and not label.startswith(SAMPLE_PREFIX)]
+    labels = [label for label in implied if label != dims.EVENT_S and not label.startswith(SAMPLE_PREFIX)]
     recipes = {
         name: VariableRecipe(expression=f"col({json.dumps(label, ensure_ascii=False)})")
         for name, label in zip(_distinct(labels), labels, strict=True)
