@@ -167,7 +167,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 def _score_table(scores: Sequence[DirectionScore]) -> str:
     head = (
         "method,source,target,access,oracle,IIA,95 % interval,tokens right,pairs,missed,"
-        "CL error,CL spread,retrieval,its ceiling"
+        "CL error,CL spread,retrieval,by chance,its ceiling"
     )
     rows = []
     for s in scores:
@@ -177,7 +177,8 @@ def _score_table(scores: Sequence[DirectionScore]) -> str:
             f"<td>{s.access}</td><td>{'yes' if s.oracle else ''}</td><td><b>{_number(s.iia)}</b></td><td>{interval}</td>",
             f"<td>{_number(s.token_accuracy)}</td><td>{s.n_pairs}</td><td>{s.n_missed}</td>",
             f"<td>{_number(s.cl_loss)}</td><td>{_number(s.cl_spread)}</td>",
-            f"<td>{_number(s.retrieval, 2)}</td><td>{_number(s.retrieval_ceiling, 2)}</td>",
+            f"<td>{_number(s.retrieval, 2)}</td><td>{_number(s.retrieval_chance, 2)}</td>"
+            f"<td>{_number(s.retrieval_ceiling, 2)}</td>",
         ]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     titles = "".join(f'<th class="text">{escape(name)}</th>' for name in head.split(","))
