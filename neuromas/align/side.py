@@ -161,17 +161,42 @@ class Side:
         ReadOnly
             This side can only be read.
         """
+        system = self._running()
+        if lengths is not None:
+            return system.resume_steps(latents, *self._stepwise(latents, samples, lengths), continuation)
+        return system.resume(latents, continuation, self._held(samples))
+
+    def token_losses(
+        self,
+        latents: Tensor,
+        continuation: Packed,
+        samples: NDArray[np.int64],
+        lengths: NDArray[np.int64] | None = None,
+    ) -> Tensor:
+        """Cross-entropy (n_live,) of the continuation's tokens; otherwise as `resume`."""
+        system = self._running()
+        if lengths is None:
+            return system.token_losses(latents, continuation, self._held(samples))
+        steps, tokens = self._stepwise(latents, samples, lengths)
+        return system.token_losses(latents, continuation, lengths=steps, tokens=tokens)
+
+    def _running(self) -> System:
         if self.system is None:
             raise ReadOnly(
                 f"system {self.name!r} can only be read: it was handed in as a recording, nothing here runs it"
             )
-        if lengths is not None:
-            assert self.unrolled is not None
-            rows = torch.from_numpy(self.unrolled.rows[samples]).to(latents.device)
-            own = self.unrolled.tokens[rows, : latents.shape[1]]
-            return self.system.resume_steps(latents, torch.from_numpy(lengths).to(latents.device), own, continuation)
-        held = None if self.context is None else self.context.at(samples)
-        return self.system.resume(latents, continuation, held)
+        return self.system
+
+    def _held(self, samples: NDArray[np.int64]) -> Any:
+        return None if self.context is None else self.context.at(samples)
+
+    def _stepwise(
+        self, latents: Tensor, samples: NDArray[np.int64], lengths: NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
+        """Lengths, and the side's own tokens at the steps of `latents`."""
+        assert self.unrolled is not None
+        rows = torch.from_numpy(self.unrolled.rows[samples]).to(latents.device)
+        return torch.from_numpy(lengths).to(latents.device), self.unrolled.tokens[rows, : latents.shape[1]]
 
     def with_system(self, system: System) -> Side:
         """The same side, able to run: for an oracle in an evaluation, never in a fit."""

@@ -143,13 +143,14 @@ def make_batch(
 
 
 def behavioural_loss(
-    logits: Tensor, continuation: Packed, part: Tensor, n_parts: int, loss_tokens: str = "all"
+    each: Tensor, continuation: Packed, part: Tensor, n_parts: int, loss_tokens: str = "all"
 ) -> Tensor:
     """Next-token loss, a mean over the tokens of each part (eq. 5).
 
     Parameters
     ----------
-    logits : Tensor, shape (n_live, n_tokens)
+    each : Tensor, shape (n_live,)
+        Cross-entropy of each token.
     continuation : Packed
     part : Tensor of int64, shape (n_pairs,)
         Which part (direction) each pair belongs to.
@@ -160,7 +161,6 @@ def behavioural_loss(
     -------
     Tensor, shape (n_parts,)
     """
-    each = functional.cross_entropy(logits, continuation.tokens, reduction="none")
     counted = torch.ones_like(each) if loss_tokens == "all" else continuation.deterministic.to(each)
     of_token = part[continuation.rows]
     total = each.new_zeros(n_parts).index_add(0, of_token, each * counted)
@@ -226,16 +226,20 @@ def losses_together(parts: Sequence[Part], *, score: bool = False) -> list[Losse
         sizes = [len(batch.rows) for batch in together]
         owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)).to(target.latents.device)
         steps = [batch.steps for batch in together if batch.steps is not None]
-        logits = target.resume(
+        given = (
             _stack([intervened[number][place] for number, place in members]),
             packed,
             np.concatenate([batch.rows for batch in together]),
             np.concatenate(steps) if steps else None,
         )
-        loss_tokens = parts[members[0][0]].config.loss_tokens
-        behaviour |= dict(zip(members, behavioural_loss(logits, packed, owner, len(sizes), loss_tokens), strict=True))
         if score:
+            logits = target.resume(*given)
+            each = functional.cross_entropy(logits, packed.tokens, reduction="none")
             right |= dict(zip(members, all_right(logits.detach(), packed, sum(sizes)).split(sizes), strict=True))
+        else:
+            each = target.token_losses(*given)
+        loss_tokens = parts[members[0][0]].config.loss_tokens
+        behaviour |= dict(zip(members, behavioural_loss(each, packed, owner, len(sizes), loss_tokens), strict=True))
     return [
         _weighed(
             part,

@@ -8,7 +8,8 @@ autograd would keep, and compute, more.
 from __future__ import annotations
 
 from abc import abstractmethod
-from itertools import pairwise
+from collections.abc import Iterator
+from itertools import accumulate, pairwise
 from typing import Any
 
 import numpy as np
@@ -97,10 +98,6 @@ class Recurrent(Trained):
     """A frozen recurrent network; its latent is all that the cell keeps from one step to the next, or the embedding."""
 
     _network: RecurrentNetwork
-    _table: Tensor
-    """What each token adds to the gates, biases included; (n_tokens, n_gates * width). Tokens are few."""
-    _recurrent: Tensor
-    """(n_gates * width, width)"""
 
     @property
     def n_units(self) -> int:
@@ -122,9 +119,43 @@ class Recurrent(Trained):
             states = self._states(tokens.to(self.device).clamp(min=0))
         return Before(functional.pad(states[:, :-1], (0, 0, 1, 0)))
 
+    def resume(self, latents: Tensor, continuation: Packed, context: Any = None) -> Tensor:
+        return self._network.readout(self._hidden(self._after(latents, context), continuation))
+
     def resume_steps(self, latents: Tensor, lengths: Tensor, tokens: Tensor, continuation: Packed) -> Tensor:
         if not self.stepwise:
             return super().resume_steps(latents, lengths, tokens, continuation)
+        return self._network.readout(self._hidden(self._after_all(latents, lengths), continuation))
+
+    def token_losses(
+        self,
+        latents: Tensor,
+        continuation: Packed,
+        context: Any = None,
+        *,
+        lengths: Tensor | None = None,
+        tokens: Tensor | None = None,
+    ) -> Tensor:
+        if lengths is not None and not self.stepwise:
+            return super().token_losses(latents, continuation, lengths=lengths, tokens=tokens)
+        states = self._after(latents, context) if lengths is None else self._after_all(latents, lengths)
+        hidden = self._hidden(states, continuation)
+        return _TokenLosses.apply(hidden, *self._network.readout.parameters(), continuation.tokens)
+
+    def _after(self, latents: Tensor, context: Any) -> Tensor:
+        """States (n_pairs, n_units of the hidden layer) that `latents` lead to."""
+        if self.layer == HIDDEN:
+            return latents
+        if context is None:
+            raise InvalidInput(
+                f"system {self.name!r} needs its state before the embedding: resume it with what"
+                " context(tokens).at(...) gives",
+                kind="no_context",
+            )
+        return self._consume(latents, context)
+
+    def _after_all(self, latents: Tensor, lengths: Tensor) -> Tensor:
+        """States (n_pairs, n_units of the hidden layer) after the embeddings `latents` (n_pairs, n_steps, width)."""
         order = torch.argsort(lengths, descending=True, stable=True)
         latents, sizes = (
             latents[order],
@@ -133,25 +164,11 @@ class Recurrent(Trained):
         state = latents.new_zeros(len(latents), self.config.n_units)
         for step, alive in enumerate(sizes.tolist()):
             state = torch.cat([self._consume(latents[:alive, step], state[:alive]), state[alive:]])
-        return self._go_on(state[torch.argsort(order)], continuation)
+        return state[torch.argsort(order)]
 
-    def resume(self, latents: Tensor, continuation: Packed, context: Any = None) -> Tensor:
-        if self.layer == EMBEDDING:
-            if context is None:
-                raise InvalidInput(
-                    f"system {self.name!r} needs its state before the embedding: resume it with what"
-                    " context(tokens).at(...) gives",
-                    kind="no_context",
-                )
-            latents = self._consume(latents, context)
-        return self._go_on(latents, continuation)
-
-    def _go_on(self, latents: Tensor, continuation: Packed) -> Tensor:
-        """`resume` from states (n_pairs, n_units of the hidden layer)."""
-        hidden = self._unroll(latents[continuation.order], continuation.tokens, continuation.sizes)
-        first_weight, first_bias, last_weight, last_bias = self._network.readout.parameters()
-        hidden = functional.gelu(functional.linear(hidden, first_weight, first_bias))
-        return functional.linear(hidden, last_weight, last_bias)
+    def _hidden(self, states: Tensor, continuation: Packed) -> Tensor:
+        """Hidden states (n_live, width) that the continuation's tokens are read out from."""
+        return self._unroll(states[continuation.order], continuation.tokens, continuation.sizes)
 
     @abstractmethod
     def _states(self, tokens: Tensor) -> Tensor:
@@ -195,9 +212,12 @@ class GRU(Recurrent):
         # gates in order reset, update, new
         table = self._network.embedding.weight @ cell["weight_ih_l0"].T + cell["bias_ih_l0"]
         table[:, : 2 * width] += cell["bias_hh_l0"][: 2 * width]  # the new gate's bias stays inside the reset product
-        self._table = table.contiguous()
-        self._recurrent = cell["weight_hh_l0"].contiguous()
-        self._new_bias = cell["bias_hh_l0"][2 * width :].contiguous()
+        weight, new_bias = cell["weight_hh_l0"], cell["bias_hh_l0"][2 * width :]
+        # all that enters the new gate twice as large, since tanh(y) = 2 sigmoid(2 y) - 1; doubling and halving are exact
+        self._tables = table[:, : 2 * width].contiguous(), 2 * table[:, 2 * width :]
+        self._new_bias = 2 * new_bias
+        self._weights = weight[: 2 * width].T, 2 * weight[2 * width :].T
+        self._back = torch.cat([weight[:width] / 2, weight[width:]])  # the reset gate's gradient is twice as large
 
     def _states(self, tokens: Tensor) -> Tensor:
         return self._network.cell(self._network.embedding(tokens))[0]
@@ -206,7 +226,7 @@ class GRU(Recurrent):
         return torch.gru_cell(embedded, before, *self._network.cell.parameters())
 
     def _unroll(self, first: Tensor, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
-        return _UnrollGRU.apply(first, self._table, self._recurrent, self._new_bias, tokens, sizes)
+        return _UnrollGRU.apply(first, self._tables, self._weights, self._new_bias, self._back, tokens, sizes)
 
 
 class LSTM(Recurrent):
@@ -243,25 +263,28 @@ class LSTM(Recurrent):
         table = self._network.embedding.weight @ cell["weight_ih_l0"].T + cell["bias_ih_l0"] + cell["bias_hh_l0"]
         # torch has the gates in order in, forget, new, out; with new last, the sigmoids lie together
         order = torch.arange(4 * width, device=self.device).reshape(4, width)[[0, 1, 3, 2]].flatten()
-        self._table = table[:, order].contiguous()
-        self._recurrent = cell["weight_hh_l0"][order].contiguous()
+        weight = cell["weight_hh_l0"][order]
+        twice = torch.cat([table.new_ones(3 * width), table.new_full((width,), 2.0)])  # as in a GRU
+        self._table = table[:, order] * twice
+        self._weight = (weight * twice[:, None]).T
+        self._back = weight * (twice**2)[:, None]
 
     def _consume(self, embedded: Tensor, before: Tensor) -> Tensor:
         halves = before.chunk(2, dim=1)
         return torch.cat(torch.lstm_cell(embedded, halves, *self._network.cell.parameters()), dim=1)
 
     def _states(self, tokens: Tensor) -> Tensor:
-        width, weight = self.config.n_units // 2, self._recurrent.T
+        width = self.config.n_units // 2
         found = self._table.new_zeros(*tokens.shape, 2 * width)
         hidden = cell = self._table.new_zeros(len(tokens), width)
         for step in range(tokens.shape[1]):  # torch.nn.LSTM gives c for the last step only
-            gates, cell, squashed = _lstm_step(hidden, cell, self._table[tokens[:, step]], weight)
+            gates, _, cell, squashed = _lstm_step(hidden, cell, self._table[tokens[:, step]], self._weight)
             hidden = gates[:, 2 * width : 3 * width] * squashed
             found[:, step, :width], found[:, step, width:] = hidden, cell
         return found
 
     def _unroll(self, first: Tensor, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
-        return _UnrollLSTM.apply(first, self._table, self._recurrent, tokens, sizes)
+        return _UnrollLSTM.apply(first, self._table, self._weight, self._back, tokens, sizes)
 
 
 def _spans(width: int, n_steps: int, generator: torch.Generator) -> Tensor:
@@ -269,9 +292,76 @@ def _spans(width: int, n_steps: int, generator: torch.Generator) -> Tensor:
     return torch.log(1 + (n_steps - 1) * torch.rand(width, generator=generator))
 
 
-def _tanh_(x: Tensor) -> Tensor:
-    """tanh in place, by way of the sigmoid: 4 x faster here."""
-    return x.mul_(2).sigmoid_().mul_(2).sub_(1)
+_IN_CACHE = 2**17
+"""Numbers of an activation that a CPU works on at a time: half a megabyte, so that what one operation writes, the next reads
+from the cache."""
+
+
+class _TokenLosses(torch.autograd.Function):
+    """Cross-entropy of a frozen readout (linear, GELU, linear), with the gradient for its input alone.
+
+    A cacheful of rows after the other: the gradient of each row's own loss is worked out while its activations are at hand.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        first_weight: Tensor,
+        first_bias: Tensor,
+        last_weight: Tensor,
+        last_bias: Tensor,
+        tokens: Tensor,
+    ) -> Tensor:
+        losses = hidden.new_empty(len(hidden))
+        gradient = torch.empty_like(hidden) if ctx.needs_input_grad[0] else None
+        n_rows = _rows_at_once(hidden, len(first_weight))
+        for start in range(0, len(hidden), n_rows):
+            rows = slice(start, start + n_rows)
+            labels = tokens[None, rows]
+            before = torch.addmm(first_bias, hidden[rows], first_weight.T)
+            # tokens are few: with them in the first dimension, the softmax is over long vectors
+            logits = torch.addmm(last_bias[:, None], last_weight, functional.gelu(before).T)
+            logits = torch.log_softmax(logits, dim=0)
+            losses[rows] = logits.gather(0, labels)[0].neg_()
+            if gradient is not None:
+                by_logits = logits.exp_()
+                by_logits.scatter_add_(0, labels, by_logits.new_tensor(-1.0).expand(labels.shape))
+                by_before = torch.ops.aten.gelu_backward(by_logits.T @ last_weight, before)
+                torch.mm(by_before, first_weight, out=gradient[rows])
+        if gradient is not None:
+            ctx.save_for_backward(gradient)
+        return losses
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        (gradient,) = ctx.saved_tensors
+        return gradient * gradients[0][:, None], None, None, None, None, None
+
+
+def _rows_at_once(like: Tensor, width: int) -> int:
+    """Rows of an activation of `width` that are worked on together; all of them but on a CPU."""
+    if like.device.type != "cpu":
+        return max(len(like), 1)
+    return max(1, _IN_CACHE * torch.get_num_threads() // width)
+
+
+def _tanh(sigmoid: Tensor, out: Tensor | None = None) -> Tensor:
+    """tanh(x) of sigmoid(2 x); together 4 x faster here than tanh."""
+    return torch.add(sigmoid.new_tensor(-1.0), sigmoid, alpha=2, out=out)
+
+
+def _by_gate(gates: Tensor, n_gates: int) -> tuple[Tensor, ...]:
+    """Views (n, width) of (n, n_gates * width)."""
+    return gates.view(len(gates), n_gates, -1).unbind(1)
+
+
+def _steps(sizes: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
+    """Of each step but the first: the packed rows that the surviving pairs had before it, and those that they have after."""
+    starts = accumulate(sizes, initial=0)
+    for (before, after), alive in zip(pairwise(starts), sizes[1:], strict=False):
+        yield slice(before, before + alive), slice(after, after + alive)
 
 
 class _UnrollGRU(torch.autograd.Function):
@@ -281,71 +371,69 @@ class _UnrollGRU(torch.autograd.Function):
     def forward(
         ctx: Any,
         first: Tensor,
-        table: Tensor,
-        recurrent: Tensor,
+        tables: tuple[Tensor, Tensor],
+        weights: tuple[Tensor, Tensor],
         new_bias: Tensor,
+        back: Tensor,
         tokens: Tensor,
         sizes: tuple[int, ...],
     ) -> Tensor:
-        width = first.shape[1]
+        width, n_first = first.shape[1], sum(sizes[:1])
+        (gate_table, new_table), (gate_weight, new_weight) = tables, weights
         states = first.new_empty(sum(sizes), width)
-        states[: sizes[0]] = first
-        gate_weight, new_weight = recurrent[: 2 * width].T, recurrent[2 * width :].T
-        gate_table, new_table = table[:, : 2 * width].contiguous(), table[:, 2 * width :].contiguous()
-        keep = ctx.needs_input_grad[0]
+        states[:n_first] = first[:n_first]
         kept = []
-        start = 0
-        for now, alive in pairwise(sizes):
-            before = states[start : start + alive]
-            inputs = tokens[start : start + alive]
-            gates = torch.addmm(gate_table[inputs], before, gate_weight).sigmoid_()
-            reset, update = gates[:, :width], gates[:, width:]
+        for rows, after in _steps(sizes):
+            before, inputs = states[rows], tokens[rows]
+            gates = gate_table.index_select(0, inputs).addmm_(before, gate_weight).sigmoid_()
+            reset, update = _by_gate(gates, 2)
             pre_new = torch.addmm(new_bias, before, new_weight)
-            new = _tanh_(torch.addcmul(new_table[inputs], reset, pre_new))
-            start += now
-            torch.lerp(new, before, update, out=states[start : start + alive])
-            if keep:
-                kept.append((gates, pre_new, new))
-        ctx.kept, ctx.sizes = kept, sizes
-        ctx.save_for_backward(states, recurrent)
+            new = new_table.index_select(0, inputs).addcmul_(reset, pre_new).sigmoid_()
+            _tanh(new, out=new)
+            torch.lerp(new, before, update, out=states[after])
+            if ctx.needs_input_grad[0]:
+                kept.append((rows, after, gates, pre_new, new))
+        ctx.kept, ctx.n_first, ctx.n_pairs = kept, n_first, len(first)
+        ctx.save_for_backward(states, back)
         return states
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        states, recurrent = ctx.saved_tensors
-        (gradient,) = gradients
-        width, sizes = states.shape[1], ctx.sizes
-        start = sum(sizes) - sizes[-1]
-        carried = gradient[start:].clone() if len(sizes) else gradient
-        for step in range(len(sizes) - 1, 0, -1):
-            gates, pre_new, new = ctx.kept[step - 1]
-            alive, start = sizes[step], start - sizes[step - 1]
-            before = states[start : start + alive]
-            reset, update = gates[:, :width], gates[:, width:]
-            by_gate = gradient.new_empty(alive, 3 * width)
+        states, back = ctx.saved_tensors
+        width, gradient = states.shape[1], gradients[0].clone()
+        for rows, after, gates, pre_new, new in reversed(ctx.kept):
+            before, carried = states[rows], gradient[after]
+            reset, update = _by_gate(gates, 2)
+            by_gate = gradient.new_empty(len(gates), 3 * width)
+            by_reset, by_update, by_new = _by_gate(by_gate, 3)
             # h = new + update * (before - new);  new = tanh(... + reset * pre_new)
-            by_update = carried * (before - new)
             into_new = torch.ops.aten.tanh_backward(torch.addcmul(carried, carried, update, value=-1), new)
-            torch.mul(into_new, pre_new, out=by_gate[:, :width])
-            by_gate[:, width : 2 * width] = by_update
-            by_gate[:, : 2 * width] = torch.ops.aten.sigmoid_backward(by_gate[:, : 2 * width], gates)
-            torch.mul(into_new, reset, out=by_gate[:, 2 * width :])
-            earlier = torch.addmm(carried.mul_(update), by_gate, recurrent)
-            carried = gradient[start : start + sizes[step - 1]].clone()
-            carried[:alive] += earlier
-        return carried, None, None, None, None, None
+            torch.mul(into_new, pre_new, out=by_reset)
+            torch.sub(before, new, out=by_update).mul_(carried)
+            _sigmoid_backward_(by_gate[:, : 2 * width], gates)
+            torch.mul(into_new, reset, out=by_new)
+            gradient[rows].addcmul_(carried, update).addmm_(by_gate, back)
+        return _padded(gradient[: ctx.n_first], ctx.n_pairs), None, None, None, None, None, None
 
 
-def _lstm_step(hidden: Tensor, cell: Tensor, inputs: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Gates (n, 4 * width) in order in, forget, out, new; the cell state after the step, and its tanh, each (n, width)."""
-    width = cell.shape[1]
-    gates = torch.addmm(inputs, hidden, weight)
-    gates[:, : 3 * width].sigmoid_()
-    into, forget, _, new = gates.split(width, dim=1)
-    _tanh_(new)
-    after = torch.addcmul(into * new, forget, cell)
-    return gates, after, _tanh_(after.clone())
+def _sigmoid_backward_(gradient: Tensor, found: Tensor) -> None:
+    torch.ops.aten.sigmoid_backward.grad_input(gradient, found, grad_input=gradient)
+
+
+def _padded(gradient: Tensor, n_pairs: int) -> Tensor:
+    """Zeros for the pairs that have no step."""
+    return functional.pad(gradient, (0, 0, 0, n_pairs - len(gradient)))
+
+
+def _lstm_step(hidden: Tensor, cell: Tensor, gates: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Sigmoids of all gates (n, 4 * width) in order in, forget, out, new; then each (n, width): the new gate's tanh, the cell
+    state after the step, and its tanh. `gates` holds what the tokens add, and is used up."""
+    into, forget, _, new = _by_gate(gates.addmm_(hidden, weight).sigmoid_(), 4)
+    new = _tanh(new)
+    after = torch.mul(into, new).addcmul_(forget, cell)
+    squashed = torch.mul(after, 2).sigmoid_()
+    return gates, new, after, _tanh(squashed, out=squashed)
 
 
 class _UnrollLSTM(torch.autograd.Function):
@@ -353,51 +441,43 @@ class _UnrollLSTM(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, first: Tensor, table: Tensor, recurrent: Tensor, tokens: Tensor, sizes: tuple[int, ...]
+        ctx: Any, first: Tensor, table: Tensor, weight: Tensor, back: Tensor, tokens: Tensor, sizes: tuple[int, ...]
     ) -> Tensor:
-        width, weight = recurrent.shape[1], recurrent.T
+        width, n_first = len(weight), sum(sizes[:1])
         states = first.new_empty(sum(sizes), width)
-        states[: sizes[0]] = first[:, :width]
-        cell = first[:, width:]
-        keep = ctx.needs_input_grad[0]
+        states[:n_first] = first[:n_first, :width]
         kept = []
-        start = 0
-        for now, alive in pairwise(sizes):
-            before = cell[:alive]
-            inputs = table[tokens[start : start + alive]]
-            gates, cell, squashed = _lstm_step(states[start : start + alive], before, inputs, weight)
-            start += now
-            torch.mul(gates[:, 2 * width : 3 * width], squashed, out=states[start : start + alive])
-            if keep:
-                kept.append((gates, before, squashed))
-        ctx.kept, ctx.sizes = kept, sizes
-        ctx.save_for_backward(recurrent)
+        cell = first[:n_first, width:]
+        for rows, after in _steps(sizes):
+            before = cell[: after.stop - after.start]
+            inputs = table.index_select(0, tokens[rows])
+            gates, new, cell, squashed = _lstm_step(states[rows], before, inputs, weight)
+            torch.mul(gates[:, 2 * width : 3 * width], squashed, out=states[after])
+            if ctx.needs_input_grad[0]:
+                kept.append((rows, after, gates, new, before, squashed))
+        ctx.kept, ctx.n_first, ctx.n_pairs = kept, n_first, len(first)
+        ctx.save_for_backward(back)
         return states
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (recurrent,) = ctx.saved_tensors
-        (gradient,) = gradients
-        width, sizes = recurrent.shape[1], ctx.sizes
-        start = sum(sizes) - sizes[-1]
-        by_hidden = gradient[start:].clone()
-        by_cell = torch.zeros_like(by_hidden)
-        for step in range(len(sizes) - 1, 0, -1):
-            gates, before, squashed = ctx.kept[step - 1]
-            alive, start = sizes[step], start - sizes[step - 1]
-            into, forget, out, new = gates.split(width, dim=1)
+        (back,) = ctx.saved_tensors
+        width, gradient = back.shape[1], gradients[0].clone()
+        by_cell_of_all = gradient.new_zeros(ctx.n_first, width)
+        for rows, after, gates, new, before, squashed in reversed(ctx.kept):
+            by_hidden, by_cell = gradient[after], by_cell_of_all[: len(before)]
+            into, forget, out, _ = _by_gate(gates, 4)
             by_gate = torch.empty_like(gates)
+            by_into, by_forget, by_out, by_new = _by_gate(by_gate, 4)
             # h = out * tanh(c);  c = into * new + forget * before
-            by_cell = by_cell + torch.ops.aten.tanh_backward(by_hidden * out, squashed)
-            torch.mul(by_cell, new, out=by_gate[:, :width])
-            torch.mul(by_cell, before, out=by_gate[:, width : 2 * width])
-            torch.mul(by_hidden, squashed, out=by_gate[:, 2 * width : 3 * width])
-            by_gate[:, : 3 * width] = torch.ops.aten.sigmoid_backward(by_gate[:, : 3 * width], gates[:, : 3 * width])
-            by_gate[:, 3 * width :] = torch.ops.aten.tanh_backward(by_cell * into, new)
-            by_hidden = gradient[start : start + sizes[step - 1]].clone()
-            by_hidden[:alive] += by_gate @ recurrent
-            earlier = torch.zeros_like(by_hidden)
-            torch.mul(by_cell, forget, out=earlier[:alive])
-            by_cell = earlier
-        return torch.cat([by_hidden, by_cell], dim=1), None, None, None, None
+            by_cell += torch.ops.aten.tanh_backward(by_hidden * out, squashed)
+            torch.mul(by_cell, new, out=by_into)
+            torch.mul(by_cell, before, out=by_forget)
+            torch.mul(by_hidden, squashed, out=by_out)
+            torch.mul(by_cell, into, out=by_new)
+            _sigmoid_backward_(by_gate, gates)
+            gradient[rows].addmm_(by_gate, back)
+            by_cell *= forget
+        by_first = torch.cat([gradient[: ctx.n_first], by_cell_of_all], dim=1)
+        return _padded(by_first, ctx.n_pairs), None, None, None, None, None, None

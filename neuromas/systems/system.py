@@ -15,6 +15,7 @@ from typing import Any, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from neuromas.causal.model import PAD, Sequences
 from neuromas.errors import InvalidInput, NotFound
@@ -203,6 +204,38 @@ class System(ABC):
             " last step alone says it all; stepwise interchanges are for layers such as 'embedding'",
             kind="not_stepwise",
         )
+
+    def token_losses(
+        self,
+        latents: Tensor,
+        continuation: Packed,
+        context: Any = None,
+        *,
+        lengths: Tensor | None = None,
+        tokens: Tensor | None = None,
+    ) -> Tensor:
+        """Cross-entropy of each of the continuation's tokens: that of what `resume` gives, or with `lengths`, `resume_steps`.
+
+        A system that comes to it without keeping logits may override this.
+
+        Parameters
+        ----------
+        latents, continuation, context
+            As in `resume`.
+        lengths, tokens : Tensor, optional
+            As in `resume_steps`.
+
+        Returns
+        -------
+        Tensor, shape (n_live,)
+            Differentiable with respect to `latents`, once.
+        """
+        if lengths is None:
+            logits = self.resume(latents, continuation, context)
+        else:
+            assert tokens is not None
+            logits = self.resume_steps(latents, lengths, tokens, continuation)
+        return functional.cross_entropy(logits, continuation.tokens, reduction="none")
 
     def context(self, tokens: Tensor) -> Context | None:
         """What else must be kept of trials `tokens` to resume inside them; None if the latent is all there is."""

@@ -73,7 +73,8 @@ def test_behavioural_loss_is_a_mean_over_each_directions_tokens(sequences, seed,
                     each.append(-np.log(odds[token] / odds.sum()))
         expected.append(np.mean(each) if each else 0.0)
     given_logits = torch.from_numpy(np.array([logits[row, step] for row, step in live]))
-    found = behavioural_loss(given_logits, packed, torch.from_numpy(part), 2, loss_tokens)
+    each = torch.nn.functional.cross_entropy(given_logits, packed.tokens, reduction="none")
+    found = behavioural_loss(each, packed, torch.from_numpy(part), 2, loss_tokens)
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-10)
 
 

@@ -74,8 +74,10 @@ def test_a_frozen_network_is_run_once_for_all(kind, runs, monkeypatch):
     ready = [fitter.prepare([system], sides=known[fitter.config.seed]) for fitter in fitters]
     states = [init(one.plan, fitter.start(one), None) for fitter, one in zip(fitters, ready, strict=True)]
     calls = []
-    plain = kind.resume
-    monkeypatch.setattr(kind, "resume", lambda *given: calls.append(len(given[1])) or plain(*given))
+    plain = kind.token_losses
+    monkeypatch.setattr(
+        kind, "token_losses", lambda *given, **named: calls.append(len(given[1])) or plain(*given, **named)
+    )
     step_together([one.plan for one in ready], states)
     assert len(calls) == runs
     assert sum(calls) == 3 * SMALL["batch_size"]
@@ -92,8 +94,8 @@ def test_on_a_cpu_not_more_are_run_at_once_than_fit_its_cache(networks, monkeypa
     plans = [one.plan for one in ready]
     expected = step_together(plans, starts[0])
     calls = []
-    plain = GRU.resume
-    monkeypatch.setattr(GRU, "resume", lambda *given: calls.append(len(given[1])) or plain(*given))
+    plain = GRU.token_losses
+    monkeypatch.setattr(GRU, "token_losses", lambda *given: calls.append(len(given[1])) or plain(*given))
     monkeypatch.setattr("neuromas.fit.objective._CPU_PAIRS", 20)
     assert step_together(plans, starts[1]) == pytest.approx(expected, rel=1e-5)
     assert calls == [24, 24]

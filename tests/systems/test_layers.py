@@ -123,6 +123,38 @@ def test_every_step_put_in_place(kind, layer, seed):
     assert not mine[torch.arange(n_steps) >= lengths[:, None]].any()
 
 
+@pytest.mark.parametrize(("kind", "layer"), LAYERS)
+def test_token_losses_are_the_cross_entropy_of_the_logits(kind, layer):
+    system, _ = make(kind, layer)
+    trials, steps, rest = cut(0)
+    tokens, lengths = torch.from_numpy(trials.tokens), torch.from_numpy(steps) + 1
+    context = system.context(tokens)
+    latents = torch.randn(N, int(lengths.max()), system.n_units, dtype=torch.float64)
+    last, held = latents[torch.arange(N), lengths - 1], None if context is None else context.at(np.arange(N), steps)
+    ways = [(system.token_losses, system.resume, last, (rest, held), {})]
+    if system.stepwise:
+        own = tokens[:, : latents.shape[1]]
+        named = {"lengths": lengths, "tokens": own}
+        ways.append(
+            (
+                lambda h, c, **n: system.token_losses(h, c, **n),
+                lambda h, c: system.resume_steps(h, lengths, own, c),
+                latents,
+                (rest,),
+                named,
+            )
+        )
+    for losses, logits, given, others, named in ways:
+        ours, theirs = given.clone().requires_grad_(), given.clone().requires_grad_()
+        found = losses(ours, *others, **named)
+        wanted = torch.nn.functional.cross_entropy(logits(theirs, *others), rest.tokens, reduction="none")
+        assert torch.allclose(found, wanted, atol=1e-9)
+        weights = torch.randn_like(found)
+        (found * weights).sum().backward()
+        (wanted * weights).sum().backward()
+        assert torch.allclose(ours.grad, theirs.grad, atol=1e-9)
+
+
 @pytest.mark.parametrize("kind", ["gru", "lstm"])
 def test_steps_of_a_hidden_layer_follow_from_one_another(kind):
     system, _ = make(kind)

@@ -99,6 +99,42 @@ def test_gradcheck(kind, lengths):
     packed = Packed.from_sequences(tokens, np.array(lengths), np.zeros(tokens.shape, bool))
     latents = torch.from_numpy(rng.normal(size=(len(lengths), 6))).requires_grad_()
     assert torch.autograd.gradcheck(lambda h: system.resume(h, packed), (latents,))
+    assert torch.autograd.gradcheck(lambda h: system.token_losses(h, packed), (latents,))
+
+
+@pytest.mark.parametrize("at_a_time", [1, 14, 21, 10**6])
+def test_token_losses_are_torchs_however_many_rows_are_read_out_at_a_time(kind, at_a_time, monkeypatch):
+    monkeypatch.setattr("neuromas.systems.recurrent._IN_CACHE", at_a_time)  # the readout is 7 wide
+    system, network = make(kind, seed=3)
+    rng = np.random.default_rng(4)
+    tokens, lengths = ragged(rng)
+    packed = Packed.from_sequences(tokens, lengths, np.zeros(tokens.shape, bool))
+    start = torch.from_numpy(rng.normal(size=(6, 6)))
+    ours, theirs = start.clone().requires_grad_(), start.clone().requires_grad_()
+    losses = system.token_losses(ours, packed)
+    weights = torch.from_numpy(rng.normal(size=len(losses)))
+    (losses * weights).sum().backward()
+    logits, steps = literally(network, theirs, tokens, lengths), packed.steps
+    wanted = torch.stack(
+        [-logits[row].log_softmax(-1)[step, tokens[row, step]] for row, step in zip(packed.rows, steps, strict=True)]
+    )
+    (wanted * weights).sum().backward()
+    torch.testing.assert_close(losses, wanted, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(ours.grad, theirs.grad, rtol=1e-9, atol=1e-10)
+    with torch.no_grad():
+        torch.testing.assert_close(system.token_losses(start, packed), losses)
+
+
+def test_a_pair_without_continuation_gets_no_gradient(kind):
+    system, _ = make(kind)
+    tokens, lengths = np.array([[1, 2, 3], [0, 0, 0], [2, 4, 0]]), np.array([3, 0, 2])
+    latents = torch.randn(3, 6, dtype=torch.float64, requires_grad=True)
+    system.token_losses(latents, Packed.from_sequences(tokens, lengths, np.zeros((3, 3), bool))).sum().backward()
+    alone = latents.detach()[[0, 2]].requires_grad_()
+    packed = Packed.from_sequences(tokens[[0, 2]], lengths[[0, 2]], np.zeros((2, 3), bool))
+    system.token_losses(alone, packed).sum().backward()
+    torch.testing.assert_close(latents.grad[[0, 2]], alone.grad)
+    assert not latents.grad[1].any()
 
 
 def test_recorded_latents_are_torchs_and_padding_does_not_matter(kind):
