@@ -7,6 +7,7 @@ it is used, so that ``neuromas --help`` answers at once.
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import sys
@@ -29,11 +30,12 @@ if TYPE_CHECKING:
 
     from neuromas.bench.measure import Row
     from neuromas.bench.schedule import Tried
+    from neuromas.fit.loop import Progress
     from neuromas.fit.result import FitResult
     from neuromas.index.index import CLIndex
     from neuromas.recordings.recording import Recording
     from neuromas.recordings.store import RecordingStore
-    from neuromas.schema import DirectionScore, Evaluation
+    from neuromas.schema import DirectionScore, Evaluation, FitRequest
     from neuromas.systems.system import System
 
 INTERRUPTED = 130
@@ -898,6 +900,15 @@ def fit(
         list[str] | None,
         typer.Option("--option", "-o", metavar="KEY=VALUE", help=f"Any other setting: {_OTHERS}. Repeatable."),
     ] = None,
+    several: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vary",
+            metavar="KEY=A,B,…",
+            help="Fit every value together, each into a folder of its own in DIR: seed=0,1,2, rank=4,8, epsilon=0.3,0.85. "
+            "Repeatable: every combination.",
+        ),
+    ] = None,
     units: Annotated[
         list[str] | None,
         typer.Option("--units", metavar="NAME=A,B,…", help="Units to take of a recording. Repeatable."),
@@ -952,6 +963,9 @@ def fit(
     request = settled(parse_request(document, "fit" if config is None else f"fit, {config} and options"))
     if request.read:
         _existing_store(request.store)
+    if several:
+        _fit_several(request, _axes(several, given), out, device)
+        return
     was_finished = (out / RESULT).is_file()
     try:
         with Bar(request.config.method, request.config.max_iterations) as bar:
@@ -962,6 +976,52 @@ def fit(
         _tell(f"{out} holds this fit, finished already.")
     _print_fit(result)
     _output().print(_text(f"wrote {_contents(out)}\nnext: neuromas evaluate {out}"), soft_wrap=True)
+
+
+def _axes(several: Sequence[str], given: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Values by setting, of ``--vary``."""
+    axes = {
+        key.replace("-", "_"): [_as_json(value) for value in values.split(",")]
+        for key, values in _pairs("--vary", several).items()
+    }
+    own = {"rank": "subspaces", "subspaces.full": "subspaces"}
+    twice = [key for key in axes if given.get(own.get(key, key)) is not None]
+    if twice:
+        raise InvalidInput(f"given both by --vary and by an option of its own: {', '.join(twice)}", kind="given_twice")
+    return axes
+
+
+def _fit_several(request: FitRequest, axes: Mapping[str, Sequence[Any]], out: Path, device: str) -> None:
+    """Fits for every combination on the axes, and a table of them in `out`."""
+    from neuromas.files import write_atomically
+    from neuromas.fit.request import run_requests, vary
+    from neuromas.fit.result import results_table
+    from neuromas.progress import Bar
+
+    requests = vary(request, axes)
+    iterations = dict.fromkeys(requests, 0)
+    n_at_most = sum(one.config.max_iterations for one in requests.values())
+
+    def report(name: str, now: Progress) -> None:
+        iterations[name] = now.iteration
+        bar.update(sum(iterations.values()), f"{name}: {now}")
+
+    try:
+        with Bar(f"{len(requests)} × {request.config.method}", n_at_most) as bar:
+            results = run_requests(requests, out, device=device, progress=report)
+    except KeyboardInterrupt:
+        _stop(f"Interrupted. What is in {out} is kept; the same command goes on from there.")
+    points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    table = results_table(results, points)
+    write_atomically(out / "table.csv", table.to_csv(index=False))
+    columns = [*axes, "iterations", "loss", "iia", "seconds", "status"]
+    shown = _table(*(f"{column} >" for column in columns))
+    for row in table[columns].astype(object).where(table[columns].notna(), None).itertuples(index=False):
+        _row(shown, *(_number(one) if one is None or isinstance(one, float) else str(one) for one in row))
+    _show_table(shown)
+    _output().print(
+        _text(f"wrote {out / 'table.csv'}\nnext: neuromas evaluate {out / next(iter(results))}"), soft_wrap=True
+    )
 
 
 @app.command(rich_help_panel=_ALIGNMENT)

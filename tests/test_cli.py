@@ -506,6 +506,17 @@ def test_an_evaluation_finds_its_systems_from_anywhere(
         (["das", "--system", LIVE, "--mapping", "absent.json"], 3, "absent.json"),
         (["sorcery", "--system", LIVE], 2, "latent-stitch"),
         ([], 2, "method"),
+        (["das", "--system", LIVE, "--vary", "seed"], 2, "NAME=VALUE"),
+        (["das", "--system", LIVE, "--vary", "seed=1,1"], 2, "twice"),
+        (["das", "--system", LIVE, "--vary", "seed=0,1", "--seed", "2"], 2, "given both"),
+        (["das", "--system", LIVE, "--vary", "rank=2,4", "--rank", "2"], 2, "given both"),
+        (["das", "--system", LIVE, "--vary", "sed=0,1", "--vary", "rank=x,2"], 2, "2 problems"),
+        (["das", "--system", LIVE, "--vary", "rank=2,129"], 2, "larger than the width"),
+        (
+            ["latent-stitch", "--system", LIVE, "--read", BRAIN, "--vary", "solver=gradient,closed-form"],
+            2,
+            "fit it alone",
+        ),
     ],
 )
 def test_fit_refuses_and_leaves_nothing(words: list[str], code: int, told: str) -> None:
@@ -601,6 +612,45 @@ def test_ctrl_c_keeps_a_checkpoint_and_the_same_command_goes_on() -> None:
     again, whole = (FitReport.parse(Path(f"{name}/result.json").read_text(), name) for name in "fg")
     assert again.history == whole.history
     assert again.alignment_sha256 == whole.alignment_sha256
+
+
+def test_fits_that_vary_are_those_of_commands_of_their_own() -> None:
+    words = ["fit", "clmas", "--system", LIVE, "--read", BRAIN, *(word for word in TINY if "rank" not in word)]
+    output = run(*words, "--vary", "rank=2,4", "--vary", "seed=0,1", "--out", "many")
+    with Path("many/table.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [(row["rank"], row["seed"]) for row in table] == [("2", "0"), ("2", "1"), ("4", "0"), ("4", "1")]
+    run(*words, "--rank", 4, "--seed", 1, "--out", "one")
+    many, one = (FitReport.parse(Path(f"{x}/result.json").read_text(), x) for x in ("many/rank=4,seed=1", "one"))
+    assert many.config == one.config
+    assert many.identity == one.identity
+    assert [seen.loss for seen in many.history] == pytest.approx([seen.loss for seen in one.history], rel=1e-4)
+    assert float(table[3]["loss"]) == min(seen.loss for seen in many.history)
+    assert float(table[3]["iia"]) >= 0
+    assert "many/table.csv" in output
+    assert "clmas" in run("evaluate", f"many/{table[3]['name']}", "--pairs", 10)
+    before = Path("many/rank=2,seed=0/result.json").read_bytes()
+    run(*words, "--vary", "rank=2,4", "--vary", "seed=0,1,2", "--out", "many")  # those that are there are not repeated
+    assert Path("many/rank=2,seed=0/result.json").read_bytes() == before
+    assert Path("many/rank=4,seed=2/result.json").is_file()
+
+
+def test_ctrl_c_keeps_checkpoints_of_all_that_vary() -> None:
+    words = ["fit", "das", "--system", LIVE, *TINY, "--max-iterations=16", "-o", "patience=99", "--vary", "seed=0,1"]
+    names = ["seed=0", "seed=1"]
+    code, told = _interrupt(
+        [*words, "--out", "f"], lambda: all(Path("f", name, "checkpoint.safetensors").is_file() for name in names)
+    )
+    assert code == 130, told
+    assert "the same command goes on" in told
+    assert "Traceback" not in told
+    run(*words, "--out", "f")
+    run(*words, "--out", "g")
+    for name in names:
+        again, whole = (FitReport.parse(Path(at, name, "result.json").read_text(), name) for at in "fg")
+        assert again.history == whole.history
+        assert again.alignment_sha256 == whole.alignment_sha256
+        assert not Path("f", name, "checkpoint.safetensors").exists()
 
 
 # ------------------------------------------------------------------------------------------------------------------- demo

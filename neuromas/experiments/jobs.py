@@ -10,7 +10,6 @@ from __future__ import annotations
 import datetime
 import fcntl
 import itertools
-import json
 import os
 import socket
 import time
@@ -30,7 +29,7 @@ from neuromas.files import write_atomically
 from neuromas.fit.fitters import FITTERS, Fitter
 from neuromas.fit.loop import CHECKPOINT as FIT_CHECKPOINT
 from neuromas.fit.loop import Progress
-from neuromas.fit.request import REQUEST
+from neuromas.fit.request import REQUEST, at_point
 from neuromas.fit.result import RESULT
 from neuromas.measures.comparison import compare
 from neuromas.recordings.recording import Recording
@@ -122,7 +121,7 @@ def _job(sweep: Sweep, group: SweepGroup, names: Sequence[str], point: Mapping[s
     systems = tuple(
         job_system(name, sweep, "read" if place in group.read else "intervene") for place, name in enumerate(names)
     )
-    given = _at(group.config, point)
+    given = at_point(group.config, point)
     if group.measure is not None:
         return SweepJob(measure=group.measure, options=given, systems=systems)
     assert group.method is not None
@@ -130,19 +129,6 @@ def _job(sweep: Sweep, group: SweepGroup, names: Sequence[str], point: Mapping[s
     config = FitConfig.parse({**own, **given}, f"sweep {sweep.figure}, group {group.label!r}, {dict(point)}")
     oracles = group.oracles if group.read else True
     return SweepJob(config=config, systems=systems, oracles=oracles, evaluation=group.evaluation)
-
-
-def _at(config: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
-    """`config` with the values of `point`, whose keys are dotted where nested."""
-    settled: dict[str, Any] = json.loads(json.dumps(dict(config)))
-    for path, value in point.items():
-        *outer, last = path.split(".")
-        inside = settled
-        for part in outer:
-            inside[part] = inside.get(part) or {}
-            inside = inside[part]
-        inside[last] = value
-    return settled
 
 
 def job_system(name: str, sweep: Sweep, access: str = "intervene") -> JobSystem:

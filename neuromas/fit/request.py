@@ -6,6 +6,8 @@ two, an evaluation has everything that the fit had.
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -13,7 +15,7 @@ from typing import Any, TypeVar
 from neuromas.align.side import side_names
 from neuromas.errors import Corrupt, InvalidDocument, InvalidInput, NotFound
 from neuromas.files import write_atomically
-from neuromas.fit.fitters import FITTERS, Fitter, describe_inputs
+from neuromas.fit.fitters import FITTERS, Fitter, describe_inputs, fit_together
 from neuromas.fit.loop import Progress
 from neuromas.fit.result import RESULT, FitResult
 from neuromas.recordings.recording import Recording
@@ -51,6 +53,71 @@ def parse_request(document: Mapping[str, Any], where: str) -> FitRequest:
         own = FITTERS[config["method"]]().config.model_dump(mode="json", exclude_unset=True)
         document = {**document, "config": {**own, **config}}
     return FitRequest.parse(document, where)
+
+
+def at_point(config: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
+    """`config` with the values of `point`, whose keys are dotted where nested.
+
+    Examples
+    --------
+    >>> at_point({"seed": 0, "subspaces": {"phase": 4}}, {"seed": 1, "subspaces.count": 8})
+    {'seed': 1, 'subspaces': {'phase': 4, 'count': 8}}
+    """
+    settled: dict[str, Any] = json.loads(json.dumps(dict(config)))
+    for path, value in point.items():
+        *outer, last = path.split(".")
+        inside = settled
+        for part in outer:
+            inside[part] = inside.get(part) or {}
+            inside = inside[part]
+        inside[last] = value
+    return settled
+
+
+def vary(request: FitRequest, axes: Mapping[str, Sequence[Any]]) -> dict[str, FitRequest]:
+    """A request for every combination of settings, by a name to keep it under.
+
+    Parameters
+    ----------
+    request : FitRequest
+        What they have in common.
+    axes : mapping of str to sequence
+        Setting, dotted where nested, → its values. ``rank`` is short for ``subspaces.full``.
+
+    Raises
+    ------
+    InvalidInput
+        A value is given twice; or the method is to vary.
+    InvalidDocument
+        Some combination breaks the schema; lists every problem once.
+
+    Examples
+    --------
+    >>> request = parse_request({"config": {"method": "das"}, "systems": ["multi-object/gru-0"]}, "example")
+    >>> [*vary(request, {"rank": [4, 8], "seed": [0, 1]})]
+    ['rank=4,seed=0', 'rank=4,seed=1', 'rank=8,seed=0', 'rank=8,seed=1']
+    """
+    if "method" in axes:
+        raise InvalidInput("fits of one command have one method; its settings may vary", kind="invalid_option")
+    found: dict[str, FitRequest] = {}
+    problems: dict[str, None] = {}
+    common = request.config.model_dump(mode="json", exclude_unset=True)
+    for values in itertools.product(*axes.values()):
+        name = ",".join(f"{key}={value}" for key, value in zip(axes, values, strict=True))
+        point = {_SHORT.get(key, key): value for key, value in zip(axes, values, strict=True)}
+        document = request.model_dump(mode="json") | {"config": at_point(common, point)}
+        if name in found:
+            raise InvalidInput(f"{name} is asked for twice", kind="given_twice")
+        wrong = FitRequest.problems(document)
+        problems |= dict.fromkeys(wrong)
+        if not wrong:
+            found[name] = FitRequest.parse(document, name)
+    if problems:
+        raise InvalidDocument(f"fits with {', '.join(axes)} varied", list(problems))
+    return found
+
+
+_SHORT = {"rank": "subspaces.full"}
 
 
 def settled(request: FitRequest) -> FitRequest:
@@ -145,6 +212,62 @@ def run_request(
     )
     begun()
     return result
+
+
+def run_requests(
+    requests: Mapping[str, FitRequest],
+    out: str | Path,
+    *,
+    device: str = "cpu",
+    progress: Callable[[str, Progress], None] | None = None,
+) -> dict[str, FitResult]:
+    """Fit requests of the same systems together (`fit_together`), each into a folder of its name in `out`.
+
+    Interrupted, they go on from their checkpoints when called again; finished ones are not repeated.
+
+    Parameters
+    ----------
+    requests : mapping of str to FitRequest
+        They differ in ``config`` alone; see `vary`.
+    out : path-like
+    device : str
+    progress : callable, optional
+        Called with a request's name and its `Progress` after each of its iterations.
+
+    Raises
+    ------
+    InvalidInput
+        A folder holds another request's fit.
+    NeuromasError
+        What `open_inputs` and `fit_together` raise.
+    """
+    names, folders = list(requests), [Path(out) / name for name in requests]
+    first = requests[names[0]]
+    systems = open_inputs(first, device)
+    written: set[int] = set()
+
+    def begun(number: int) -> None:
+        if number not in written:
+            write_atomically(folders[number] / REQUEST, requests[names[number]].to_json())
+            written.add(number)
+
+    def report(number: int, now: Progress) -> None:
+        begun(number)
+        if progress is not None:
+            progress(names[number], now)
+
+    results = fit_together(
+        [Fitter.from_config(one.config) for one in requests.values()],
+        systems,
+        mapping=_by_side(first.mapping, systems),
+        units=_by_side(first.units, systems),
+        device=device,
+        out=folders,
+        progress=report,
+    )
+    for number in range(len(names)):
+        begun(number)
+    return dict(zip(names, results, strict=True))
 
 
 def reopen(folder: str | Path, *, store: str | Path | None = None, device: str = "cpu") -> FitResult:

@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from neuromas.align.alignment import Alignment
 from neuromas.align.side import Side
 from neuromas.errors import Corrupt, InvalidInput, NotFound
@@ -119,3 +121,38 @@ def history_table(history: Sequence[Validation]) -> str:
         }
         writer.writerow([seen.iteration, seen.train_loss, seen.loss, *(row.get(name, "") for name in names)])
     return text.getvalue()
+
+
+def results_table(results: Mapping[str, FitResult], points: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Fits of several settings side by side.
+
+    Parameters
+    ----------
+    results : mapping of str to FitResult
+        By name.
+    points : sequence of mapping
+        Of each, in that order, the settings that tell it from the others.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per fit: its settings, ``name``, ``status``, ``iterations``, ``best_iteration``; ``loss`` and ``iia``, the
+        validation loss and the worst direction's validation IIA there (None where nothing was run); ``seconds``.
+    """
+    rows = []
+    for (name, result), point in zip(results.items(), points, strict=True):
+        report = result.report
+        best = next((seen for seen in report.history if seen.iteration == report.best_iteration), report.history[-1])
+        rows.append(
+            {
+                **point,
+                "name": name,
+                "status": report.status,
+                "iterations": report.iterations,
+                "best_iteration": report.best_iteration,
+                "loss": best.loss,
+                "iia": min(best.iia.values(), default=None),
+                "seconds": report.seconds,
+            }
+        )
+    return pd.DataFrame(rows)
