@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -142,10 +143,10 @@ def make_batch(
     return Batch(term, *pairs.latents(chosen), mask, cl, hit, rows, tokens, lengths, deterministic, steps)
 
 
-def behavioural_loss(
+def token_totals(
     each: Tensor, continuation: Packed, part: Tensor, n_parts: int, loss_tokens: str = "all"
-) -> Tensor:
-    """Next-token loss, a mean over the tokens of each part (eq. 5).
+) -> tuple[Tensor, Tensor]:
+    """Sums of next-token losses by part, whose ratio to the number of tokens is the behavioural loss (eq. 5).
 
     Parameters
     ----------
@@ -159,13 +160,13 @@ def behavioural_loss(
 
     Returns
     -------
-    Tensor, shape (n_parts,)
+    (Tensor, Tensor), shape (n_parts,)
+        Sum of the losses, and number of tokens.
     """
     counted = torch.ones_like(each) if loss_tokens == "all" else continuation.deterministic.to(each)
     of_token = part[continuation.rows]
     total = each.new_zeros(n_parts).index_add(0, of_token, each * counted)
-    number = each.new_zeros(n_parts).index_add(0, of_token, counted)
-    return total / number.clamp_min(1)
+    return total, each.new_zeros(n_parts).index_add(0, of_token, counted)
 
 
 def losses(
@@ -200,7 +201,7 @@ def losses_together(parts: Sequence[Part], *, score: bool = False) -> list[Losse
     ----------
     parts : sequence of Part
     score : bool
-        Also say which continuations are right.
+        Also say which continuations are right, running no more pairs at once than a system's ``at_once``.
     """
     intervened: list[list[Tensor]] = []
     runs: dict[tuple[object, ...], list[tuple[int, int]]] = {}
@@ -220,26 +221,11 @@ def losses_together(parts: Sequence[Part], *, score: bool = False) -> list[Losse
     behaviour: dict[tuple[int, int], Tensor] = {}
     right: dict[tuple[int, int], Tensor] = {}
     for members in (some for whole in runs.values() for some in _no_larger_than_the_cache(whole, parts)):
-        together = [parts[number].batches[place] for number, place in members]
-        target = together[0].term.direction.target
-        packed = _pack(together, target.latents.device)
-        sizes = [len(batch.rows) for batch in together]
-        owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)).to(target.latents.device)
-        steps = [batch.steps for batch in together if batch.steps is not None]
-        given = (
-            _stack([intervened[number][place] for number, place in members]),
-            packed,
-            np.concatenate([batch.rows for batch in together]),
-            np.concatenate(steps) if steps else None,
-        )
-        if score:
-            logits = target.resume(*given)
-            each = functional.cross_entropy(logits, packed.tokens, reduction="none")
-            right |= dict(zip(members, all_right(logits.detach(), packed, sum(sizes)).split(sizes), strict=True))
-        else:
-            each = target.token_losses(*given)
-        loss_tokens = parts[members[0][0]].config.loss_tokens
-        behaviour |= dict(zip(members, behavioural_loss(each, packed, owner, len(sizes), loss_tokens), strict=True))
+        batches = [parts[number].batches[place] for number, place in members]
+        latents = _stack([intervened[number][place] for number, place in members])
+        told, scored = _run(batches, latents, parts[members[0][0]].config.loss_tokens, score)
+        behaviour |= dict(zip(members, told, strict=True))
+        right |= dict(zip(members, scored, strict=score))
     return [
         _weighed(
             part,
@@ -266,6 +252,36 @@ def _no_larger_than_the_cache(
         run.append((number, place))
         n_pairs, last = n_pairs + len(batch.rows), number
     yield run
+
+
+def _run(batches: Sequence[Batch], latents: Tensor, loss_tokens: str, score: bool) -> tuple[Tensor, Sequence[Tensor]]:
+    """Run the target of `batches` on from `latents`: the loss of each batch, and with `score` who was right in it."""
+    target, n_pairs = batches[0].term.direction.target, len(latents)
+    assert target.system is not None
+    tokens, lengths, deterministic = _continuations(batches)
+    rows = np.concatenate([batch.rows for batch in batches])
+    steps = (
+        None
+        if batches[0].steps is None
+        else np.concatenate([batch.steps for batch in batches if batch.steps is not None])
+    )
+    sizes = [len(batch.rows) for batch in batches]
+    owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)).to(latents.device)
+    totals, right = [], []
+    at_once = target.system.at_once if score else n_pairs
+    for start in range(0, n_pairs, at_once):
+        some = slice(start, min(start + at_once, n_pairs))
+        packed = Packed.from_sequences(tokens[some], lengths[some], deterministic[some], latents.device)
+        given = latents[some], packed, rows[some], None if steps is None else steps[some]
+        if score:
+            logits = target.resume(*given)
+            each = functional.cross_entropy(logits, packed.tokens, reduction="none")
+            right.append(all_right(logits, packed, some.stop - some.start))
+        else:
+            each = target.token_losses(*given)
+        totals.append(torch.stack(token_totals(each, packed, owner[some], len(sizes), loss_tokens)))
+    total, number = torch.stack(totals).sum(dim=0)
+    return total / number.clamp_min(1), torch.cat(right).split(sizes) if score else ()
 
 
 def _weighed(
@@ -305,10 +321,15 @@ def _weigh(behaviour: Sequence[Tensor], cl: Sequence[Tensor], config: FitConfig)
     return of_behaviour + config.epsilon * of_cl
 
 
-def _pack(batches: Sequence[Batch], device: torch.device) -> Packed:
+def _continuations(batches: Sequence[Batch]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Tokens, lengths and which tokens are deterministic, one batch after another."""
     longest = max(batch.tokens.shape[1] for batch in batches)
-    tokens = np.concatenate([np.pad(b.tokens, ((0, 0), (0, longest - b.tokens.shape[1]))) for b in batches])
-    deterministic = np.concatenate(
-        [np.pad(b.deterministic, ((0, 0), (0, longest - b.deterministic.shape[1]))) for b in batches]
+
+    def padded(array: NDArray[Any]) -> NDArray[Any]:
+        return np.pad(array, ((0, 0), (0, longest - array.shape[1])))
+
+    return (
+        np.concatenate([padded(batch.tokens) for batch in batches]),
+        np.concatenate([batch.lengths for batch in batches]),
+        np.concatenate([padded(batch.deterministic) for batch in batches]),
     )
-    return Packed.from_sequences(tokens, np.concatenate([b.lengths for b in batches]), deterministic, device)

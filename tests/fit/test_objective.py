@@ -13,7 +13,7 @@ from neuromas.align.alignment import lay_out, random_maps
 from neuromas.align.interchange import interchange
 from neuromas.align.side import Direction, draw_pair_set, make_sides
 from neuromas.evaluate.divergence import cl_distance
-from neuromas.fit.objective import Term, behavioural_loss, losses, make_batch
+from neuromas.fit.objective import Term, losses, make_batch, token_totals
 from neuromas.schema import FitConfig
 from neuromas.systems.system import Packed
 
@@ -74,8 +74,8 @@ def test_behavioural_loss_is_a_mean_over_each_directions_tokens(sequences, seed,
         expected.append(np.mean(each) if each else 0.0)
     given_logits = torch.from_numpy(np.array([logits[row, step] for row, step in live]))
     each = torch.nn.functional.cross_entropy(given_logits, packed.tokens, reduction="none")
-    found = behavioural_loss(each, packed, torch.from_numpy(part), 2, loss_tokens)
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-10)
+    total, number = token_totals(each, packed, torch.from_numpy(part), 2, loss_tokens)
+    np.testing.assert_allclose((total / number.clamp_min(1)).numpy(), expected, atol=1e-10)
 
 
 @given(st.integers(0, 1000))
@@ -148,6 +148,22 @@ def test_running_directions_together_is_running_each_alone(sides, toys, ranks):
         alone = losses(maps, [one], configured(), score=True)
         torch.testing.assert_close(together.behaviour[name], alone.behaviour[name])
         assert torch.equal(together.right[name], alone.right[name])
+
+
+@pytest.mark.parametrize("at_once", [1, 7, 1000])
+def test_scoring_runs_no_more_pairs_at_once_than_the_system_allows(sides, toys, at_once, monkeypatch):
+    maps = maps_of(sides)
+    batches = [batch(sides, toys, source, "net", True, False, n=9)[0] for source in sides]
+    expected = losses(maps, batches, configured(loss_tokens="deterministic"), score=True)
+    calls, system = [], sides["net"].system
+    plain = system.resume
+    monkeypatch.setattr(system, "at_once", at_once)
+    monkeypatch.setattr(system, "resume", lambda *given: calls.append(len(given[0])) or plain(*given))
+    found = losses(maps, batches, configured(loss_tokens="deterministic"), score=True)
+    assert max(calls) == min(at_once, 27)
+    assert sum(calls) == 27
+    torch.testing.assert_close(found.behaviour, expected.behaviour)
+    assert all(torch.equal(found.right[name], expected.right[name]) for name in expected.right)
 
 
 def test_each_pair_exchanges_its_own_subspace(sides, toys):
