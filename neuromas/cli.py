@@ -153,6 +153,14 @@ def reproduce(
             show_default=False,
         ),
     ] = None,
+    device: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--device",
+            help="Where to fit: cpu, cuda, cuda:1, … Repeatable: workers take them in turn. [cpu]",
+            show_default=False,
+        ),
+    ] = None,
     list_figures: Annotated[bool, typer.Option("--list", help="List the figures.")] = False,
 ) -> None:
     """Reproduce a figure of the paper; interrupted, the same command goes on.
@@ -172,7 +180,15 @@ def reproduce(
     if workers is not None and scheduler is not None:
         raise InvalidInput("reproduce: --workers is for this machine, --scheduler has its own", kind="invalid_option")
     try:
-        claims = reproduce_figure(figure, out, quick=quick, workers=workers, scheduler=scheduler, console=_output(True))
+        claims = reproduce_figure(
+            figure,
+            out,
+            quick=quick,
+            workers=workers,
+            scheduler=scheduler,
+            devices=device or ["cpu"],
+            console=_output(True),
+        )
     except KeyboardInterrupt:
         _stop(f"Interrupted. The same command goes on from what {out} holds.")
     table = _table("claim", "held", "detail")

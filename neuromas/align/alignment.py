@@ -17,7 +17,7 @@ from neuromas.align.interchange import LinearMap, interchange
 from neuromas.align.rotation import make_rotation, random_columns
 from neuromas.errors import Corrupt, InvalidInput, NotFound
 from neuromas.files import sha256_bytes, write_atomically
-from neuromas.systems.training import read_safetensors
+from neuromas.weights import read_safetensors
 
 MapKind = Literal["orthogonal", "linear"]
 

@@ -32,9 +32,9 @@ from neuromas.evaluate.divergence import (
 from neuromas.evaluate.inference import bootstrap_interval, split_half_reliability
 from neuromas.files import sha256_bytes
 from neuromas.index.choose import near
+from neuromas.provenance import now, versions
 from neuromas.schema import DirectionScore, Evaluation, Provenance, SourceTargetScore, ValueScore
 from neuromas.systems.system import Packed, System, all_right
-from neuromas.systems.training import now, versions
 
 CONTROLS = ("none", "random", "wrong-variable", "cl-ceiling")
 """No interchange; a random rotation of the same rank; the components of another subspace than the one asked for, left out

@@ -22,9 +22,9 @@ from neuromas.align.side import Side, warnings_of
 from neuromas.errors import InvalidInput, NoMatch, NotFound
 from neuromas.files import write_atomically
 from neuromas.index.choose import near
+from neuromas.provenance import now, versions
 from neuromas.recordings.annotate import STANDARD_MEAN, STANDARD_SD, STANDARD_UNITS
 from neuromas.recordings.export import check_ending, readable
-from neuromas.systems.training import now, versions
 
 ENDINGS = (".nc", ".csv")
 _DATA = ("current", "wanted", "planned", "change", "clipped")

@@ -32,6 +32,7 @@ from neuromas.fit.loop import Progress
 from neuromas.fit.request import REQUEST, at_point
 from neuromas.fit.result import RESULT
 from neuromas.measures.comparison import compare
+from neuromas.provenance import now, versions
 from neuromas.recordings.recording import Recording
 from neuromas.schema import (
     Document,
@@ -51,7 +52,7 @@ from neuromas.schema import (
 from neuromas.systems.capture import capture
 from neuromas.systems.huggingface import CARD
 from neuromas.systems.system import System
-from neuromas.systems.training import CHECKPOINT, CONFIG, SHIPPED, load_system, now, shipped_systems, train, versions
+from neuromas.systems.training import CHECKPOINT, CONFIG, SHIPPED, load_system, shipped_systems, train
 
 JOB, EVALUATION, MEASURE, MADE = "job.json", "evaluation.json", "measure.json", "made.json"
 ATTEMPTS = "attempts.csv"
@@ -286,8 +287,8 @@ def run_training(name: str, made: TrainSpec, out: Path, tell: Tell) -> SystemCon
     return system.config
 
 
-def run_job(job: SweepJob, out: Path, tell: Tell) -> None:
-    """Fit and score, or measure, what a settled job says; nothing is repeated that is finished.
+def run_job(job: SweepJob, out: Path, tell: Tell, device: str = "cpu") -> None:
+    """Fit and score on `device`, or measure, what a settled job says; nothing is repeated that is finished.
 
     Raises
     ------
@@ -304,10 +305,10 @@ def run_job(job: SweepJob, out: Path, tell: Tell) -> None:
             report = measure(job, [_load(one, out) for one in job.systems])
             write_atomically(folder / MEASURE, report.to_json())
         else:
-            _fit(job, out, folder, tell)
+            _fit(job, out, folder, tell, device)
 
 
-def _fit(job: SweepJob, out: Path, folder: Path, tell: Tell) -> None:
+def _fit(job: SweepJob, out: Path, folder: Path, tell: Tell, device: str) -> None:
     assert job.config is not None
     assert job.evaluation is not None
     live = [_load(one, out) for one in job.systems]
@@ -322,14 +323,14 @@ def _fit(job: SweepJob, out: Path, folder: Path, tell: Tell) -> None:
 
     fitter = Fitter.from_config(job.config)
     try:
-        result = fitter.fit(systems, out=folder, progress=report)
+        result = fitter.fit(systems, device=device, out=folder, progress=report)
     except InvalidInput as error:
         if error.kind != "occupied":
             raise
         # the folder is this job's own, so what lies there is of an earlier version, for which another fit had this identity
         for name in (RESULT, FIT_CHECKPOINT, EVALUATION):
             (folder / name).unlink(missing_ok=True)
-        result = fitter.fit(systems, out=folder, progress=report)
+        result = fitter.fit(systems, device=device, out=folder, progress=report)
     names = [side.name for side in result.sides]
     oracles = {
         name: one for name, one, system in zip(names, live, systems, strict=True) if isinstance(system, Recording)

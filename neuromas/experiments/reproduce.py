@@ -46,6 +46,7 @@ def reproduce(
     quick: bool = False,
     workers: int | None = None,
     scheduler: str | None = None,
+    devices: Sequence[str] = ("cpu",),
     console: Console | None = None,
 ) -> list[Claim]:
     """Run a figure's sweep and write ``table.csv``, ``figure.png``, ``figure.svg`` and ``claims.csv`` into its `figure_folder`.
@@ -60,7 +61,7 @@ def reproduce(
     out : path-like
     quick : bool
         The smaller sweep; the figure says so.
-    workers, scheduler, console
+    workers, scheduler, devices, console
         As for `run_sweep`.
 
     Returns
@@ -83,7 +84,7 @@ def reproduce(
     folder = figure_folder(out, chosen.name, quick)
     sweep = chosen.sweep(quick)
     write_atomically(folder / SWEEP, sweep.to_json())
-    run = run_sweep(sweep, out, workers=workers, scheduler=scheduler, console=console)
+    run = run_sweep(sweep, out, workers=workers, scheduler=scheduler, devices=devices, console=console)
     table = sweep_table(run)
     write_atomically(folder / TABLE, table.to_csv(index=False))
     _tell_run(run, console)

@@ -40,6 +40,7 @@ from neuromas.experiments.jobs import (
 from neuromas.files import write_atomically
 from neuromas.progress import Bar
 from neuromas.schema import Sweep, SweepJob, SystemConfig, TrainSpec
+from neuromas.systems.system import check_device
 from neuromas.systems.training import shipped_systems
 
 if TYPE_CHECKING:
@@ -116,6 +117,7 @@ def run_sweep(
     *,
     workers: int | None = None,
     scheduler: str | None = None,
+    devices: Sequence[str] = ("cpu",),
     console: Console | None = None,
 ) -> SweepRun:
     """Do what `sweep` declares and is not finished in `out`.
@@ -133,6 +135,9 @@ def run_sweep(
     scheduler : str, optional
         Address of a Dask scheduler whose workers are used instead, e.g. ``tcp://10.0.0.1:8786``. They need one thread each, and
         `out` at the same path.
+    devices : sequence of str
+        Where fits are computed: workers take them in turn, so that ``["cuda:0", "cuda:1"]`` spreads them over two GPUs. With a
+        `scheduler` it is one, and which GPU a worker sees is the worker's (``CUDA_VISIBLE_DEVICES``).
     console : rich.console.Console, optional
         Where progress is shown; standard error by default.
 
@@ -143,13 +148,20 @@ def run_sweep(
     Raises
     ------
     InvalidInput
-        Dask is not installed; there is no scheduler at the address, or its workers have several threads; `out` holds other
-        systems under the sweep's names.
+        A device is not there; Dask is not installed; there is no scheduler at the address, or its workers have several
+        threads; `out` holds other systems under the sweep's names.
     NotFound, InvalidDocument
         What `expand` raises.
     KeyboardInterrupt
         Ctrl-C: running units were told to stop, and the cluster is closed.
     """
+    if not devices or (scheduler is not None and len(devices) > 1):
+        raise InvalidInput(
+            f"expected one device with a scheduler, else at least one; got {list(devices)}", kind="no_device"
+        )
+    if scheduler is None:
+        for device in devices:
+            check_device(device)
     out = Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
     planned = expand(sweep)
@@ -162,7 +174,7 @@ def run_sweep(
     if units:
         n_units = state.n_units
         with _connected(scheduler, workers, n_units) as client:
-            _work(state, units, client, console, n_units)
+            _work(state, units, client, devices, console, n_units)
     for name, config in known.items():
         _warn_if_poor(name, config or trained(out, name, sweep.systems[name]), sweep.systems[name], console)
     run.jobs = [
@@ -241,7 +253,7 @@ def _warn_if_poor(name: str, config: SystemConfig | None, made: TrainSpec, conso
 # ------------------------------------------------------------------------------------------------------------- on a worker
 
 
-def _on_worker(unit: Unit, out: str, run: str) -> Ended:
+def _on_worker(unit: Unit, out: str, run: str, devices: Sequence[str]) -> Ended:
     """Do `unit` on whatever worker this is; errors are values, since not every one survives the way back."""
     from distributed import get_worker
 
@@ -262,7 +274,7 @@ def _on_worker(unit: Unit, out: str, run: str) -> Ended:
         if unit.made is not None:
             run_training(unit.system, unit.made, Path(out), tell)
         elif unit.job is not None:
-            run_job(unit.job, Path(out), tell)
+            run_job(unit.job, Path(out), tell, device_of(worker.name, devices))
     except Stopped:
         return Ended("stopped")
     except Exception as error:
@@ -270,6 +282,17 @@ def _on_worker(unit: Unit, out: str, run: str) -> Ended:
         return Ended(why(error))
     (unit.folder / ERROR).unlink(missing_ok=True)
     return Ended()
+
+
+def device_of(worker: object, devices: Sequence[str]) -> str:
+    """The device of a worker, which has a number where its cluster is our own.
+
+    Examples
+    --------
+    >>> [device_of(number, ["cuda:0", "cuda:1"]) for number in range(3)]
+    ['cuda:0', 'cuda:1', 'cuda:0']
+    """
+    return devices[worker % len(devices)] if isinstance(worker, int) else devices[0]
 
 
 def _topic(run: str) -> str:
@@ -283,7 +306,14 @@ def _stop(run: str) -> None:
 # -------------------------------------------------------------------------------------------------------------- the cluster
 
 
-def _work(state: _State, units: list[Unit], client: Client, console: Console | None, n_units: int) -> None:
+def _work(
+    state: _State,
+    units: list[Unit],
+    client: Client,
+    devices: Sequence[str],
+    console: Console | None,
+    n_units: int,
+) -> None:
     from distributed import as_completed
 
     run = uuid.uuid4().hex[:12]
@@ -297,7 +327,7 @@ def _work(state: _State, units: list[Unit], client: Client, console: Console | N
         for unit in more:
             key = f"neuromas-{run}-{len(by_key)}"
             by_key[key] = unit
-            made.append(client.submit(_on_worker, unit, str(state.run.out), run, key=key, pure=False))
+            made.append(client.submit(_on_worker, unit, str(state.run.out), run, tuple(devices), key=key, pure=False))
         futures.extend(made)
         return made
 

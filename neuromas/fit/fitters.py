@@ -43,10 +43,10 @@ from neuromas.files import sha256_bytes
 from neuromas.fit.loop import CHECKPOINT, Outcome, Plan, Progress, State, run, run_together, validate
 from neuromas.fit.objective import Term
 from neuromas.fit.result import FitResult
+from neuromas.provenance import now, versions
 from neuromas.recordings.recording import Recording
 from neuromas.schema import FitConfig, FitInput, FitReport, Misses, Provenance, Validation
 from neuromas.systems.system import System
-from neuromas.systems.training import now, versions
 
 _PART_SEEDS = {"train": 1, "validation": 2, "test": 3}
 

@@ -27,7 +27,7 @@ from neuromas.files import write_atomically
 from neuromas.fit.objective import Batch, Losses, Part, Term, losses, losses_together, make_batch
 from neuromas.interrupts import deferred_interrupt
 from neuromas.schema import FitConfig, Validation
-from neuromas.systems.training import read_safetensors
+from neuromas.weights import read_safetensors
 
 CHECKPOINT = "checkpoint.safetensors"
 _DRAWS, _BATCHES = 7919, 7907  # separate the streams of counterfactual latents, of batches, and of pairs

@@ -22,6 +22,7 @@ from neuromas import dims
 from neuromas.causal.model import CausalModel, Sequences, get_task
 from neuromas.errors import InvalidInput
 from neuromas.progress import Bar, can_draw
+from neuromas.provenance import now, versions
 from neuromas.recordings.encode import infer_spec, plain
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store import RecordingStore
@@ -29,7 +30,6 @@ from neuromas.schema import Access, Provenance, Sampling, VariableSpec
 from neuromas.systems.inputs import Batch, as_batch, as_hashes, before, slices
 from neuromas.systems.system import System
 from neuromas.systems.torch_module import TorchSystem
-from neuromas.systems.training import now, versions
 
 LENGTHS = "lengths"
 _COORDINATES = (dims.TRIAL, dims.STEP, dims.TOKEN, dims.ELIGIBLE, dims.INPUT_HASH)

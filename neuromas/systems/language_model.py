@@ -19,10 +19,11 @@ from neuromas.causal.in_context import InContext
 from neuromas.causal.model import PAD, CausalModel, Sequences, get_task
 from neuromas.errors import InvalidInput
 from neuromas.files import write_atomically
+from neuromas.provenance import now, versions
 from neuromas.schema import Provenance
 from neuromas.systems.huggingface import CARD, Card, HuggingFace, import_transformers, load_huggingface, read_words
 from neuromas.systems.system import check_device
-from neuromas.systems.training import BATCH_SIZE, HELD_OUT_STREAM, MAX_RATE, learning_rate, now, versions
+from neuromas.systems.training import BATCH_SIZE, HELD_OUT_STREAM, MAX_RATE, learning_rate
 
 UNKNOWN = "<unknown>"
 

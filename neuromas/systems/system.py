@@ -363,11 +363,21 @@ def find_layer(layer: str, layers: Sequence[str], system: str) -> str:
 
 
 def check_device(device: str | torch.device) -> None:
-    """InvalidInput if nothing can be computed on `device` here."""
+    """InvalidInput if nothing can be computed on `device` here; it says how many GPUs there are.
+
+    Examples
+    --------
+    >>> check_device("cpu")
+    """
     try:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # what torch raises for an unknown and for an absent device
-        raise InvalidInput(f"device {str(device)!r} cannot be used here: {error}", kind="no_device") from error
+        n_gpus = torch.cuda.device_count()
+        there = f"cpu, {', '.join(f'cuda:{number}' for number in range(n_gpus))}" if n_gpus else "cpu, no GPU"
+        raise InvalidInput(
+            f"device {str(device)!r} cannot be used here (there are {there}): {str(error).splitlines()[0]}",
+            kind="no_device",
+        ) from error
 
 
 def all_right(logits: Tensor, continuation: Packed, n_pairs: int) -> Tensor:

@@ -2,31 +2,29 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional
 
 from neuromas.causal.model import PAD, CausalModel, get_task
 from neuromas.errors import Corrupt, InvalidInput, NotFound
 from neuromas.files import sha256_bytes, write_atomically
 from neuromas.interrupts import deferred_interrupt
+from neuromas.provenance import now, versions
 from neuromas.schema import Provenance, SystemConfig
 from neuromas.systems.huggingface import CARD, is_huggingface, load_huggingface
 from neuromas.systems.recurrent import GRU, LSTM
 from neuromas.systems.system import EMBEDDING, System, Trained, check_device
 from neuromas.systems.transformer import Transformer
+from neuromas.weights import read_safetensors
 
 CONFIG, WEIGHTS, CHECKPOINT = "config.json", "weights.safetensors", "checkpoint.safetensors"
 SYSTEMS: dict[str, type[Trained]] = {"gru": GRU, "lstm": LSTM, "transformer": Transformer}
@@ -45,16 +43,6 @@ def learning_rate(iteration: int) -> float:
     if iteration < WARM_UP:
         return MAX_RATE * (iteration + 1) / WARM_UP
     return max(MIN_RATE, MAX_RATE * (WARM_UP / (iteration + 1)) ** POWER)
-
-
-def versions() -> dict[str, str]:
-    """Versions of neuromas and of the packages that results depend on."""
-    return {name: metadata.version(name) for name in ("neuromas", "torch", "numpy", "xarray", "zarr")}
-
-
-def now() -> str:
-    """The time, ISO 8601, UTC, to the second."""
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
 
 
 def train(
@@ -288,23 +276,6 @@ def _restore(out: Path, config: SystemConfig, network: nn.Module, optimiser: tor
             for moment in ("step", "exp_avg", "exp_avg_sq")
         }
     return int(described["iteration"]), int(described["streak"])
-
-
-def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and text metadata of a safetensors file.
-
-    Raises
-    ------
-    Corrupt
-        `path` is not a whole safetensors file. It is never unpickled.
-    """
-    data = path.read_bytes()
-    try:
-        tensors = load_safetensors(data)
-        header = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")])
-    except (SafetensorError, ValueError, KeyError, OverflowError) as error:
-        raise Corrupt(f"{path} is not a safetensors file, or is damaged: {error}", kind="not_safetensors") from error
-    return tensors, header.get("__metadata__") or {}
 
 
 def save_system(system: Trained, folder: str | Path) -> None:

@@ -31,7 +31,8 @@ from neuromas.experiments.table import headline, sweep_table
 from neuromas.fit.fitters import Fitter
 from neuromas.fit.loop import CHECKPOINT
 from neuromas.report.figures import new_figure
-from neuromas.systems.training import load_system, read_safetensors
+from neuromas.systems.training import load_system
+from neuromas.weights import read_safetensors
 
 SCRIPT = Path(__file__).with_name("tiny_figure.py")
 
@@ -79,6 +80,38 @@ def test_finished_jobs_are_never_repeated(tiny, scheduler, tmp_path, monkeypatch
     third = run_sweep(sweep, tmp_path, console=quiet())
     assert (third.n_done, len(third.jobs)) == (0, 3)
     pd.testing.assert_frame_equal(sweep_table(third), sweep_table(first))
+
+
+def test_workers_take_devices_in_turn(tiny, tmp_path, monkeypatch):
+    """Two workers, one of them given a GPU that is not there: its fit says so, the other one's is done."""
+    monkeypatch.setattr(sweeps, "check_device", lambda device: None)
+    sweep = tiny.declared(tiny.group("das"), tiny.group("other", config={"seed": 1}))
+    run = run_sweep(sweep, tmp_path, workers=2, devices=["cpu", "cuda:99"], console=quiet())
+    assert len(run.jobs) == 1
+    (problem,) = run.problems.values()
+    assert "device 'cuda:99' cannot be used here" in problem
+    report, _ = read_fit(next(path.parent for path in tmp_path.glob("fits/*/result.json")))
+    assert report.provenance.notes.startswith("device cpu,")
+
+
+@pytest.mark.parametrize(
+    ("devices", "scheduler"), [([], None), (["cpu", "cuda:99"], None), (["cuda:0", "cuda:1"], "tcp://x")]
+)
+def test_devices_that_there_are_not(tiny, tmp_path, devices, scheduler):
+    with pytest.raises(InvalidInput, match=r"cuda:99|at least one") as caught:
+        run_sweep(
+            tiny.declared(tiny.group("das")), tmp_path / "f", devices=devices, scheduler=scheduler, console=quiet()
+        )
+    assert caught.value.kind == "no_device"
+    assert not (tmp_path / "f").exists()
+
+
+@pytest.mark.gpu
+def test_a_sweep_on_a_gpu(tiny, tmp_path):
+    run = run_sweep(tiny.declared(tiny.group("das")), tmp_path, devices=["cuda:0"], console=quiet())
+    assert run.problems == {}
+    report, _ = read_fit(next(tmp_path.glob("fits/*")))
+    assert report.provenance.notes.startswith("device cuda:0,")
 
 
 def test_a_failed_job_stops_no_other_and_is_tried_again(tiny, scheduler, tmp_path):

@@ -591,7 +591,7 @@ def test_the_manifest_says_what_the_file_says_unless_told_otherwise(write):
     assert manifest.citation == "Nobody (2020)"
     assert manifest.access == "read"
     assert manifest.provenance.source == "_sub 1+ecephys.nwb"
-    assert set(manifest.provenance.versions) == {"pynwb", "hdmf", "h5py", "numpy"}
+    assert set(manifest.provenance.versions) == {"neuromas", "pynwb", "hdmf", "h5py", "numpy"}
     assert '"align":"cue"' in manifest.provenance.notes
     told = convert(path, recipe, name="mine", system="mouse", units="spikes/s", licence="CC0-1.0").manifest
     assert (told.name, told.system, told.units, told.licence) == ("mine", "mouse", "spikes/s", "CC0-1.0")

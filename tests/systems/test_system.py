@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from neuromas.align.alignment import lay_out
 from neuromas.align.side import Direction, draw_pair_set, make_sides
 from neuromas.causal.model import PAD
+from neuromas.errors import InvalidInput
 from neuromas.evaluate.accuracy import behaviour
 from neuromas.fit.fitters import DAS
-from neuromas.systems.system import Packed, all_right
+from neuromas.systems.system import Packed, all_right, check_device
 
 RAGGED = st.lists(st.lists(st.tuples(st.integers(0, 6), st.booleans()), min_size=1, max_size=6), min_size=1, max_size=8)
 
@@ -141,3 +142,13 @@ def test_resuming_is_in_the_batchs_order(toys, seed):
     order = rng.permutation(7)
     shuffled = Packed.from_continuation(went_on, order)
     assert all_right(system.resume(latents[order], shuffled), shuffled, 7).all()
+
+
+@pytest.mark.parametrize(("n_gpus", "told"), [(0, "there are cpu, no GPU"), (2, "there are cpu, cuda:0, cuda:1")])
+def test_a_device_that_is_not_there(n_gpus, told, monkeypatch):
+    monkeypatch.setattr("torch.cuda.device_count", lambda: n_gpus)
+    with pytest.raises(InvalidInput) as caught:
+        check_device("cuda:7")
+    assert "'cuda:7'" in caught.value.message
+    assert told in caught.value.message
+    assert "\n" not in caught.value.message

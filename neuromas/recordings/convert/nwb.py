@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -23,6 +22,7 @@ from numpy.typing import NDArray
 from neuromas import dims
 from neuromas.errors import InvalidInput, NeuromasError, NotFound
 from neuromas.files import sha256_bytes, sha256_file
+from neuromas.provenance import versions
 from neuromas.recordings.check import BLOCK_BYTES, listing
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.converter import Converter
@@ -555,7 +555,7 @@ def convert(path: Path, recipe: NwbRecipe, fields: Mapping[str, Any]) -> Recordi
         "provenance": Provenance(
             source=path.name,
             source_sha256=_hash(path),
-            versions={name: version(name) for name in ("pynwb", "hdmf", "h5py", "numpy")},
+            versions=versions(("pynwb", "hdmf", "h5py", "numpy")),
             notes="; ".join(notes),
         ),
     }

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import UTC, datetime
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -16,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput
 from neuromas.files import sha256_file
+from neuromas.provenance import now, versions
 from neuromas.recordings.check import listing
 from neuromas.recordings.encode import labelled
 from neuromas.recordings.recording import Recording
@@ -39,18 +38,12 @@ def provenance_of(
     path: Path | None, recipe: Recipe, notes: Sequence[str] = (), libraries: Sequence[str] = ()
 ) -> Provenance:
     """The source's name and hash (of a file, not of a folder), the recipe as JSON, what was left out, and versions."""
-    used = {}
-    for library in ("neuromas", "numpy", *libraries):
-        try:
-            used[library] = version(library)
-        except PackageNotFoundError:
-            continue
     told = [f"recipe {recipe.model_dump_json(exclude_unset=True)}", *filter(None, notes)]
     return Provenance(
         source=path.name if path is not None else "",
         source_sha256=sha256_file(path) if path is not None and path.is_file() else None,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
-        versions=used,
+        created=now(),
+        versions=versions(("numpy", *libraries)),
         notes="; ".join(told),
     )
 
