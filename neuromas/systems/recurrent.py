@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
+from torch.nn.utils.rnn import pack_padded_sequence
 
 from neuromas.errors import InvalidInput
 from neuromas.schema import SystemConfig
@@ -156,15 +157,12 @@ class Recurrent(Trained):
 
     def _after_all(self, latents: Tensor, lengths: Tensor) -> Tensor:
         """States (n_pairs, n_units of the hidden layer) after the embeddings `latents` (n_pairs, n_steps, width)."""
-        order = torch.argsort(lengths, descending=True, stable=True)
-        latents, sizes = (
-            latents[order],
-            (lengths[:, None] > torch.arange(int(lengths.max()), device=self.device)).sum(dim=0),
-        )
-        state = latents.new_zeros(len(latents), self.config.n_units)
-        for step, alive in enumerate(sizes.tolist()):
-            state = torch.cat([self._consume(latents[:alive, step], state[:alive]), state[alive:]])
-        return state[torch.argsort(order)]
+        packed = pack_padded_sequence(latents, lengths.cpu(), batch_first=True, enforce_sorted=False)
+        state, ended = latents.new_zeros(len(latents), self.config.n_units), []
+        for embedded in packed.data.split(packed.batch_sizes.tolist()):
+            ended.append(state[len(embedded) :])
+            state = self._consume(embedded, state[: len(embedded)])
+        return torch.cat([state, *reversed(ended)])[packed.unsorted_indices]
 
     def _hidden(self, states: Tensor, continuation: Packed) -> Tensor:
         """Hidden states (n_live, width) that the continuation's tokens are read out from."""
