@@ -323,8 +323,9 @@ class _TokenLosses(torch.autograd.Function):
             logits = torch.log_softmax(logits, dim=0)
             losses[rows] = logits.gather(0, labels)[0].neg_()
             if gradient is not None:
-                by_logits = logits.exp_()
-                by_logits.scatter_add_(0, labels, by_logits.new_tensor(-1.0).expand(labels.shape))
+                by_logits = logits.exp_().scatter_(
+                    0, labels, torch.expm1(-losses[rows])[None]
+                )  # p, and p − 1 of the label
                 by_before = torch.ops.aten.gelu_backward(by_logits.T @ last_weight, before)
                 torch.mm(by_before, first_weight, out=gradient[rows])
         if gradient is not None:
