@@ -7,7 +7,6 @@ it is used, so that ``neuromas --help`` answers at once.
 
 from __future__ import annotations
 
-import itertools
 import json
 import os
 import sys
@@ -921,8 +920,8 @@ def fit(
         typer.Option(
             "--vary",
             metavar="KEY=A,B,…",
-            help="Fit every value together, each into a folder of its own in DIR: seed=0,1,2, rank=4,8, epsilon=0.3,0.85. "
-            "Repeatable: every combination.",
+            help="Fit every value together, each into a folder of its own in DIR: seed=0,1,2, rank=4,8, epsilon=0.3,0.85; of "
+            "lists and objects a JSON list. Repeatable: every combination.",
         ),
     ] = None,
     units: Annotated[
@@ -975,12 +974,13 @@ def fit(
         "store": None if store is None else str(store),
     }
     document |= {key: value for key, value in places.items() if value is not None}
+    explicit = _settings({}, given, option or [])
     document["config"] = _settings(document.get("config", {}), given, option or [])
     request = settled(parse_request(document, "fit" if config is None else f"fit, {config} and options"))
     if request.read:
         _existing_store(request.store)
     if several:
-        _fit_several(request, _axes(several, given), out, device)
+        _fit_several(request, _axes(several, explicit), out, device)
         return
     was_finished = (out / RESULT).is_file()
     try:
@@ -994,50 +994,72 @@ def fit(
     _output().print(_text(f"wrote {_contents(out)}\nnext: neuromas evaluate {out}"), soft_wrap=True)
 
 
-def _axes(several: Sequence[str], given: Mapping[str, Any]) -> dict[str, list[Any]]:
-    """Values by setting, of ``--vary``."""
-    axes = {
-        key.replace("-", "_"): [_as_json(value) for value in values.split(",")]
-        for key, values in _pairs("--vary", several).items()
-    }
-    own = {"rank": "subspaces", "subspaces.full": "subspaces"}
-    twice = [key for key in axes if given.get(own.get(key, key)) is not None]
-    if twice:
-        raise InvalidInput(f"given both by --vary and by an option of its own: {', '.join(twice)}", kind="given_twice")
+def _axes(several: Sequence[str], explicit: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """Values by setting, of ``--vary``; none of them is `explicit`, given by an option of its own."""
+    from neuromas.fit.request import SHORT
+
+    axes: dict[str, list[Any]] = {}
+    for text in several:
+        ((key, values),) = _pairs("--vary", [text]).items()
+        head, dot, rest = key.partition(".")
+        name = head.replace("-", "_") + dot + rest
+        inside: Any = explicit
+        for part in SHORT.get(name, name).split("."):
+            inside = inside.get(part) if isinstance(inside, Mapping) else None
+        if name in axes or inside is not None:
+            raise InvalidInput(
+                f"--vary {key}: given twice, there and {'by an option of its own' if inside is not None else 'before'}",
+                kind="given_twice",
+            )
+        listed = _as_json(values) if values.startswith("[") else None
+        axes[name] = listed if isinstance(listed, list) else [_as_json(value) for value in values.split(",")]
     return axes
 
 
 def _fit_several(request: FitRequest, axes: Mapping[str, Sequence[Any]], out: Path, device: str) -> None:
     """Fits for every combination on the axes, and a table of them in `out`."""
-    from neuromas.files import write_atomically
     from neuromas.fit.request import run_requests, vary
-    from neuromas.fit.result import results_table
     from neuromas.progress import Bar
 
-    requests = vary(request, axes)
-    iterations = dict.fromkeys(requests, 0)
-    n_at_most = sum(one.config.max_iterations for one in requests.values())
+    varied = vary(request, axes)
+    points = {one.name: one.point for one in varied}
+    iterations = dict.fromkeys(points, 0)
+    n_at_most = sum(one.request.config.max_iterations for one in varied)
 
     def report(name: str, now: Progress) -> None:
         iterations[name] = now.iteration
         bar.update(sum(iterations.values()), f"{name}: {now}")
 
     try:
-        with Bar(f"{len(requests)} × {request.config.method}", n_at_most) as bar:
-            results = run_requests(requests, out, device=device, progress=report)
+        with Bar(f"{len(varied)} × {request.config.method}", n_at_most) as bar:
+            run_requests({one.name: one.request for one in varied}, out, device=device, progress=report)
     except KeyboardInterrupt:
         _stop(f"Interrupted. What is in {out} is kept; the same command goes on from there.")
-    points = [dict(zip(axes, values, strict=True)) for values in itertools.product(*axes.values())]
+    except InvalidInput as error:
+        if error.kind == "diverged":  # the others are there
+            _write_results(out, points)
+        raise
+    _write_results(out, points)
+    _output().print(_text(f"next: neuromas evaluate {out / varied[0].name}"), soft_wrap=True)
+
+
+def _write_results(out: Path, points: Mapping[str, Mapping[str, Any]]) -> None:
+    """A table of those fits in `out` that are finished, there and on the terminal."""
+    from neuromas.files import write_atomically
+    from neuromas.fit.result import RESULT, FitResult, results_table
+
+    results = {name: FitResult.load(out / name) for name in points if (out / name / RESULT).is_file()}
+    if not results:
+        return
     table = results_table(results, points)
     write_atomically(out / "table.csv", table.to_csv(index=False))
-    columns = [*axes, "iterations", "loss", "iia", "seconds", "status"]
-    shown = _table(*(f"{column} >" for column in columns))
-    for row in table[columns].astype(object).where(table[columns].notna(), None).itertuples(index=False):
-        _row(shown, *(_number(one) if one is None or isinstance(one, float) else str(one) for one in row))
+    settings = list(next(iter(points.values())))
+    shown = _table(*(f"{column} >" for column in (*settings, "iterations", "loss", "iia", "seconds", "status")))
+    for row in table.astype(object).where(table.notna(), None).to_dict("records"):
+        numbers = (_number(row[column]) for column in ("loss", "iia", "seconds"))
+        _row(shown, *(str(row[one]) for one in (*settings, "iterations")), *numbers, row["status"])
     _show_table(shown)
-    _output().print(
-        _text(f"wrote {out / 'table.csv'}\nnext: neuromas evaluate {out / next(iter(results))}"), soft_wrap=True
-    )
+    _output().print(_text(f"wrote {out / 'table.csv'}"), soft_wrap=True)
 
 
 @app.command(rich_help_panel=_ALIGNMENT)

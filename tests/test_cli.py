@@ -508,8 +508,16 @@ def test_an_evaluation_finds_its_systems_from_anywhere(
         ([], 2, "method"),
         (["das", "--system", LIVE, "--vary", "seed"], 2, "NAME=VALUE"),
         (["das", "--system", LIVE, "--vary", "seed=1,1"], 2, "twice"),
-        (["das", "--system", LIVE, "--vary", "seed=0,1", "--seed", "2"], 2, "given both"),
-        (["das", "--system", LIVE, "--vary", "rank=2,4", "--rank", "2"], 2, "given both"),
+        (["das", "--system", LIVE, "--vary", "seed=0,1", "--seed", "2"], 2, "given twice"),
+        (["das", "--system", LIVE, "--vary", "rank=2,4", "--rank", "2"], 2, "given twice"),
+        (["das", "--system", LIVE, "--vary", "patience=2,4", "-o", "patience=2"], 2, "by an option of its own"),
+        (
+            ["das", "--system", LIVE, "--vary", "batch-size=2,4", "--vary", "batch_size=8"],
+            2,
+            "given twice, there and before",
+        ),
+        (["das", "--system", LIVE, "--vary", "rank=2", "--vary", "subspaces.full=4"], 2, "one setting"),
+        (["das", "--system", LIVE, "--vary", "roles.n.other-name=count"], 2, "'other-name'"),
         (["das", "--system", LIVE, "--vary", "sed=0,1", "--vary", "rank=x,2"], 2, "2 problems"),
         (["das", "--system", LIVE, "--vary", "rank=2,129"], 2, "larger than the width"),
         (
@@ -633,6 +641,35 @@ def test_fits_that_vary_are_those_of_commands_of_their_own() -> None:
     run(*words, "--vary", "rank=2,4", "--vary", "seed=0,1,2", "--out", "many")  # those that are there are not repeated
     assert Path("many/rank=2,seed=0/result.json").read_bytes() == before
     assert Path("many/rank=4,seed=2/result.json").is_file()
+
+
+def test_what_finished_is_in_the_table_though_others_diverged() -> None:
+    words = [
+        "fit",
+        "mas",
+        "--system",
+        LIVE,
+        "--system",
+        BRAIN,
+        *(one for one in TINY if "rotation" not in one),
+        "--map=linear",
+    ]
+    output = run(*words, "--vary", "learning-rate=0.0001,1e25", "--out", "many", code=2)
+    assert "loss of fit learning_rate=1e+25" in output
+    with Path("many/table.csv").open() as file:
+        assert [row["learning_rate"] for row in csv.DictReader(file)] == ["0.0001"]
+    assert "0.0001" in output
+
+
+def test_lists_vary_as_json() -> None:
+    words = ["fit", "das", "--system", LIVE, *(word for word in TINY if "rank" not in word)]
+    run(*words, "--vary", 'subspaces=[{"phase": 2}, {"phase": 2, "count": 4}]', "--out", "many")
+    reports = [FitReport.parse(path.read_text(), "report") for path in Path("many").glob("*/result.json")]
+    assert sorted(len(report.config.subspaces or {}) for report in reports) == [1, 2]
+    assert {path.name for path in Path("many").iterdir() if path.is_dir()} == {
+        "subspaces=phase-2",
+        "subspaces=phase-2+count-4",
+    }
 
 
 def test_ctrl_c_keeps_checkpoints_of_all_that_vary() -> None:

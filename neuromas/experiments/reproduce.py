@@ -11,7 +11,7 @@ from rich.console import Console
 from neuromas.errors import NeuromasError, NotFound
 from neuromas.experiments.figure import Claim, PaperFigure
 from neuromas.experiments.figures import FIGURES
-from neuromas.experiments.sweep import SweepRun, run_sweep
+from neuromas.experiments.sweep import SweepRun, check_devices, run_sweep
 from neuromas.experiments.table import sweep_table
 from neuromas.files import write_atomically
 from neuromas.report.figures import png
@@ -79,6 +79,7 @@ def reproduce(
         What `run_sweep` raises.
     """
     chosen = get_figure(figure) if isinstance(figure, str) else figure
+    check_devices(devices, workers, scheduler)
     console = console or Console(stderr=True)
     out = Path(out)
     folder = figure_folder(out, chosen.name, quick)

@@ -131,7 +131,8 @@ def run_sweep(
     out : path-like
         Holds ``systems/``, ``fits/`` and ``measures/``, for any number of sweeps.
     workers : int, optional
-        Processes of a cluster on this machine, one thread each; by default one per core, and never more than units.
+        Processes of a cluster on this machine, one thread each; by default one per core, or per device where these are not the
+        CPU, and never more than units.
     scheduler : str, optional
         Address of a Dask scheduler whose workers are used instead, e.g. ``tcp://10.0.0.1:8786``. They need one thread each, and
         `out` at the same path.
@@ -155,13 +156,7 @@ def run_sweep(
     KeyboardInterrupt
         Ctrl-C: running units were told to stop, and the cluster is closed.
     """
-    if not devices or (scheduler is not None and len(devices) > 1):
-        raise InvalidInput(
-            f"expected one device with a scheduler, else at least one; got {list(devices)}", kind="no_device"
-        )
-    if scheduler is None:
-        for device in devices:
-            check_device(device)
+    check_devices(devices, workers, scheduler)
     out = Path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
     planned = expand(sweep)
@@ -173,6 +168,8 @@ def run_sweep(
     units = state.ready()
     if units:
         n_units = state.n_units
+        if workers is None and any(device != "cpu" for device in devices):
+            workers = len(devices)
         with _connected(scheduler, workers, n_units) as client:
             _work(state, units, client, devices, console, n_units)
     for name, config in known.items():
@@ -183,6 +180,26 @@ def run_sweep(
         if (job := settle(one.job, state.weights)) is not None and finished(out, job)
     ]
     return run
+
+
+def check_devices(devices: Sequence[str], workers: int | None = None, scheduler: str | None = None) -> None:
+    """InvalidInput unless `run_sweep` can compute on all of `devices`."""
+    if isinstance(devices, str) or not devices:
+        raise InvalidInput(f"expected a list of devices, at least one; got {devices!r}", kind="no_device")
+    if scheduler is not None:
+        if len(devices) > 1:
+            raise InvalidInput(
+                f"expected one device beside a scheduler, whose workers see what they see; got {', '.join(devices)}",
+                kind="wrong_workers",
+            )
+        return
+    if workers is not None and workers < len(devices):
+        raise InvalidInput(
+            f"{len(devices)} devices, but workers are {workers}: the others would have nothing to do",
+            kind="wrong_workers",
+        )
+    for device in devices:
+        check_device(device)
 
 
 class _State:

@@ -434,6 +434,7 @@ def fit_together(
     device: str = "cpu",
     out: Sequence[str | Path | None] | None = None,
     progress: Callable[[int, Progress], None] | None = None,
+    names: Sequence[object] | None = None,
 ) -> list[FitResult]:
     """Fit several alignments of the same systems at once: other seeds, ranks, variables, weights, even methods.
 
@@ -450,6 +451,8 @@ def fit_together(
         A folder for each; as in `Fitter.fit`.
     progress : callable, optional
         Called with the number of a fit and its `Progress` after each of its iterations.
+    names : sequence, optional
+        What errors call the fits; their numbers by default.
 
     Returns
     -------
@@ -505,7 +508,7 @@ def fit_together(
         ended,
         folders=[folders[number] for number in numbers],
         report=None if progress is None else lambda place, one: progress(numbers[place], one),
-        names=numbers,
+        names=numbers if names is None else [names[number] for number in numbers],
     )
     return [found[number] for number in range(len(fitters))]
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -58,6 +60,11 @@ def parse_request(document: Mapping[str, Any], where: str) -> FitRequest:
 def at_point(config: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, Any]:
     """`config` with the values of `point`, whose keys are dotted where nested.
 
+    Raises
+    ------
+    InvalidInput
+        A key goes into what holds nothing.
+
     Examples
     --------
     >>> at_point({"seed": 0, "subspaces": {"phase": 4}}, {"seed": 1, "subspaces.count": 8})
@@ -68,14 +75,39 @@ def at_point(config: Mapping[str, Any], point: Mapping[str, Any]) -> dict[str, A
         *outer, last = path.split(".")
         inside = settled
         for part in outer:
-            inside[part] = inside.get(part) or {}
+            found = inside.get(part)
+            if found is not None and not isinstance(found, dict):
+                raise InvalidInput(f"{path}: {part} is {found!r}, which has nothing inside", kind="invalid_option")
+            inside[part] = found or {}
             inside = inside[part]
         inside[last] = value
     return settled
 
 
-def vary(request: FitRequest, axes: Mapping[str, Sequence[Any]]) -> dict[str, FitRequest]:
-    """A request for every combination of settings, by a name to keep it under.
+@dataclass(frozen=True)
+class Varied:
+    """One of the requests that `vary` makes.
+
+    Attributes
+    ----------
+    name : str
+        To keep it under.
+    point : dict
+        The settings that tell it from the others, as they were asked for.
+    request : FitRequest
+    """
+
+    name: str
+    point: Mapping[str, Any]
+    request: FitRequest
+
+
+SHORT = {"rank": "subspaces.full"}
+"""Settings that may be called by another name where they vary."""
+
+
+def vary(request: FitRequest, axes: Mapping[str, Sequence[Any]]) -> list[Varied]:
+    """A request for every combination of settings.
 
     Parameters
     ----------
@@ -87,37 +119,48 @@ def vary(request: FitRequest, axes: Mapping[str, Sequence[Any]]) -> dict[str, Fi
     Raises
     ------
     InvalidInput
-        A value is given twice; or the method is to vary.
+        A setting or a value is given twice; the method is to vary.
     InvalidDocument
         Some combination breaks the schema; lists every problem once.
 
     Examples
     --------
     >>> request = parse_request({"config": {"method": "das"}, "systems": ["multi-object/gru-0"]}, "example")
-    >>> [*vary(request, {"rank": [4, 8], "seed": [0, 1]})]
+    >>> [one.name for one in vary(request, {"rank": [4, 8], "seed": [0, 1]})]
     ['rank=4,seed=0', 'rank=4,seed=1', 'rank=8,seed=0', 'rank=8,seed=1']
     """
-    if "method" in axes:
+    paths = [SHORT.get(key, key) for key in axes]
+    if any(path.partition(".")[0] == "method" for path in paths):
         raise InvalidInput("fits of one command have one method; its settings may vary", kind="invalid_option")
-    found: dict[str, FitRequest] = {}
+    for (one, path), (other, longer) in itertools.permutations(zip(axes, paths, strict=True), 2):
+        if f"{longer}.".startswith(f"{path}."):
+            raise InvalidInput(f"{one} and {other} are one setting", kind="given_twice")
+    found: list[Varied] = []
     problems: dict[str, None] = {}
     common = request.config.model_dump(mode="json", exclude_unset=True)
     for values in itertools.product(*axes.values()):
-        name = ",".join(f"{key}={value}" for key, value in zip(axes, values, strict=True))
-        point = {_SHORT.get(key, key): value for key, value in zip(axes, values, strict=True)}
-        document = request.model_dump(mode="json") | {"config": at_point(common, point)}
-        if name in found:
-            raise InvalidInput(f"{name} is asked for twice", kind="given_twice")
+        point = dict(zip(axes, values, strict=True))
+        name = ",".join(f"{key}={_in_a_name(value)}" for key, value in point.items())
+        config = at_point(common, dict(zip(paths, values, strict=True)))
+        document = request.model_dump(mode="json") | {"config": config}
         wrong = FitRequest.problems(document)
         problems |= dict.fromkeys(wrong)
         if not wrong:
-            found[name] = FitRequest.parse(document, name)
+            found.append(Varied(name, point, FitRequest.parse(document, name)))
     if problems:
         raise InvalidDocument(f"fits with {', '.join(axes)} varied", list(problems))
+    for first, second in itertools.combinations(found, 2):
+        if first.request == second.request or first.name == second.name:
+            raise InvalidInput(f"{first.name} and {second.name}: one fit is asked for twice", kind="given_twice")
     return found
 
 
-_SHORT = {"rank": "subspaces.full"}
+def _in_a_name(value: Any) -> str:
+    """A value as part of a folder's name."""
+    if isinstance(value, Mapping):
+        value = [f"{key}-{one}" for key, one in value.items()]
+    told = "+".join(map(str, value)) if isinstance(value, list) else str(value)
+    return re.sub(r"[^\w.+-]", "-", told)
 
 
 def settled(request: FitRequest) -> FitRequest:
@@ -228,7 +271,7 @@ def run_requests(
     Parameters
     ----------
     requests : mapping of str to FitRequest
-        They differ in ``config`` alone; see `vary`.
+        At least one; they differ in ``config`` alone, see `vary`.
     out : path-like
     device : str
     progress : callable, optional
@@ -237,11 +280,18 @@ def run_requests(
     Raises
     ------
     InvalidInput
-        A folder holds another request's fit.
+        A folder holds another request's fit, or requests are of other systems; those whose loss is no longer finite are
+        named after all others have ended and are saved.
     NeuromasError
         What `open_inputs` and `fit_together` raise.
     """
     names, folders = list(requests), [Path(out) / name for name in requests]
+    others = {one.model_dump_json(exclude={"config"}) for one in requests.values()}
+    if len(others) != 1:
+        raise InvalidInput(
+            f"expected requests of the same systems, which differ in config alone; got {len(others)} kinds",
+            kind="mixed_requests",
+        )
     first = requests[names[0]]
     systems = open_inputs(first, device)
     written: set[int] = set()
@@ -264,6 +314,7 @@ def run_requests(
         device=device,
         out=folders,
         progress=report,
+        names=names,
     )
     for number in range(len(names)):
         begun(number)

@@ -123,29 +123,30 @@ def history_table(history: Sequence[Validation]) -> str:
     return text.getvalue()
 
 
-def results_table(results: Mapping[str, FitResult], points: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def results_table(results: Mapping[str, FitResult], points: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """Fits of several settings side by side.
 
     Parameters
     ----------
     results : mapping of str to FitResult
         By name.
-    points : sequence of mapping
-        Of each, in that order, the settings that tell it from the others.
+    points : mapping of str to mapping
+        By name, the settings that tell each fit from the others.
 
     Returns
     -------
     pandas.DataFrame
         A row per fit: its settings, ``name``, ``status``, ``iterations``, ``best_iteration``; ``loss`` and ``iia``, the
-        validation loss and the worst direction's validation IIA there (None where nothing was run); ``seconds``.
+        validation loss and the worst direction's validation IIA there (None where nothing was run); ``seconds`` of wall time,
+        in which fits that were fitted together all went on.
     """
     rows = []
-    for (name, result), point in zip(results.items(), points, strict=True):
+    for name, result in results.items():
         report = result.report
         best = next((seen for seen in report.history if seen.iteration == report.best_iteration), report.history[-1])
         rows.append(
             {
-                **point,
+                **points[name],
                 "name": name,
                 "status": report.status,
                 "iterations": report.iterations,

@@ -157,6 +157,10 @@ class Recurrent(Trained):
 
     def _after_all(self, latents: Tensor, lengths: Tensor) -> Tensor:
         """States (n_pairs, n_units of the hidden layer) after the embeddings `latents` (n_pairs, n_steps, width)."""
+        if len(lengths) == 0 or int(lengths.min()) < 1:
+            raise InvalidInput(
+                f"system {self.name!r}: expected one step of intervention or more of each pair", kind="no_steps"
+            )
         packed = pack_padded_sequence(latents, lengths.cpu(), batch_first=True, enforce_sorted=False)
         state, ended = latents.new_zeros(len(latents), self.config.n_units), []
         for embedded in packed.data.split(packed.batch_sizes.tolist()):
@@ -291,7 +295,7 @@ def _spans(width: int, n_steps: int, generator: torch.Generator) -> Tensor:
 
 
 _IN_CACHE = 2**17
-"""Numbers of an activation that a CPU works on at a time: half a megabyte, so that what one operation writes, the next reads
+"""Numbers of an activation that a thread works on at a time: half a megabyte, so that what one operation writes, the next reads
 from the cache."""
 
 
@@ -346,14 +350,17 @@ def _rows_at_once(like: Tensor, width: int) -> int:
     return max(1, _IN_CACHE * torch.get_num_threads() // width)
 
 
+_MINUS_ONE = torch.tensor(-1.0)  # on the CPU; beside a tensor on a GPU it counts as a plain number
+
+
 def _tanh(sigmoid: Tensor, out: Tensor | None = None) -> Tensor:
     """tanh(x) of sigmoid(2 x); together 4 x faster here than tanh."""
-    return torch.add(sigmoid.new_tensor(-1.0), sigmoid, alpha=2, out=out)
+    return torch.add(_MINUS_ONE, sigmoid, alpha=2, out=out)
 
 
 def _by_gate(gates: Tensor, n_gates: int) -> tuple[Tensor, ...]:
     """Views (n, width) of (n, n_gates * width)."""
-    return gates.view(len(gates), n_gates, -1).unbind(1)
+    return gates.unflatten(1, (n_gates, gates.shape[1] // n_gates)).unbind(1)
 
 
 def _steps(sizes: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:

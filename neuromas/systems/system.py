@@ -165,6 +165,7 @@ class System(ABC):
         latents : Tensor, shape (n_pairs, n_units)
             In the batch's order, not the packed one.
         continuation : Packed
+            At least one token of each pair.
         context : optional
             What ``context(...).at(...)`` gave for these pairs.
 
@@ -183,7 +184,7 @@ class System(ABC):
         ----------
         latents : Tensor, shape (n_pairs, n_steps, n_units)
         lengths : Tensor of int64, shape (n_pairs,)
-            How many steps of each pair are intervened at; what `latents` and `tokens` hold beyond is not looked at.
+            How many steps of each pair are intervened at, at least one; what `latents` and `tokens` hold beyond is not looked at.
         tokens : Tensor of int64, shape (n_pairs, n_steps)
             The system's own tokens at those steps.
         continuation : Packed
@@ -232,8 +233,9 @@ class System(ABC):
         """
         if lengths is None:
             logits = self.resume(latents, continuation, context)
+        elif tokens is None:
+            raise InvalidInput("token_losses: lengths were given without tokens, which go with them", kind="no_tokens")
         else:
-            assert tokens is not None
             logits = self.resume_steps(latents, lengths, tokens, continuation)
         return functional.cross_entropy(logits, continuation.tokens, reduction="none")
 
@@ -373,9 +375,9 @@ def check_device(device: str | torch.device) -> None:
         torch.empty(0, device=device)
     except (RuntimeError, AssertionError) as error:  # what torch raises for an unknown and for an absent device
         n_gpus = torch.cuda.device_count()
-        there = f"cpu, {', '.join(f'cuda:{number}' for number in range(n_gpus))}" if n_gpus else "cpu, no GPU"
+        there = f"{', '.join(f'cuda:{number}' for number in range(n_gpus))}" if n_gpus else "no CUDA devices"
         raise InvalidInput(
-            f"device {str(device)!r} cannot be used here (there are {there}): {str(error).splitlines()[0]}",
+            f"device {str(device)!r} cannot be used here (there are {there}): {str(error).partition(chr(10))[0]}",
             kind="no_device",
         ) from error
 

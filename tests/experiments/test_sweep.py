@@ -95,14 +95,21 @@ def test_workers_take_devices_in_turn(tiny, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("devices", "scheduler"), [([], None), (["cpu", "cuda:99"], None), (["cuda:0", "cuda:1"], "tcp://x")]
+    ("options", "told"),
+    [
+        ({"devices": []}, "at least one"),
+        ({"devices": "cuda"}, "a list of devices"),
+        ({"devices": ["cpu", "cuda:99"]}, "'cuda:99' cannot be used here"),
+        ({"devices": ["cuda:0", "cuda:1"], "scheduler": "tcp://x"}, "one device beside a scheduler"),
+        ({"devices": ["cpu", "cpu"], "workers": 1}, "nothing to do"),
+    ],
 )
-def test_devices_that_there_are_not(tiny, tmp_path, devices, scheduler):
-    with pytest.raises(InvalidInput, match=r"cuda:99|at least one") as caught:
-        run_sweep(
-            tiny.declared(tiny.group("das")), tmp_path / "f", devices=devices, scheduler=scheduler, console=quiet()
-        )
-    assert caught.value.kind == "no_device"
+def test_devices_that_cannot_be_and_nothing_is_left(tiny, tmp_path, options, told):
+    sweep = tiny.declared(tiny.group("das"))
+    figure = PaperFigure("tiny", "Tiny", lambda quick: sweep, lambda table: never(), lambda table: never())
+    for run, what in ((run_sweep, sweep), (reproduce, figure)):
+        with pytest.raises(InvalidInput, match=told):
+            run(what, tmp_path / "f", console=quiet(), **options)
     assert not (tmp_path / "f").exists()
 
 

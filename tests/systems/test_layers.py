@@ -164,6 +164,27 @@ def test_steps_of_a_hidden_layer_follow_from_one_another(kind):
     assert caught.value.kind == "not_stepwise"
 
 
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+@pytest.mark.parametrize("lengths", [[1, 0], []])
+def test_stepwise_intervenes_at_one_step_at_least(kind, lengths):
+    system, _ = make(kind, "embedding")
+    rest = Packed.from_sequences(
+        np.ones((len(lengths), 1), int), np.ones(len(lengths), int), np.ones((len(lengths), 1), bool)
+    )
+    latents, own = torch.zeros(len(lengths), 2, 16), torch.zeros(len(lengths), 2, dtype=torch.int64)
+    with pytest.raises(InvalidInput) as caught:
+        system.resume_steps(latents, torch.tensor(lengths), own, rest)
+    assert caught.value.kind == "no_steps"
+
+
+def test_lengths_go_with_tokens():
+    system, _ = make("transformer", "embedding")
+    _, steps, rest = cut(0)
+    with pytest.raises(InvalidInput) as caught:
+        system.token_losses(torch.zeros(N, 3, system.n_units), rest, lengths=torch.from_numpy(steps) + 1)
+    assert caught.value.kind == "no_tokens"
+
+
 @pytest.mark.parametrize(("kind", "layer"), HOOKED)
 def test_without_its_context_it_is_not_resumed(kind, layer):
     system, _ = make(kind, layer)

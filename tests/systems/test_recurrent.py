@@ -180,6 +180,11 @@ def test_only_the_latent_gets_a_gradient(kind):
     assert all(value.grad is None and not value.requires_grad for value in system._network.parameters())
 
 
+def test_no_trials_have_no_latents(kind):
+    system, _ = make(kind, double=False)
+    assert system.latents(torch.zeros(0, 4, dtype=torch.int64)).shape == (0, 4, 6)
+
+
 def test_resume_leaves_its_input_alone(kind):
     system, _ = make(kind, double=False)
     tokens = np.array([[1, 2, 3], [2, 3, PAD]])
@@ -204,6 +209,12 @@ def test_the_gpu_gives_the_same(kind):
     tokens, lengths = ragged(rng)
     fixed = np.zeros(tokens.shape, bool)
     latents = torch.from_numpy(rng.normal(size=(6, 64)).astype(np.float32))
-    here = system.resume(latents, Packed.from_sequences(tokens, lengths, fixed))
-    there = system.to("cuda").resume(latents.cuda(), Packed.from_sequences(tokens, lengths, fixed, "cuda"))
-    torch.testing.assert_close(there.cpu(), here, rtol=1e-3, atol=1e-4)
+    found = {}
+    for device in ("cpu", "cuda"):
+        system = system.to(device)
+        packed, start = Packed.from_sequences(tokens, lengths, fixed, device), latents.to(device).requires_grad_()
+        losses = system.token_losses(start, packed)
+        losses.sum().backward()
+        found[device] = [one.detach().cpu() for one in (system.resume(start, packed), losses, start.grad)]
+    for here, there in zip(*found.values(), strict=True):
+        torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-4)

@@ -144,7 +144,7 @@ def test_resuming_is_in_the_batchs_order(toys, seed):
     assert all_right(system.resume(latents[order], shuffled), shuffled, 7).all()
 
 
-@pytest.mark.parametrize(("n_gpus", "told"), [(0, "there are cpu, no GPU"), (2, "there are cpu, cuda:0, cuda:1")])
+@pytest.mark.parametrize(("n_gpus", "told"), [(0, "there are no CUDA devices"), (2, "there are cuda:0, cuda:1")])
 def test_a_device_that_is_not_there(n_gpus, told, monkeypatch):
     monkeypatch.setattr("torch.cuda.device_count", lambda: n_gpus)
     with pytest.raises(InvalidInput) as caught:
