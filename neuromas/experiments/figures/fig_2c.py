@@ -35,8 +35,8 @@ CROSS = {
     "multi- vs same-object GRU": ("multi-object/gru", "same-object/gru"),
 }
 ABOVE, ALIKE = 0.99, 0.05
-ITERATIONS = 2000
-"""Across tasks, where the loss still fell after the 300 of other embeddings."""
+ITERATIONS = 6000
+"""Across tasks, where the loss still fell after the 300 of other embeddings, and after 2,000."""
 
 
 def sweep(quick: bool = False) -> Sweep:
