@@ -12,6 +12,7 @@ import pytest
 import torch
 from scipy.linalg import orthogonal_procrustes
 
+from neuromas import weights
 from neuromas.align.side import make_sides
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound, ReadOnly
 from neuromas.fit import fitters
@@ -139,15 +140,18 @@ class TestWhoIsRun:
             raise AssertionError("weights were loaded during the fit")
 
         sys.addaudithook(audit)
-        for name in ("load_system", "read_safetensors", "load_safetensors"):
+        for name in ("load_system", "read_safetensors"):
             monkeypatch.setattr(training, name, refuse)
-        run = GRU.resume
+        monkeypatch.setattr(weights, "load_safetensors", refuse)
+        ran = []
+        for name in ("resume", "token_losses", "latents"):
 
-        def only_net(self, *arguments):
-            assert self is net
-            return run(self, *arguments)
+            def only_net(self, *arguments, _name=name, _run=getattr(GRU, name), **options):
+                assert self is net
+                ran.append(_name)
+                return _run(self, *arguments, **options)
 
-        monkeypatch.setattr(GRU, "resume", only_net)
+            monkeypatch.setattr(GRU, name, only_net)
         monkeypatch.setattr(GRU, "__init__", refuse)
         try:
             fitter = CLMAS(4, n_trials=60, batch_size=32, n_train_pairs=100, n_validation_pairs=50, max_iterations=4)
@@ -155,6 +159,7 @@ class TestWhoIsRun:
         finally:
             watching = False
         assert opened == []
+        assert set(ran) == {"resume", "token_losses", "latents"}
         assert set(result.report.history[-1].cl) == {"gru-0->gru-1", "gru-1->gru-1"}
         assert result.sides[1].system is None
         known = {id(one) for one in earlier}
