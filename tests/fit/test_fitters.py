@@ -144,14 +144,19 @@ class TestWhoIsRun:
             monkeypatch.setattr(training, name, refuse)
         monkeypatch.setattr(weights, "load_safetensors", refuse)
         ran = []
-        for name in ("resume", "token_losses", "latents"):
 
-            def only_net(self, *arguments, _name=name, _run=getattr(GRU, name), **options):
+        def only_net(name):
+            run = getattr(GRU, name)
+
+            def watched(self, *arguments, **options):
                 assert self is net
-                ran.append(_name)
-                return _run(self, *arguments, **options)
+                ran.append(name)
+                return run(self, *arguments, **options)
 
-            monkeypatch.setattr(GRU, name, only_net)
+            return watched
+
+        for name in ("resume", "token_losses", "latents"):
+            monkeypatch.setattr(GRU, name, only_net(name))
         monkeypatch.setattr(GRU, "__init__", refuse)
         try:
             fitter = CLMAS(4, n_trials=60, batch_size=32, n_train_pairs=100, n_validation_pairs=50, max_iterations=4)
