@@ -8,9 +8,9 @@ autograd would keep, and compute, more.
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -153,7 +153,7 @@ class Recurrent(Trained):
                 " context(tokens).at(...) gives",
                 kind="no_context",
             )
-        return self._consume(latents, context)
+        return self._consume(latents, context, (len(latents),))
 
     def _after_all(self, latents: Tensor, lengths: Tensor) -> Tensor:
         """States (n_pairs, n_units of the hidden layer) after the embeddings `latents` (n_pairs, n_steps, width)."""
@@ -162,11 +162,8 @@ class Recurrent(Trained):
                 f"system {self.name!r}: expected one step of intervention or more of each pair", kind="no_steps"
             )
         packed = pack_padded_sequence(latents, lengths.cpu(), batch_first=True, enforce_sorted=False)
-        state, ended = latents.new_zeros(len(latents), self.config.n_units), []
-        for embedded in packed.data.split(packed.batch_sizes.tolist()):
-            ended.append(state[len(embedded) :])
-            state = self._consume(embedded, state[: len(embedded)])
-        return torch.cat([state, *reversed(ended)])[packed.unsorted_indices]
+        nothing = latents.new_zeros(len(latents), self.config.n_units)
+        return self._consume(packed.data, nothing, tuple(packed.batch_sizes.tolist()))[packed.unsorted_indices]
 
     def _hidden(self, states: Tensor, continuation: Packed) -> Tensor:
         """Hidden states (n_live, width) that the continuation's tokens are read out from."""
@@ -177,8 +174,18 @@ class Recurrent(Trained):
         """States (n_trials, n_steps, n_units of the hidden layer) after each of `tokens` (n_trials, n_steps)."""
 
     @abstractmethod
-    def _consume(self, embedded: Tensor, before: Tensor) -> Tensor:
-        """States after one step on `embedded` (n, width) from the states `before`; differentiable in both."""
+    def _consume(self, embedded: Tensor, before: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        """States (n_pairs, n_units of the hidden layer) after the last step of each pair, with a gradient for `embedded` alone.
+
+        Parameters
+        ----------
+        embedded : Tensor, shape (n_live, width)
+            One step after the other, as packed.
+        before : Tensor, shape (n_pairs, n_units of the hidden layer)
+            States before the first step.
+        sizes : tuple of int
+            Of each step: how many pairs take it.
+        """
 
     @abstractmethod
     def _unroll(self, first: Tensor, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
@@ -212,23 +219,42 @@ class GRU(Recurrent):
     def _prepare(self) -> None:
         cell, width = dict(self._network.cell.named_parameters()), self.config.n_units
         # gates in order reset, update, new
-        table = self._network.embedding.weight @ cell["weight_ih_l0"].T + cell["bias_ih_l0"]
-        table[:, : 2 * width] += cell["bias_hh_l0"][: 2 * width]  # the new gate's bias stays inside the reset product
-        weight, new_bias = cell["weight_hh_l0"], cell["bias_hh_l0"][2 * width :]
+        into, weight = cell["weight_ih_l0"], cell["weight_hh_l0"]
+        new_bias = cell["bias_hh_l0"][2 * width :]  # stays inside the reset product
+        bias = cell["bias_ih_l0"] + functional.pad(cell["bias_hh_l0"][: 2 * width], (0, width))
         # all that enters the new gate twice as large, since tanh(y) = 2 sigmoid(2 y) - 1; doubling and halving are exact
-        self._tables = table[:, : 2 * width].contiguous(), 2 * table[:, 2 * width :]
-        self._new_bias = 2 * new_bias
-        self._weights = weight[: 2 * width].T, 2 * weight[2 * width :].T
-        self._back = torch.cat([weight[:width] / 2, weight[width:]])  # the reset gate's gradient is twice as large
+        self._into = (into[: 2 * width].T, 2 * into[2 * width :].T), (bias[: 2 * width], 2 * bias[2 * width :])
+        self._cell = _GRUCell(
+            (weight[: 2 * width].T, 2 * weight[2 * width :].T),
+            2 * new_bias,
+            torch.cat([weight[:width] / 2, weight[width:]]),  # the reset gate's gradient is twice as large
+            torch.cat([into[:width] / 2, into[width:]]),
+        )
+        self._tables = self._inputs(self._network.embedding.weight)
+
+    def _inputs(self, embedded: Tensor) -> tuple[Tensor, Tensor]:
+        """What `embedded` (n, width) adds to reset and update (n, 2 * width), and to twice the new gate (n, width)."""
+        gates, new = (torch.addmm(bias, embedded, weight) for weight, bias in zip(*self._into, strict=True))
+        return gates, new
 
     def _states(self, tokens: Tensor) -> Tensor:
         return self._network.cell(self._network.embedding(tokens))[0]
 
-    def _consume(self, embedded: Tensor, before: Tensor) -> Tensor:
-        return torch.gru_cell(embedded, before, *self._network.cell.parameters())
+    def _consume(self, embedded: Tensor, before: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        inputs = self._inputs(embedded.detach())
+
+        def used_up(_: slice, after: slice) -> tuple[Tensor, Tensor]:
+            rows = slice(after.start - len(before), after.stop - len(before))
+            return inputs[0][rows], inputs[1][rows]
+
+        states = _RunGRU.apply(before, embedded, self._cell, used_up, (len(before), *sizes))
+        return states.index_select(0, _last_rows(sizes, states.device))
 
     def _unroll(self, first: Tensor, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
-        return _UnrollGRU.apply(first, self._tables, self._weights, self._new_bias, self._back, tokens, sizes)
+        def looked_up(rows: slice, _: slice) -> tuple[Tensor, Tensor]:
+            return self._tables[0].index_select(0, tokens[rows]), self._tables[1].index_select(0, tokens[rows])
+
+        return _RunGRU.apply(first, None, self._cell, looked_up, sizes)
 
 
 class LSTM(Recurrent):
@@ -262,31 +288,45 @@ class LSTM(Recurrent):
 
     def _prepare(self) -> None:
         cell, width = dict(self._network.cell.named_parameters()), self.config.n_units // 2
-        table = self._network.embedding.weight @ cell["weight_ih_l0"].T + cell["bias_ih_l0"] + cell["bias_hh_l0"]
         # torch has the gates in order in, forget, new, out; with new last, the sigmoids lie together
         order = torch.arange(4 * width, device=self.device).reshape(4, width)[[0, 1, 3, 2]].flatten()
-        weight = cell["weight_hh_l0"][order]
-        twice = torch.cat([table.new_ones(3 * width), table.new_full((width,), 2.0)])  # as in a GRU
-        self._table = table[:, order] * twice
-        self._weight = (weight * twice[:, None]).T
-        self._back = weight * (twice**2)[:, None]
+        into, weight = cell["weight_ih_l0"][order], cell["weight_hh_l0"][order]
+        twice = torch.cat([into.new_ones(3 * width), into.new_full((width,), 2.0)])  # as in a GRU
+        self._into = (into * twice[:, None]).T, (cell["bias_ih_l0"] + cell["bias_hh_l0"])[order] * twice
+        fourfold = (twice**2)[:, None]
+        self._cell = _LSTMCell((weight * twice[:, None]).T, weight * fourfold, into * fourfold)
+        self._table = self._inputs(self._network.embedding.weight)
 
-    def _consume(self, embedded: Tensor, before: Tensor) -> Tensor:
-        halves = before.chunk(2, dim=1)
-        return torch.cat(torch.lstm_cell(embedded, halves, *self._network.cell.parameters()), dim=1)
+    def _inputs(self, embedded: Tensor) -> Tensor:
+        """What `embedded` (n, width) adds to the gates in, forget and out, and to twice the new one; (n, 4 * width)."""
+        weight, bias = self._into
+        return torch.addmm(bias, embedded, weight)
+
+    def _consume(self, embedded: Tensor, before: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        inputs = self._inputs(embedded.detach())
+
+        def used_up(_: slice, after: slice) -> Tensor:
+            return inputs[after.start - len(before) : after.stop - len(before)]
+
+        states, cells = _RunLSTM.apply(before, embedded, self._cell, used_up, (len(before), *sizes))
+        return torch.cat([states, cells], dim=1).index_select(0, _last_rows(sizes, states.device))
 
     def _states(self, tokens: Tensor) -> Tensor:
         width = self.config.n_units // 2
         found = self._table.new_zeros(*tokens.shape, 2 * width)
         hidden = cell = self._table.new_zeros(len(tokens), width)
         for step in range(tokens.shape[1]):  # torch.nn.LSTM gives c for the last step only
-            gates, _, cell, squashed = _lstm_step(hidden, cell, self._table[tokens[:, step]], self._weight)
+            gates, _, cell, squashed = _lstm_step(hidden, cell, self._table[tokens[:, step]], self._cell.weight)
             hidden = gates[:, 2 * width : 3 * width] * squashed
             found[:, step, :width], found[:, step, width:] = hidden, cell
         return found
 
     def _unroll(self, first: Tensor, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
-        return _UnrollLSTM.apply(first, self._table, self._weight, self._back, tokens, sizes)
+        def looked_up(rows: slice, _: slice) -> Tensor:
+            return self._table.index_select(0, tokens[rows])
+
+        states, _ = _RunLSTM.apply(first, None, self._cell, looked_up, sizes)
+        return states
 
 
 def _spans(width: int, n_steps: int, generator: torch.Generator) -> Tensor:
@@ -370,44 +410,67 @@ def _steps(sizes: tuple[int, ...]) -> Iterator[tuple[slice, slice]]:
         yield slice(before, before + alive), slice(after, after + alive)
 
 
-class _UnrollGRU(torch.autograd.Function):
-    """States of a frozen GRU on packed tokens, with the gradient for the first state alone."""
+def _last_rows(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    """Of each pair: the row of the state after its last step, where the states before the first step come first."""
+    before = np.array((sizes[0], *sizes))
+    of_pair = np.arange(sizes[0])
+    n_steps = (before[1:, None] > of_pair).sum(axis=0)
+    return torch.from_numpy((np.cumsum(before) - before)[n_steps] + of_pair).to(device)
+
+
+class _GRUCell(NamedTuple):
+    """Frozen weights of a GRU as `_RunGRU` needs them."""
+
+    weights: tuple[Tensor, Tensor]
+    """To reset and update (width, 2 * width), and to twice the new gate (width, width)."""
+    new_bias: Tensor
+    back: Tensor
+    """Gradients of the gates (3 * width) to that of the state before."""
+    back_into: Tensor
+    """Gradients of the gates to that of what was embedded."""
+
+
+class _RunGRU(torch.autograd.Function):
+    """States of a frozen GRU, `first` and after each step, with the gradient for `first` and for `embedded`.
+
+    ``take(rows, after)`` gives the inputs (`GRU._inputs`) of the step from the states `rows` to the states `after`, to be used
+    up. `embedded` is for the gradient alone, and not needed for inputs that have none.
+    """
 
     @staticmethod
     def forward(
         ctx: Any,
         first: Tensor,
-        tables: tuple[Tensor, Tensor],
-        weights: tuple[Tensor, Tensor],
-        new_bias: Tensor,
-        back: Tensor,
-        tokens: Tensor,
+        embedded: Tensor | None,
+        cell: _GRUCell,
+        take: Callable[[slice, slice], tuple[Tensor, Tensor]],
         sizes: tuple[int, ...],
     ) -> Tensor:
         width, n_first = first.shape[1], sum(sizes[:1])
-        (gate_table, new_table), (gate_weight, new_weight) = tables, weights
+        gate_weight, new_weight = cell.weights
         states = first.new_empty(sum(sizes), width)
         states[:n_first] = first[:n_first]
         kept = []
         for rows, after in _steps(sizes):
-            before, inputs = states[rows], tokens[rows]
-            gates = gate_table.index_select(0, inputs).addmm_(before, gate_weight).sigmoid_()
+            before, (gates, new) = states[rows], take(rows, after)
+            gates.addmm_(before, gate_weight).sigmoid_()
             reset, update = _by_gate(gates, 2)
-            pre_new = torch.addmm(new_bias, before, new_weight)
-            new = new_table.index_select(0, inputs).addcmul_(reset, pre_new).sigmoid_()
+            pre_new = torch.addmm(cell.new_bias, before, new_weight)
+            new.addcmul_(reset, pre_new).sigmoid_()
             _tanh(new, out=new)
             torch.lerp(new, before, update, out=states[after])
-            if ctx.needs_input_grad[0]:
+            if any(ctx.needs_input_grad):
                 kept.append((rows, after, gates, pre_new, new))
-        ctx.kept, ctx.n_first, ctx.n_pairs = kept, n_first, len(first)
-        ctx.save_for_backward(states, back)
+        ctx.kept, ctx.n_first, ctx.n_pairs, ctx.cell = kept, n_first, len(first), cell
+        ctx.save_for_backward(states)
         return states
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        states, back = ctx.saved_tensors
-        width, gradient = states.shape[1], gradients[0].clone()
+        (states,) = ctx.saved_tensors
+        width, gradient, n_first = states.shape[1], gradients[0].clone(), ctx.n_first
+        of_inputs = gradient.new_empty(len(states) - n_first, 3 * width) if ctx.needs_input_grad[1] else None
         for rows, after, gates, pre_new, new in reversed(ctx.kept):
             before, carried = states[rows], gradient[after]
             reset, update = _by_gate(gates, 2)
@@ -419,8 +482,12 @@ class _UnrollGRU(torch.autograd.Function):
             torch.sub(before, new, out=by_update).mul_(carried)
             _sigmoid_backward_(by_gate[:, : 2 * width], gates)
             torch.mul(into_new, reset, out=by_new)
-            gradient[rows].addcmul_(carried, update).addmm_(by_gate, back)
-        return _padded(gradient[: ctx.n_first], ctx.n_pairs), None, None, None, None, None, None
+            gradient[rows].addcmul_(carried, update).addmm_(by_gate, ctx.cell.back)
+            if of_inputs is not None:
+                of_step = of_inputs[after.start - n_first : after.stop - n_first]
+                of_step[:, : 2 * width], of_step[:, 2 * width :] = by_gate[:, : 2 * width], into_new
+        by_embedded = None if of_inputs is None else of_inputs @ ctx.cell.back_into
+        return _padded(gradient[:n_first], ctx.n_pairs), by_embedded, None, None, None
 
 
 def _sigmoid_backward_(gradient: Tensor, found: Tensor) -> None:
@@ -432,58 +499,87 @@ def _padded(gradient: Tensor, n_pairs: int) -> Tensor:
     return functional.pad(gradient, (0, 0, 0, n_pairs - len(gradient)))
 
 
-def _lstm_step(hidden: Tensor, cell: Tensor, gates: Tensor, weight: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+class _LSTMCell(NamedTuple):
+    """Frozen weights of an LSTM as `_RunLSTM` needs them; gates in order in, forget, out, new."""
+
+    weight: Tensor
+    """From the hidden state to the gates, to twice the new one; (width, 4 * width)."""
+    back: Tensor
+    """Gradients of the gates (4 * width) to that of the hidden state before."""
+    back_into: Tensor
+    """Gradients of the gates to that of what was embedded."""
+
+
+def _lstm_step(
+    hidden: Tensor, cell: Tensor, gates: Tensor, weight: Tensor, out: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Sigmoids of all gates (n, 4 * width) in order in, forget, out, new; then each (n, width): the new gate's tanh, the cell
-    state after the step, and its tanh. `gates` holds what the tokens add, and is used up."""
+    state after the step, written to `out` if given, and its tanh. `gates` holds what the inputs add, and is used up."""
     into, forget, _, new = _by_gate(gates.addmm_(hidden, weight).sigmoid_(), 4)
     new = _tanh(new)
-    after = torch.mul(into, new).addcmul_(forget, cell)
+    after = torch.mul(into, new, out=out).addcmul_(forget, cell)
     squashed = torch.mul(after, 2).sigmoid_()
     return gates, new, after, _tanh(squashed, out=squashed)
 
 
-class _UnrollLSTM(torch.autograd.Function):
-    """Hidden states of a frozen LSTM on packed tokens, with the gradient for the first [h, c] alone."""
+class _RunLSTM(torch.autograd.Function):
+    """Hidden states and cell states of a frozen LSTM, as `_RunGRU`."""
 
     @staticmethod
     def forward(
-        ctx: Any, first: Tensor, table: Tensor, weight: Tensor, back: Tensor, tokens: Tensor, sizes: tuple[int, ...]
-    ) -> Tensor:
-        width, n_first = len(weight), sum(sizes[:1])
-        states = first.new_empty(sum(sizes), width)
-        states[:n_first] = first[:n_first, :width]
+        ctx: Any,
+        first: Tensor,
+        embedded: Tensor | None,
+        cell: _LSTMCell,
+        take: Callable[[slice, slice], Tensor],
+        sizes: tuple[int, ...],
+    ) -> tuple[Tensor, Tensor]:
+        width, n_first = first.shape[1] // 2, sum(sizes[:1])
+        states, cells = first.new_empty(sum(sizes), width), first.new_empty(sum(sizes), width)
+        states[:n_first], cells[:n_first] = first[:n_first, :width], first[:n_first, width:]
         kept = []
-        cell = first[:n_first, width:]
         for rows, after in _steps(sizes):
-            before = cell[: after.stop - after.start]
-            inputs = table.index_select(0, tokens[rows])
-            gates, new, cell, squashed = _lstm_step(states[rows], before, inputs, weight)
+            found = _lstm_step(states[rows], cells[rows], take(rows, after), cell.weight, out=cells[after])
+            gates, new, _, squashed = found
             torch.mul(gates[:, 2 * width : 3 * width], squashed, out=states[after])
-            if ctx.needs_input_grad[0]:
-                kept.append((rows, after, gates, new, before, squashed))
-        ctx.kept, ctx.n_first, ctx.n_pairs = kept, n_first, len(first)
-        ctx.save_for_backward(back)
-        return states
+            if any(ctx.needs_input_grad):
+                kept.append((rows, after, gates, new, squashed))
+        ctx.kept, ctx.n_first, ctx.n_pairs, ctx.cell = kept, n_first, len(first), cell
+        ctx.save_for_backward(cells)
+        ctx.set_materialize_grads(False)
+        return states, cells
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        (back,) = ctx.saved_tensors
-        width, gradient = back.shape[1], gradients[0].clone()
-        by_cell_of_all = gradient.new_zeros(ctx.n_first, width)
-        for rows, after, gates, new, before, squashed in reversed(ctx.kept):
-            by_hidden, by_cell = gradient[after], by_cell_of_all[: len(before)]
+    def backward(ctx: Any, *gradients: Tensor | None) -> tuple[Tensor | None, ...]:
+        (cells,) = ctx.saved_tensors
+        of_states, of_cells = gradients
+        width, n_first = cells.shape[1], ctx.n_first
+        gradient = torch.zeros_like(cells) if of_states is None else of_states.clone()
+        by_cell_of_all = gradient.new_zeros(n_first, width)
+        of_inputs = gradient.new_empty(len(cells) - n_first, 4 * width) if ctx.needs_input_grad[1] else None
+        for rows, after, gates, new, squashed in reversed(ctx.kept):
+            by_hidden, by_cell, before = gradient[after], by_cell_of_all[: len(gates)], cells[rows]
             into, forget, out, _ = _by_gate(gates, 4)
-            by_gate = torch.empty_like(gates)
+            by_gate = (
+                torch.empty_like(gates)
+                if of_inputs is None
+                else of_inputs[after.start - n_first : after.stop - n_first]
+            )
             by_into, by_forget, by_out, by_new = _by_gate(by_gate, 4)
             # h = out * tanh(c);  c = into * new + forget * before
             by_cell += torch.ops.aten.tanh_backward(by_hidden * out, squashed)
+            if of_cells is not None:
+                by_cell += of_cells[after]
             torch.mul(by_cell, new, out=by_into)
             torch.mul(by_cell, before, out=by_forget)
             torch.mul(by_hidden, squashed, out=by_out)
             torch.mul(by_cell, into, out=by_new)
             _sigmoid_backward_(by_gate, gates)
-            gradient[rows].addmm_(by_gate, back)
+            gradient[rows].addmm_(by_gate, ctx.cell.back)
             by_cell *= forget
-        by_first = torch.cat([gradient[: ctx.n_first], by_cell_of_all], dim=1)
-        return _padded(by_first, ctx.n_pairs), None, None, None, None, None, None
+        if of_cells is not None:
+            by_cell_of_all += of_cells[:n_first]
+        by_first = torch.cat([gradient[:n_first], by_cell_of_all], dim=1)
+        by_embedded = None if of_inputs is None else of_inputs @ ctx.cell.back_into
+        return _padded(by_first, ctx.n_pairs), by_embedded, None, None, None

@@ -260,7 +260,7 @@ class TestMemory:
             states = [first, second]
             for _ in range(20):
                 embedded = system._network.embedding(torch.tensor([1]))
-                states = [system._consume(embedded, state) for state in states]
+                states = [system._consume(embedded, state, (1,)) for state in states]
             left[memory] = float((states[1] - states[0]).norm())
         assert left[200] > 5 * left[0]
 
