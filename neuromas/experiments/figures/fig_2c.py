@@ -35,8 +35,8 @@ CROSS = {
     "multi- vs same-object GRU": ("multi-object/gru", "same-object/gru"),
 }
 ABOVE, ALIKE = 0.99, 0.05
-LONGER = {"max_iterations": 20_000, "validate_every": 200}
-"""Across tasks, where the loss still fell after the 300 of other embeddings, and after 2,000: as many as in the paper."""
+LONGER = {"max_iterations": 12_000, "validate_every": 200}
+"""Across tasks, where the loss still fell after the 300 of other embeddings, and after 2,000."""
 
 
 def sweep(quick: bool = False) -> Sweep:
