@@ -1059,6 +1059,8 @@ def _write_results(out: Path, points: Mapping[str, Mapping[str, Any]]) -> None:
         numbers = (_number(row[column]) for column in ("loss", "iia", "seconds"))
         _row(shown, *(str(row[one]) for one in (*settings, "iterations")), *numbers, row["status"])
     _show_table(shown)
+    for warning in dict.fromkeys(one for result in results.values() for one in result.report.warnings):
+        _tell(f"warning: {warning}", "yellow")
     _output().print(_text(f"wrote {out / 'table.csv'}"), soft_wrap=True)
 
 

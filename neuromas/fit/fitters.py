@@ -188,7 +188,7 @@ class Fitter:
             seconds=state.seconds,
             history=tuple(state.history),
             misses=tuple(count_misses(pairs) for pairs in (*plan.train, *plan.validation)),
-            warnings=warnings_of(sides),
+            warnings=(*warnings_of(sides), *without_effect(config, plan.terms)),
             identity=plan.identity,
             alignment_sha256=alignment.sha256(),
             provenance=Provenance(
@@ -639,6 +639,53 @@ def count_misses(pairs: PairSet) -> Misses:
         resampled=pairs.resampled,
         values=dict(missing.most_common()),
     )
+
+
+def without_effect(config: FitConfig, terms: Sequence[Term]) -> tuple[str, ...]:
+    """Options that were set to something else than their default and change nothing in this fit, each group with the reason.
+
+    Parameters
+    ----------
+    config : FitConfig
+    terms : sequence of Term
+        Of the fit.
+
+    Examples
+    --------
+    >>> without_effect(FitConfig(method="clmas", map="linear", learn_scale=False), ())[0]
+    'without effect: learn_scale=False, since a linear map has no scale of its own'
+    """
+    cl, behaviour = any(term.cl for term in terms), any(term.behaviour for term in terms)
+    sides = [side for term in terms for side in (term.direction.source, term.direction.target)]
+    groups: list[tuple[bool, str, tuple[str, ...]]] = [
+        (config.map == "linear", "a linear map has no scale of its own", ("learn_scale",)),
+        (config.method != "clmas", "it is for clmas", ("cl_directions",)),
+        (not cl, "no direction carries a counterfactual-latent loss", ("cl_draw", "cl_matches", "cl_terms")),
+        (not (cl and behaviour), "there is one loss to weigh", ("epsilon", "weighting")),
+        (not behaviour, "no system is run", ("loss_tokens", "select")),
+        (config.solver == "closed-form", "a closed-form solution has no iterations", _OF_ITERATIONS),
+        (all(side.system is None for side in sides), "no system is recorded", ("n_trials", "only_solved")),
+    ]
+    found = []
+    for applies, why, fields in groups:
+        changed = {name: getattr(config, name) for name in fields if applies}
+        told = [f"{name}={value}" for name, value in changed.items() if value != FitConfig.model_fields[name].default]
+        if told:
+            found.append(f"without effect: {', '.join(told)}, since {why}")
+    return tuple(found)
+
+
+_OF_ITERATIONS = (
+    "rotation",
+    "init",
+    "batch_size",
+    "learning_rate",
+    "schedule",
+    "max_iterations",
+    "validate_every",
+    "patience",
+    "tolerance",
+)
 
 
 def _pairs_hash(pairs: PairSet) -> str:

@@ -339,6 +339,55 @@ class TestMissesAndGaps:
         assert mapped.alignment.sha256() == plain.alignment.sha256()
 
 
+CLOSED, LINEAR = {"solver": "closed-form"}, {"map": "linear"}
+
+
+class TestOptionsWithoutEffect:
+    @pytest.mark.parametrize(
+        ("method", "options", "name", "value"),
+        [
+            ("mas", {}, "epsilon", 0.3),
+            ("mas", {}, "weighting", "convex"),
+            ("das", {}, "cl_draw", "fixed"),
+            ("mas", {}, "cl_matches", 3),
+            ("stitch", {}, "cl_terms", "l2"),
+            ("mas", {}, "cl_directions", "all"),
+            ("latent-stitch", {}, "epsilon", 0.3),
+            ("latent-stitch", {}, "loss_tokens", "deterministic"),
+            ("latent-stitch", {}, "select", "iia"),
+            ("latent-stitch", CLOSED, "learning_rate", 0.5),
+            ("latent-stitch", CLOSED, "rotation", "cayley"),
+            ("clmas", LINEAR, "learn_scale", False),
+        ],
+    )
+    def test_they_are_named_and_have_none(self, cast, method, options, name, value):
+        plain = cast.fit(method, **options)
+        found = cast.fit(method, **options, **{name: value})
+        assert found.alignment.sha256() == plain.alignment.sha256()
+        assert any(one.startswith("without effect") and f"{name}={value}" in one for one in found.report.warnings)
+        assert not any(f"{name}=" in one for one in plain.report.warnings)
+
+    @pytest.mark.parametrize(
+        ("method", "name", "value"),
+        [
+            ("clmas", "epsilon", 0.3),
+            ("clmas", "weighting", "convex"),
+            ("clmas", "cl_draw", "fixed"),
+            ("clmas", "cl_matches", 3),
+            ("clmas", "cl_directions", "all"),
+            ("latent-stitch", "cl_terms", "l2"),
+            ("mas", "loss_tokens", "deterministic"),
+            ("mas", "learn_scale", False),
+            ("mas", "rotation", "cayley"),
+            ("latent-stitch", "init", "closed-form"),
+        ],
+    )
+    def test_those_that_have_one_are_not(self, cast, method, name, value):
+        found = cast.fit(method, **{name: value})
+        assert found.alignment.sha256() != cast.fit(method).alignment.sha256()
+        assert found.report.warnings == ()
+
+
 class TestBadInput:
     def test_a_rank_above_a_width(self, cast):
         with pytest.raises(InvalidInput, match=r"rank 13.*'net' has 12") as caught:
