@@ -450,7 +450,7 @@ class _RunGRU(torch.autograd.Function):
         gate_weight, new_weight = cell.weights
         states = first.new_empty(sum(sizes), width)
         states[:n_first] = first[:n_first]
-        kept = []
+        kept, differentiable = [], any(ctx.needs_input_grad)
         for rows, after in _steps(sizes):
             before, (gates, new) = states[rows], take(rows, after)
             gates.addmm_(before, gate_weight).sigmoid_()
@@ -459,7 +459,7 @@ class _RunGRU(torch.autograd.Function):
             new.addcmul_(reset, pre_new).sigmoid_()
             _tanh(new, out=new)
             torch.lerp(new, before, update, out=states[after])
-            if any(ctx.needs_input_grad):
+            if differentiable:
                 kept.append((rows, after, gates, pre_new, new))
         ctx.kept, ctx.n_first, ctx.n_pairs, ctx.cell = kept, n_first, len(first), cell
         ctx.save_for_backward(states)
@@ -537,12 +537,12 @@ class _RunLSTM(torch.autograd.Function):
         width, n_first = first.shape[1] // 2, sum(sizes[:1])
         states, cells = first.new_empty(sum(sizes), width), first.new_empty(sum(sizes), width)
         states[:n_first], cells[:n_first] = first[:n_first, :width], first[:n_first, width:]
-        kept = []
+        kept, differentiable = [], any(ctx.needs_input_grad)
         for rows, after in _steps(sizes):
             found = _lstm_step(states[rows], cells[rows], take(rows, after), cell.weight, out=cells[after])
             gates, new, _, squashed = found
             torch.mul(gates[:, 2 * width : 3 * width], squashed, out=states[after])
-            if any(ctx.needs_input_grad):
+            if differentiable:
                 kept.append((rows, after, gates, new, squashed))
         ctx.kept, ctx.n_first, ctx.n_pairs, ctx.cell = kept, n_first, len(first), cell
         ctx.save_for_backward(cells)

@@ -263,6 +263,28 @@ def test_any_table_of_intervals_will_do(write):
         assert recording.manifest.variable("pitch").meanings == ("high", "low")
 
 
+@pytest.mark.skipif(
+    find_spec("pynwb") is None or find_spec("pynwb.event") is None, reason="needs a pynwb that has EventsTable"
+)
+def test_a_table_of_events_will_do(write):
+    from pynwb.event import EventsTable
+
+    file = session()
+    table = EventsTable(name="tones", description="-")
+    table.add_column("pitch", "-")
+    file.add_events_table(table)
+    table.add_event(timestamp=3.0, duration=0.4, pitch="high")
+    table.add_event(timestamp=1.0, duration=float("nan"), pitch="low")
+    path = write(file)
+    told = dict(find_converter(path).contents(path))
+    assert "tones" in " ".join(told)
+    for name in ("events/tones", "tones"):
+        recording = take(path, {**WINDOW, "align": "timestamp"}, {"pitch": "pitch"}, table=name)
+        np.testing.assert_array_equal(cube(recording)[:, :, 0], 10 * COUNTS[[1, 0]])
+        assert meant(recording, "pitch")[::4] == ["high", "low"]
+        assert recording.dataset["event_s"].values[::4].tolist() == [3, 1]
+
+
 def test_columns_with_several_values_or_references_are_left_aside(write):
     from pynwb import TimeSeries
 
