@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
@@ -9,11 +10,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from torch import Tensor
 
 from neuromas.causal.model import PAD, CausalModel
 from neuromas.schema import SystemConfig, VariableSpec
 from neuromas.systems.system import Context, Packed, System
+
+settings.register_profile("neuromas", deadline=None)  # how long a test takes says more of the machine than of the code
+settings.load_profile("neuromas")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -22,6 +27,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_configure(config: pytest.Config) -> None:
     torch.set_num_threads(1)  # the suite's matrices are small: threads only wait for each other
+    if hasattr(config, "workerinput"):  # one of several processes: neither should those that it starts have threads
+        os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

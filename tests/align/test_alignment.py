@@ -57,7 +57,7 @@ def test_rank_zero():
 
 @pytest.mark.parametrize("rotation", ROTATIONS)
 @pytest.mark.parametrize("kind", ["orthogonal", "linear"])
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 @given(seed=st.integers(0, 1000))
 def test_a_map_and_its_way_back_stay_inverse_while_training(rotation, kind, seed):
     subspaces = lay_out({"phase": 2, "count": 3})

@@ -75,7 +75,7 @@ class TestProcrustes:
         np.testing.assert_allclose(q1.numpy(), expected, atol=1e-8)
         assert s1 == pytest.approx(total / (other**2).sum())
 
-    @settings(deadline=None, max_examples=20)
+    @settings(max_examples=20)
     @given(st.integers(0, 1000), st.integers(2, 5))
     def test_planted_rotations_and_scales_are_undone(self, seed, n_systems):
         rng = np.random.default_rng(seed)
@@ -90,7 +90,7 @@ class TestProcrustes:
 
 
 class TestCanonical:
-    @settings(deadline=None, max_examples=20)
+    @settings(max_examples=20)
     @given(st.integers(0, 1000))
     def test_canonical_correlations_are_scikit_learns(self, seed):
         rng = np.random.default_rng(seed)
@@ -107,7 +107,7 @@ class TestCanonical:
         expected = np.array([np.corrcoef(u[:, i], v[:, i])[0, 1] for i in range(4)])
         np.testing.assert_allclose(np.sort(found), np.sort(expected), atol=2e-3)
 
-    @settings(deadline=None, max_examples=20)
+    @settings(max_examples=20)
     @given(st.integers(0, 1000), st.integers(2, 4))
     def test_systems_that_are_linear_images_of_one_another_coincide(self, seed, n_systems):
         rng = np.random.default_rng(seed)
@@ -130,7 +130,7 @@ class TestCanonical:
 class TestMaps:
     """Means → maps: a recording's means, rotated and scaled, are brought back to 1e-5."""
 
-    @settings(deadline=None, max_examples=25)
+    @settings(max_examples=25)
     @given(st.integers(0, 1000), st.integers(2, 4), st.sampled_from(["orthogonal", "linear"]))
     def test_planted_systems_are_joined(self, seed, n_systems, kind):
         rng = np.random.default_rng(seed)

@@ -39,7 +39,7 @@ def test_starts_at_columns_of_the_identity(name, sign):
 
 
 @pytest.mark.parametrize("name", ROTATIONS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(shape=st.sampled_from(SHAPES), seed=st.integers(0, 1000), n_steps=st.integers(1, 8), rate=st.floats(0.001, 1.0))
 def test_stays_orthonormal_whatever_the_optimiser_does(name, shape, seed, n_steps, rate):
     rotation = make_rotation(name, columns(*shape, seed).float())
@@ -92,14 +92,14 @@ def moved(name: str, shape: tuple[int, int], seed: int):
     return rotation, half - half.T
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sampled_from(SHAPES), st.integers(0, 1000))
 def test_matrix_exponential_is_the_dense_one(shape, seed):
     rotation, skew = moved("matrix-exponential", shape, seed)
     torch.testing.assert_close(rotation().detach(), torch.linalg.matrix_exp(skew) @ rotation.initial)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.sampled_from(SHAPES), st.integers(0, 1000))
 def test_cayley_is_the_dense_one(shape, seed):
     rotation, skew = moved("cayley", shape, seed)

@@ -59,7 +59,7 @@ def foreseeable(heard: list[str], step: int) -> bool:
     return heard[step] in ("=", ",", "E") or heard[step - 1] == "="
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1))
 def test_trials_are_what_the_paper_says(seed):
     trials = TASK.sample(3, seed)
@@ -76,7 +76,7 @@ def test_trials_are_what_the_paper_says(seed):
         assert not trials.deterministic[row, len(heard) :].any()
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.sampled_from(POSSIBLE), min_size=1, max_size=5), st.integers(0, 2**32 - 1))
 def test_what_follows_an_intervention(values, seed):
     """As after a past that leads to just these values."""

@@ -29,7 +29,7 @@ def of_trials(
 
 
 @pytest.mark.parametrize("name", TASKS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(st.integers(0, 1000), st.sampled_from([[0], [1], [0, 1]]))
 def test_expected_values_are_the_sources_columns_in_the_target(name, seed, columns):
     task = get_task(name)

@@ -77,7 +77,7 @@ def possible(name: str, options: dict) -> list[tuple[int, int]]:
 
 
 @pytest.mark.parametrize(("kind", "options"), CASES, ids=IDS)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_trials_are_what_the_paper_says(kind, options, seed):
     task = kind(**options)
@@ -102,7 +102,7 @@ def test_trials_are_what_the_paper_says(kind, options, seed):
 
 
 @pytest.mark.parametrize(("kind", "options"), CASES, ids=IDS)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data(), seed=st.integers(0, 2**32 - 1))
 def test_what_follows_an_intervention(kind, options, data, seed):
     task = kind(**options)

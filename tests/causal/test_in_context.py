@@ -19,7 +19,7 @@ def said(task: InContext, tokens: np.ndarray) -> str:
     return " ".join(task.vocabulary[token] for token in tokens if token != PAD)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_trials_are_what_the_paper_says(seed):
     task = InContext()

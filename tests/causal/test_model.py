@@ -59,7 +59,7 @@ def test_deterministic_tokens_follow_from_values(task):
     np.testing.assert_array_equal(first.tokens[fixed, 0], second.tokens[fixed, 0])
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.sampled_from(sorted(TASKS)), st.integers(2, 20), st.integers(0, 1000))
 def test_trials_in_a_batch_do_not_disturb_each_other(name, n_trials, seed):
     """Where no chance is left in a continuation, it is the same alone and in a batch."""

@@ -87,7 +87,7 @@ class TestRelativeDistance:
         assert relative_distance(cl + 1, cl, cl * (1 + 1e-7)) == (None, None)
         assert relative_distance(cl[:0], cl[:0], cl[:0]) == (None, None)
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(seed=SEEDS, width=st.integers(2, 6))
     def test_it_is_positive_and_keeps_under_rotation_and_scale(self, seed, width):
         x, cl, other = torch.randn(3, 12, width, generator=seeded(seed), dtype=torch.float64)
@@ -116,7 +116,7 @@ class TestSlicedWasserstein:
         noise, found = (sliced_wasserstein(a, other, generator=seeded(4)) for other in (b, wide))
         assert found > 3 * noise
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(seed=SEEDS, width=st.integers(1, 6))
     def test_it_is_a_distance_of_clouds(self, seed, width):
         x, y = torch.randn(2, 10, width, generator=seeded(seed))
@@ -206,7 +206,7 @@ class TestEllipsoid:
         assert outside_ellipsoid(silent, ellipsoid) == 0
         assert outside_ellipsoid(silent + 0.1, ellipsoid) == 1
 
-    @settings(max_examples=25, deadline=None)
+    @settings(max_examples=25)
     @given(seed=SEEDS, width=st.integers(2, 6))
     def test_a_common_rotation_changes_nothing(self, seed, width):
         sides = torch.randn(3, 40, width, generator=seeded(seed), dtype=torch.float64)

@@ -46,7 +46,7 @@ def maps_of(sides, ranks=None, seed=0):
     return {name: one() for name, one in zip(sides, made, strict=True)}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.lists(st.tuples(st.integers(0, 4), st.booleans()), min_size=1, max_size=5), min_size=2, max_size=6),
     st.integers(0, 1000),

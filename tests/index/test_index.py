@@ -60,7 +60,7 @@ def table(recording: Recording, units: list[str] | None = None) -> pd.DataFrame:
     return frame[recording.dataset["eligible"].values & ~np.isnan(activity).any(axis=1)]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.integers(0, 2**32 - 1),
     st.lists(st.sampled_from(["phase", "count", "load"]), min_size=1, max_size=3, unique=True),
@@ -152,7 +152,7 @@ def test_a_generator_fixes_the_draw():
     assert draws[0] == draws[1] != draws[2]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data(), st.integers(0, 50))
 def test_a_query_returns_only_what_was_asked_for(data, seed):
     recording = make(seed, n_trials=10)

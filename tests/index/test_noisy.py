@@ -25,7 +25,7 @@ def planted(phase, place, speed=None):
     return Recording.from_arrays(np.arange(len(place), dtype=np.float32)[:, None], variables, name="track")
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.lists(st.tuples(st.integers(0, 1), st.integers(-20, 20), st.integers(-9, 9)), min_size=1, max_size=30),
     st.lists(st.tuples(st.integers(0, 2), st.integers(-25, 25), st.integers(-9, 9)), min_size=1, max_size=8),

@@ -49,7 +49,7 @@ def literal_cka(x: np.ndarray, y: np.ndarray, kernel: str, zscore: bool) -> floa
 @pytest.mark.parametrize("zscore", [True, False])
 @pytest.mark.parametrize("kernel", KERNELS)
 @given(st.integers(3, 9), st.integers(2, 6), st.integers(2, 6), st.integers(0, 10_000))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_is_what_its_formula_says(kernel, zscore, n_samples, n_units, n_others, seed):
     x, y = planted(n_samples, n_units, seed), 5 * planted(n_samples, n_others, seed + 1) + 1
     assert cka(x, y, kernel=kernel, zscore=zscore) == pytest.approx(literal_cka(x, y, kernel, zscore), abs=1e-6)
@@ -84,7 +84,7 @@ def test_a_unit_that_never_changes_has_no_part_in_it(kernel, constant):
 
 
 @given(st.integers(3, 8), st.integers(1, 4), st.integers(0, 10_000))
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 def test_is_never_negative_nor_beyond_one(n_samples, n_units, seed):
     for kernel in KERNELS:
         assert 0 <= cka(planted(n_samples, n_units, seed), planted(n_samples, 1, seed + 1), kernel=kernel) <= 1

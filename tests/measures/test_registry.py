@@ -45,7 +45,7 @@ def test_every_invariance_has_a_test():
 
 @pytest.mark.parametrize(("measure", "options"), EVERY_WAY)
 @given(cases)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_compared_with_itself(measure, options, case):
     x = planted(*case)
     assert measure(x, x, **options) == pytest.approx(measure.identical, abs=1e-9)
@@ -53,7 +53,7 @@ def test_compared_with_itself(measure, options, case):
 
 @pytest.mark.parametrize(("measure", "options"), EVERY_WAY)
 @given(cases)
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=10)
 def test_range_symmetry_and_order_of_samples(measure, options, case):
     n_samples, n_units, seed = case
     x, y = planted(n_samples, n_units, seed), planted(n_samples, n_units + 2, seed + 1)
@@ -68,7 +68,7 @@ def test_range_symmetry_and_order_of_samples(measure, options, case):
 @pytest.mark.parametrize("change", CHANGES)
 @pytest.mark.parametrize("measure", MEASURES.values(), ids=lambda measure: measure.name)
 @given(cases)
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_claimed_invariances_hold(measure, change, case):
     n_samples, n_units, seed = case
     x, y = planted(n_samples, n_units, seed), planted(n_samples, n_units + 1, seed + 1)

@@ -63,7 +63,7 @@ def test_human_and_monkey_inferior_temporal_cortex_agree_as_published(comparison
 
 @needs_rsatoolbox
 @given(sizes)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_rdms_are_those_of_rsatoolbox(size):
     from rsatoolbox.data import Dataset
     from rsatoolbox.rdm import calc_rdm
@@ -85,7 +85,7 @@ def test_rdms_are_those_of_rsatoolbox(size):
 @needs_rsatoolbox
 @pytest.mark.parametrize(("comparison", "theirs"), [("spearman", "spearman"), ("pearson", "corr")])
 @given(sizes)
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 def test_comparisons_are_those_of_rsatoolbox(comparison, theirs, size):
     from rsatoolbox.rdm import RDMs, compare
 
@@ -95,7 +95,7 @@ def test_comparisons_are_those_of_rsatoolbox(comparison, theirs, size):
 
 
 @given(sizes)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_is_what_its_definition_says(size):
     n_samples, n_units, seed = size
     x, y = planted(n_samples, n_units, seed), planted(n_samples, n_units + 1, seed + 1)

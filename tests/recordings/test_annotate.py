@@ -179,7 +179,7 @@ def test_a_recording_left_on_disk_is_annotated_without_reading_its_activity(made
     np.testing.assert_array_equal(seen.latents(), made.latents())
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.tuples(st.integers(1, 3), st.sampled_from("ab")), min_size=2, max_size=12),
     st.integers(0, 10),

@@ -271,7 +271,7 @@ def test_an_archive_with_a_recipe(tmp_path):
 @given(
     axes=st.permutations(["trial", "step", "unit"]), shape=st.tuples(*[st.integers(1, 4)] * 3), seed=st.integers(0, 99)
 )
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_axes_in_any_order(tmp_path_factory, axes, shape, seed):
     rates = np.random.default_rng(seed).normal(size=shape)
     order = [("trial", "step", "unit").index(one) for one in axes]

@@ -22,7 +22,7 @@ from neuromas.recordings.convert.tables import to_tables
 from neuromas.recordings.recording import Recording
 from neuromas.schema import Sampling
 
-EVERY_TIME = {"deadline": None, "suppress_health_check": [HealthCheck.function_scoped_fixture]}
+EVERY_TIME = [HealthCheck.function_scoped_fixture]
 
 
 def assert_same(one: Recording, other: Recording) -> None:
@@ -39,7 +39,7 @@ def assert_same(one: Recording, other: Recording) -> None:
 
 
 @given(seed=st.integers(0, 1000), n_trials=st.integers(1, 6), n_steps=st.integers(2, 6))
-@settings(max_examples=20, **EVERY_TIME)
+@settings(max_examples=20, suppress_health_check=EVERY_TIME)
 def test_through_xarray_and_back(planted, seed, n_trials, n_steps):
     recording = planted(seed=seed, n_trials=n_trials, n_steps=n_steps)
     assert_same(from_xarray(to_xarray(recording)), recording)
@@ -96,7 +96,7 @@ def test_a_dataset_with_samples_is_taken_as_it_is(planted):
 
 
 @given(seed=st.integers(0, 1000), n_trials=st.integers(1, 6))
-@settings(max_examples=10, **EVERY_TIME)
+@settings(max_examples=10, suppress_health_check=EVERY_TIME)
 def test_through_anndata_and_back(planted, seed, n_trials):
     recording = planted(seed=seed, n_trials=n_trials)
     assert_same(from_anndata(to_anndata(recording)), recording)

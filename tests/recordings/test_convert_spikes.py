@@ -83,7 +83,7 @@ def test_rates_are_in_hertz(tmp_path):
 
 
 @given(seed=st.integers(0, 10_000), bin_s=st.sampled_from([0.1, 0.25, 1.0, None]))
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_counts_are_those_of_a_loop_over_spikes(tmp_path_factory, seed, bin_s):
     rng = np.random.default_rng(seed)
     times, cues = np.sort(rng.uniform(0, 40, 60)), np.sort(rng.uniform(5, 30, 8))

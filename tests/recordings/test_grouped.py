@@ -136,7 +136,7 @@ def test_without_grouping_blocks_make_the_recording_that_they_are_parts_of(store
     xr.testing.assert_identical(one.dataset, other.dataset.assign_attrs(one.dataset.attrs))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(1, 40), st.integers(1, 12), st.integers(0, 2**32 - 1))
 def test_a_group_too_large_for_memory_is_shuffled_whole(tmp_path_factory, n_samples, at_once, seed):
     folder = tmp_path_factory.mktemp("spool")

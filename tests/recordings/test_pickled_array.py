@@ -24,7 +24,7 @@ ENTRY = st.one_of(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.lists(ENTRY, max_size=40), st.integers(3, 5), st.booleans())
 def test_arrays_are_read_as_they_were_written(entries, protocol, repeat):
     entries = entries * 2 if repeat else entries  # the second time from the pickle's memory
@@ -85,7 +85,7 @@ def test_what_is_no_array_of_objects_is_one_error(content):
         read_pickled_array(content)
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(st.binary(max_size=200), st.integers(0, 150), st.integers(0, 255))
 def test_damage_is_a_value_error_or_another_array(noise, place, byte):
     whole = bytearray(pickle.dumps(np.array(["left", "right", None, 3], dtype=object)))

@@ -30,7 +30,7 @@ def recorded(name, values, n_units=1, n_steps=1, missing=None, **fields):
     )
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     st.lists(st.lists(st.integers(3, 9), min_size=3, max_size=3), min_size=1, max_size=3),
     st.integers(1, 3),

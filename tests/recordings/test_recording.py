@@ -25,7 +25,7 @@ def problems(*args, **kwargs) -> str:
     return "\n".join(caught.value.problems)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(1, 5), st.integers(1, 5), st.integers(1, 4), st.integers(0, 2**32 - 1))
 def test_samples_are_trials_then_steps(n_trials, n_steps, n_units, seed):
     rng = np.random.default_rng(seed)

@@ -12,7 +12,7 @@ from neuromas.recordings.recording import Recording
 from neuromas.recordings.split import split_by_coordinate, split_by_trial, split_by_value
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.integers(5, 60), st.integers(0, 1000), st.integers(0, 1000))
 def test_every_trial_is_in_exactly_one_part(n_trials, seed, trial_seed):
     trial = np.random.default_rng(trial_seed).integers(0, n_trials, 200)

@@ -72,7 +72,7 @@ def test_what_goes_in_comes_out(store, planted):
     ]
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
     st.data(),
     st.sampled_from([np.float16, np.float32, np.float64]),

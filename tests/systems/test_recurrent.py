@@ -66,7 +66,7 @@ def literally(network: RecurrentNetwork, latents: torch.Tensor, tokens: np.ndarr
     return found
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(seed=st.integers(0, 10_000))
 def test_resumed_logits_and_gradients_are_those_of_torch(kind, seed):
     rng = np.random.default_rng(seed)

@@ -126,7 +126,7 @@ class TestContext:
         assert result.report.history[-1].loss < 0.8 * result.report.history[0].loss
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(seed=st.integers(0, 1000))
 def test_resuming_is_in_the_batchs_order(toys, seed):
     """Rows of a batch can be shuffled: every pair gets its own logits."""
