@@ -1060,7 +1060,9 @@ def _write_results(out: Path, points: Mapping[str, Mapping[str, Any]]) -> None:
         _row(shown, *(str(row[one]) for one in (*settings, "iterations")), *numbers, row["status"])
     _show_table(shown)
     for warning in dict.fromkeys(one for result in results.values() for one in result.report.warnings):
-        _tell(f"warning: {warning}", "yellow")
+        warned = [name for name, result in results.items() if warning in result.report.warnings]
+        where = "" if len(warned) == len(results) else f"{', '.join(warned)}: "
+        _tell(f"warning: {where}{warning}", "yellow")
     _output().print(_text(f"wrote {out / 'table.csv'}"), soft_wrap=True)
 
 

@@ -643,6 +643,15 @@ def test_fits_that_vary_are_those_of_commands_of_their_own() -> None:
     assert Path("many/rank=4,seed=2/result.json").is_file()
 
 
+def test_warnings_of_fits_that_vary_say_which_they_concern() -> None:
+    words = ["fit", "clmas", "--system", LIVE, "--read", BRAIN, *TINY, "-o", "cl_draw=fixed"]
+    output = run(*words, "--vary", "epsilon=0,0.5", "--out", "many")
+    (told,) = (line for line in output.splitlines() if "without effect" in line)
+    assert told.startswith("warning: epsilon=0: without effect: cl_draw=fixed, since")
+    output = run(*words, "--vary", "epsilon=0", "--vary", "seed=0,1", "--out", "others")
+    assert "warning: without effect: cl_draw=fixed, since" in output
+
+
 def test_what_finished_is_in_the_table_though_others_diverged() -> None:
     words = [
         "fit",

@@ -642,7 +642,7 @@ def count_misses(pairs: PairSet) -> Misses:
 
 
 def without_effect(config: FitConfig, terms: Sequence[Term]) -> tuple[str, ...]:
-    """Options that were set to something else than their default and change nothing in this fit, each group with the reason.
+    """Options that differ from the fitter's defaults though they change nothing in its alignment, each group with the reason.
 
     Parameters
     ----------
@@ -656,26 +656,39 @@ def without_effect(config: FitConfig, terms: Sequence[Term]) -> tuple[str, ...]:
     'without effect: learn_scale=False, since a linear map has no scale of its own'
     """
     cl, behaviour = any(term.cl for term in terms), any(term.behaviour for term in terms)
+    usual = FITTERS[config.method]().config
     sides = [side for term in terms for side in (term.direction.source, term.direction.target)]
     groups: list[tuple[bool, str, tuple[str, ...]]] = [
         (config.map == "linear", "a linear map has no scale of its own", ("learn_scale",)),
         (config.method != "clmas", "it is for clmas", ("cl_directions",)),
-        (not cl, "no direction carries a counterfactual-latent loss", ("cl_draw", "cl_matches", "cl_terms")),
+        (not cl, "no direction carries a counterfactual-latent loss", _OF_CL),
         (not (cl and behaviour), "there is one loss to weigh", ("epsilon", "weighting")),
+        (
+            cl and behaviour and config.epsilon == 0,
+            "the counterfactual-latent loss has no weight",
+            (*_OF_CL, "weighting"),
+        ),
         (not behaviour, "no system is run", ("loss_tokens", "select")),
         (config.solver == "closed-form", "a closed-form solution has no iterations", _OF_ITERATIONS),
-        (all(side.system is None for side in sides), "no system is recorded", ("n_trials", "only_solved")),
+        (
+            all(side.system is None for side in sides),
+            "no system that takes part is recorded",
+            ("n_trials", "only_solved"),
+        ),
     ]
     found = []
     for applies, why, fields in groups:
         changed = {name: getattr(config, name) for name in fields if applies}
-        told = [f"{name}={value}" for name, value in changed.items() if value != FitConfig.model_fields[name].default]
+        told = [f"{name}={value}" for name, value in changed.items() if value != getattr(usual, name)]
         if told:
             found.append(f"without effect: {', '.join(told)}, since {why}")
     return tuple(found)
 
 
+_OF_CL = ("cl_draw", "cl_matches", "cl_terms")
 _OF_ITERATIONS = (
+    "learn_scale",
+    "cl_draw",
     "rotation",
     "init",
     "batch_size",

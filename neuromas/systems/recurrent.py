@@ -175,7 +175,7 @@ class Recurrent(Trained):
 
     @abstractmethod
     def _consume(self, embedded: Tensor, before: Tensor, sizes: tuple[int, ...]) -> Tensor:
-        """States (n_pairs, n_units of the hidden layer) after the last step of each pair, with a gradient for `embedded` alone.
+        """States (n_pairs, n_units of the hidden layer) after the last step of each pair; differentiable in both.
 
         Parameters
         ----------
@@ -224,7 +224,7 @@ class GRU(Recurrent):
         bias = cell["bias_ih_l0"] + functional.pad(cell["bias_hh_l0"][: 2 * width], (0, width))
         # all that enters the new gate twice as large, since tanh(y) = 2 sigmoid(2 y) - 1; doubling and halving are exact
         self._into = (into[: 2 * width].T, 2 * into[2 * width :].T), (bias[: 2 * width], 2 * bias[2 * width :])
-        self._cell = _GRUCell(
+        self._frozen = _FrozenGRU(
             (weight[: 2 * width].T, 2 * weight[2 * width :].T),
             2 * new_bias,
             torch.cat([weight[:width] / 2, weight[width:]]),  # the reset gate's gradient is twice as large
@@ -243,18 +243,18 @@ class GRU(Recurrent):
     def _consume(self, embedded: Tensor, before: Tensor, sizes: tuple[int, ...]) -> Tensor:
         inputs = self._inputs(embedded.detach())
 
-        def used_up(_: slice, after: slice) -> tuple[Tensor, Tensor]:
+        def of_step(_: slice, after: slice) -> tuple[Tensor, Tensor]:
             rows = slice(after.start - len(before), after.stop - len(before))
             return inputs[0][rows], inputs[1][rows]
 
-        states = _RunGRU.apply(before, embedded, self._cell, used_up, (len(before), *sizes))
+        states = _RunGRU.apply(before, embedded, self._frozen, of_step, (len(before), *sizes))
         return states.index_select(0, _last_rows(sizes, states.device))
 
     def _unroll(self, first: Tensor, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
         def looked_up(rows: slice, _: slice) -> tuple[Tensor, Tensor]:
             return self._tables[0].index_select(0, tokens[rows]), self._tables[1].index_select(0, tokens[rows])
 
-        return _RunGRU.apply(first, None, self._cell, looked_up, sizes)
+        return _RunGRU.apply(first, None, self._frozen, looked_up, sizes)
 
 
 class LSTM(Recurrent):
@@ -294,7 +294,7 @@ class LSTM(Recurrent):
         twice = torch.cat([into.new_ones(3 * width), into.new_full((width,), 2.0)])  # as in a GRU
         self._into = (into * twice[:, None]).T, (cell["bias_ih_l0"] + cell["bias_hh_l0"])[order] * twice
         fourfold = (twice**2)[:, None]
-        self._cell = _LSTMCell((weight * twice[:, None]).T, weight * fourfold, into * fourfold)
+        self._frozen = _FrozenLSTM((weight * twice[:, None]).T, weight * fourfold, into * fourfold)
         self._table = self._inputs(self._network.embedding.weight)
 
     def _inputs(self, embedded: Tensor) -> Tensor:
@@ -305,18 +305,19 @@ class LSTM(Recurrent):
     def _consume(self, embedded: Tensor, before: Tensor, sizes: tuple[int, ...]) -> Tensor:
         inputs = self._inputs(embedded.detach())
 
-        def used_up(_: slice, after: slice) -> Tensor:
+        def of_step(_: slice, after: slice) -> Tensor:
             return inputs[after.start - len(before) : after.stop - len(before)]
 
-        states, cells = _RunLSTM.apply(before, embedded, self._cell, used_up, (len(before), *sizes))
-        return torch.cat([states, cells], dim=1).index_select(0, _last_rows(sizes, states.device))
+        found = _RunLSTM.apply(before, embedded, self._frozen, of_step, (len(before), *sizes))
+        last = _last_rows(sizes, before.device)
+        return torch.cat([one.index_select(0, last) for one in found], dim=1)
 
     def _states(self, tokens: Tensor) -> Tensor:
         width = self.config.n_units // 2
         found = self._table.new_zeros(*tokens.shape, 2 * width)
         hidden = cell = self._table.new_zeros(len(tokens), width)
         for step in range(tokens.shape[1]):  # torch.nn.LSTM gives c for the last step only
-            gates, _, cell, squashed = _lstm_step(hidden, cell, self._table[tokens[:, step]], self._cell.weight)
+            gates, _, cell, squashed = _lstm_step(hidden, cell, self._table[tokens[:, step]], self._frozen.weight)
             hidden = gates[:, 2 * width : 3 * width] * squashed
             found[:, step, :width], found[:, step, width:] = hidden, cell
         return found
@@ -325,7 +326,7 @@ class LSTM(Recurrent):
         def looked_up(rows: slice, _: slice) -> Tensor:
             return self._table.index_select(0, tokens[rows])
 
-        states, _ = _RunLSTM.apply(first, None, self._cell, looked_up, sizes)
+        states, _ = _RunLSTM.apply(first, None, self._frozen, looked_up, sizes)
         return states
 
 
@@ -418,7 +419,7 @@ def _last_rows(sizes: tuple[int, ...], device: torch.device) -> Tensor:
     return torch.from_numpy((np.cumsum(before) - before)[n_steps] + of_pair).to(device)
 
 
-class _GRUCell(NamedTuple):
+class _FrozenGRU(NamedTuple):
     """Frozen weights of a GRU as `_RunGRU` needs them."""
 
     weights: tuple[Tensor, Tensor]
@@ -442,12 +443,12 @@ class _RunGRU(torch.autograd.Function):
         ctx: Any,
         first: Tensor,
         embedded: Tensor | None,
-        cell: _GRUCell,
+        frozen: _FrozenGRU,
         take: Callable[[slice, slice], tuple[Tensor, Tensor]],
         sizes: tuple[int, ...],
     ) -> Tensor:
         width, n_first = first.shape[1], sum(sizes[:1])
-        gate_weight, new_weight = cell.weights
+        gate_weight, new_weight = frozen.weights
         states = first.new_empty(sum(sizes), width)
         states[:n_first] = first[:n_first]
         kept, differentiable = [], any(ctx.needs_input_grad)
@@ -455,13 +456,13 @@ class _RunGRU(torch.autograd.Function):
             before, (gates, new) = states[rows], take(rows, after)
             gates.addmm_(before, gate_weight).sigmoid_()
             reset, update = _by_gate(gates, 2)
-            pre_new = torch.addmm(cell.new_bias, before, new_weight)
+            pre_new = torch.addmm(frozen.new_bias, before, new_weight)
             new.addcmul_(reset, pre_new).sigmoid_()
             _tanh(new, out=new)
             torch.lerp(new, before, update, out=states[after])
             if differentiable:
                 kept.append((rows, after, gates, pre_new, new))
-        ctx.kept, ctx.n_first, ctx.n_pairs, ctx.cell = kept, n_first, len(first), cell
+        ctx.kept, ctx.n_first, ctx.n_pairs, ctx.frozen = kept, n_first, len(first), frozen
         ctx.save_for_backward(states)
         return states
 
@@ -474,7 +475,11 @@ class _RunGRU(torch.autograd.Function):
         for rows, after, gates, pre_new, new in reversed(ctx.kept):
             before, carried = states[rows], gradient[after]
             reset, update = _by_gate(gates, 2)
-            by_gate = gradient.new_empty(len(gates), 3 * width)
+            by_gate = (
+                gradient.new_empty(len(gates), 3 * width)
+                if of_inputs is None
+                else of_inputs[after.start - n_first : after.stop - n_first]
+            )
             by_reset, by_update, by_new = _by_gate(by_gate, 3)
             # h = new + update * (before - new);  new = tanh(... + reset * pre_new)
             into_new = torch.ops.aten.tanh_backward(torch.addcmul(carried, carried, update, value=-1), new)
@@ -482,12 +487,13 @@ class _RunGRU(torch.autograd.Function):
             torch.sub(before, new, out=by_update).mul_(carried)
             _sigmoid_backward_(by_gate[:, : 2 * width], gates)
             torch.mul(into_new, reset, out=by_new)
-            gradient[rows].addcmul_(carried, update).addmm_(by_gate, ctx.cell.back)
+            if rows.start or ctx.needs_input_grad[0]:  # else nobody asks for the gradient of the first states
+                gradient[rows].addcmul_(carried, update).addmm_(by_gate, ctx.frozen.back)
             if of_inputs is not None:
-                of_step = of_inputs[after.start - n_first : after.stop - n_first]
-                of_step[:, : 2 * width], of_step[:, 2 * width :] = by_gate[:, : 2 * width], into_new
-        by_embedded = None if of_inputs is None else of_inputs @ ctx.cell.back_into
-        return _padded(gradient[:n_first], ctx.n_pairs), by_embedded, None, None, None
+                by_new.copy_(into_new)  # inputs are not multiplied by the reset gate
+        by_embedded = None if of_inputs is None else of_inputs @ ctx.frozen.back_into
+        by_first = _padded(gradient[:n_first], ctx.n_pairs) if ctx.needs_input_grad[0] else None
+        return by_first, by_embedded, None, None, None
 
 
 def _sigmoid_backward_(gradient: Tensor, found: Tensor) -> None:
@@ -499,7 +505,7 @@ def _padded(gradient: Tensor, n_pairs: int) -> Tensor:
     return functional.pad(gradient, (0, 0, 0, n_pairs - len(gradient)))
 
 
-class _LSTMCell(NamedTuple):
+class _FrozenLSTM(NamedTuple):
     """Frozen weights of an LSTM as `_RunLSTM` needs them; gates in order in, forget, out, new."""
 
     weight: Tensor
@@ -530,7 +536,7 @@ class _RunLSTM(torch.autograd.Function):
         ctx: Any,
         first: Tensor,
         embedded: Tensor | None,
-        cell: _LSTMCell,
+        frozen: _FrozenLSTM,
         take: Callable[[slice, slice], Tensor],
         sizes: tuple[int, ...],
     ) -> tuple[Tensor, Tensor]:
@@ -539,12 +545,12 @@ class _RunLSTM(torch.autograd.Function):
         states[:n_first], cells[:n_first] = first[:n_first, :width], first[:n_first, width:]
         kept, differentiable = [], any(ctx.needs_input_grad)
         for rows, after in _steps(sizes):
-            found = _lstm_step(states[rows], cells[rows], take(rows, after), cell.weight, out=cells[after])
+            found = _lstm_step(states[rows], cells[rows], take(rows, after), frozen.weight, out=cells[after])
             gates, new, _, squashed = found
             torch.mul(gates[:, 2 * width : 3 * width], squashed, out=states[after])
             if differentiable:
                 kept.append((rows, after, gates, new, squashed))
-        ctx.kept, ctx.n_first, ctx.n_pairs, ctx.cell = kept, n_first, len(first), cell
+        ctx.kept, ctx.n_first, ctx.n_pairs, ctx.frozen = kept, n_first, len(first), frozen
         ctx.save_for_backward(cells)
         ctx.set_materialize_grads(False)
         return states, cells
@@ -576,10 +582,13 @@ class _RunLSTM(torch.autograd.Function):
             torch.mul(by_hidden, squashed, out=by_out)
             torch.mul(by_cell, into, out=by_new)
             _sigmoid_backward_(by_gate, gates)
-            gradient[rows].addmm_(by_gate, ctx.cell.back)
-            by_cell *= forget
+            if rows.start or ctx.needs_input_grad[0]:
+                gradient[rows].addmm_(by_gate, ctx.frozen.back)
+                by_cell *= forget
+        by_embedded = None if of_inputs is None else of_inputs @ ctx.frozen.back_into
+        if not ctx.needs_input_grad[0]:
+            return None, by_embedded, None, None, None
         if of_cells is not None:
             by_cell_of_all += of_cells[:n_first]
         by_first = torch.cat([gradient[:n_first], by_cell_of_all], dim=1)
-        by_embedded = None if of_inputs is None else of_inputs @ ctx.cell.back_into
         return _padded(by_first, ctx.n_pairs), by_embedded, None, None, None

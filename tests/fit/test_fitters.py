@@ -339,7 +339,7 @@ class TestMissesAndGaps:
         assert mapped.alignment.sha256() == plain.alignment.sha256()
 
 
-CLOSED, LINEAR = {"solver": "closed-form"}, {"map": "linear"}
+CLOSED, LINEAR, NO_WEIGHT = {"solver": "closed-form"}, {"map": "linear"}, {"epsilon": 0.0}
 
 
 class TestOptionsWithoutEffect:
@@ -357,15 +357,35 @@ class TestOptionsWithoutEffect:
             ("latent-stitch", {}, "select", "iia"),
             ("latent-stitch", CLOSED, "learning_rate", 0.5),
             ("latent-stitch", CLOSED, "rotation", "cayley"),
+            ("latent-stitch", CLOSED, "cl_draw", "fixed"),
+            ("latent-stitch", CLOSED, "learn_scale", True),
+            *(
+                ("latent-stitch", CLOSED, name, 7)
+                for name in ("batch_size", "max_iterations", "validate_every", "patience")
+            ),
+            ("latent-stitch", CLOSED, "tolerance", 0.5),
+            ("latent-stitch", CLOSED, "schedule", "cosine"),
+            ("latent-stitch", CLOSED, "init", "closed-form"),
             ("clmas", LINEAR, "learn_scale", False),
+            ("clmas", NO_WEIGHT, "cl_draw", "fixed"),
+            ("clmas", NO_WEIGHT, "cl_matches", 3),
+            ("clmas", NO_WEIGHT, "cl_terms", "l2"),
+            ("clmas", NO_WEIGHT, "weighting", "convex"),
         ],
     )
     def test_they_are_named_and_have_none(self, cast, method, options, name, value):
         plain = cast.fit(method, **options)
-        found = cast.fit(method, **options, **{name: value})
+        found = cast.fit(method, **{**options, name: value})
         assert found.alignment.sha256() == plain.alignment.sha256()
         assert any(one.startswith("without effect") and f"{name}={value}" in one for one in found.report.warnings)
-        assert not any(f"{name}=" in one for one in plain.report.warnings)
+        assert not any(f"{name}={value}" in one for one in plain.report.warnings)
+
+    @pytest.mark.parametrize(("name", "value"), [("n_trials", 70), ("only_solved", True)])
+    def test_nor_have_trials_of_systems_that_are_not_there(self, cast, toys, name, value):
+        recordings = [cast.brain, capture(toys.make("other", 13, seed=4), 60, model=toys.model, seed=6)]
+        found = [cast.fit("latent-stitch", recordings, **more) for more in ({}, {name: value})]
+        assert found[0].alignment.sha256() == found[1].alignment.sha256()
+        assert any(f"{name}={value}" in one for one in found[1].report.warnings)
 
     @pytest.mark.parametrize(
         ("method", "name", "value"),

@@ -295,9 +295,14 @@ def test_the_same_on_a_gpu(kind, layer):
     assert torch.allclose(found.cpu(), wanted, atol=1e-8)
     if moved.stepwise:
         n_steps = int(at.max()) + 1
-        given = moved.latents(tokens)[:, :n_steps]
+        given = moved.latents(tokens)[:, :n_steps].requires_grad_()
         found = moved.resume_steps(given, at.cuda() + 1, tokens[:, :n_steps].cuda(), there)
-        assert torch.allclose(found.cpu(), wanted, atol=1e-8)
+        assert torch.allclose(found.detach().cpu(), wanted, atol=1e-8)
+        found.square().sum().backward()
+        here, _ = make(kind, layer)
+        alike = given.detach().cpu().requires_grad_()
+        here.resume_steps(alike, at + 1, tokens[:, :n_steps], rest).square().sum().backward()
+        assert torch.allclose(given.grad.cpu(), alike.grad, atol=1e-8)
 
 
 @pytest.mark.parametrize(("kind", "layer"), LAYERS)
