@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from neuromas.fit.fitters import LatentStitch as LatentStitch
     from neuromas.fit.fitters import Stitch as Stitch
     from neuromas.fit.fitters import fit_together as fit_together
+    from neuromas.fit.request import reopen as reopen
     from neuromas.fit.result import FitResult as FitResult
     from neuromas.index.index import CLIndex as CLIndex
     from neuromas.index.query import ANY as ANY
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from neuromas.measures.comparison import MeasureResult as MeasureResult
     from neuromas.measures.comparison import compare as compare
     from neuromas.recordings.annotate import annotate as annotate
+    from neuromas.recordings.annotate import drop_variables as drop_variables
+    from neuromas.recordings.annotate import rename_variables as rename_variables
     from neuromas.recordings.annotate import select as select
     from neuromas.recordings.annotate import shuffled as shuffled
     from neuromas.recordings.annotate import standardised as standardised
@@ -62,11 +65,12 @@ _PUBLIC = {
     "evaluate.stimulation": ("save_plan", "stimulation_plan"),
     "experiments.reproduce": ("reproduce",),
     "fit.fitters": ("CLMAS", "DAS", "MAS", "LatentStitch", "Stitch", "fit_together"),
+    "fit.request": ("reopen",),
     "fit.result": ("FitResult",),
     "index.index": ("CLIndex",),
     "index.query": ("ANY", "between"),
     "measures.comparison": ("MeasureResult", "compare"),
-    "recordings.annotate": ("annotate", "select", "shuffled", "standardised"),
+    "recordings.annotate": ("annotate", "drop_variables", "rename_variables", "select", "shuffled", "standardised"),
     "recordings.convert.converter": ("convert",),
     "recordings.pseudo": ("parts_of", "pool"),
     "recordings.recording": ("Recording",),

@@ -349,6 +349,9 @@ def register(
                 for what, which in converter.contents(source):
                     _row(told, what, which)
                 _show_table(told)
+            if document is None and converter.recipe.problems({}):
+                _tell("What to take of it, a recipe says: --recipe, --option, --variable.")
+                continue
         read.append(convert(source, document, format=form, **fields))
     if not dry_run:
         _register(into, read, set_name, _listed(group_by) or ())

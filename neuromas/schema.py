@@ -32,7 +32,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class Document(BaseModel):
     """Base of all documents."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     @classmethod
     def problems(cls, document: object) -> list[str]:
@@ -479,6 +479,7 @@ class FitConfig(Document):
 
     format_version: Literal[1] = 1
     method: Literal["das", "mas", "clmas", "stitch", "latent-stitch"]
+    """Which directions carry which loss; see `neuromas.fit.fitters`."""
     subspaces: dict[str, Annotated[int, Field(gt=0)]] | None = Field(default={"full": 16}, min_length=1)
     """Rank of each disjoint block, by variable, by variables joined with ``+``, or ``full``; null: full, at full width."""
     variables: tuple[str, ...] | None = Field(default=None, min_length=1)
@@ -494,12 +495,15 @@ class FitConfig(Document):
     map: Literal["orthogonal", "linear"] = "orthogonal"
     """R = λQ (the paper), or z = A Uᵀ(h − μ), a weaker claim about similarity."""
     rotation: Literal["matrix-exponential", "gram-schmidt", "cayley", "householder"] = "matrix-exponential"
+    """Parametrisation of the orthonormal columns."""
     init: Literal["random", "closed-form"] = "random"
+    """Where iterations start: random columns, or from mean latents per value."""
     solver: Literal["gradient", "closed-form"] = "gradient"
     """Latent Stitch only: ``closed-form`` is orthogonal Procrustes on the L2 term."""
     direction: tuple[str, str] | None = None
     """Stitch and Latent Stitch: names of source and target."""
     learn_scale: bool = True
+    """Whether λ of an orthogonal map is fitted, or stays where it starts."""
     epsilon: float = Field(default=0.85, ge=0)
     """Weight of the counterfactual-latent loss."""
     weighting: Literal["sum", "convex"] = "sum"
@@ -513,15 +517,22 @@ class FitConfig(Document):
     tolerances: dict[str, Annotated[float, Field(ge=0)]] | None = None
     """Continuous variable (or shared name) → by how much a counterfactual latent's value may be off; others must be equal."""
     cl_terms: Literal["both", "l2", "cosine"] = "both"
+    """Distances to counterfactual latents that count; both: their mean (eq. 9)."""
     loss_tokens: Literal["all", "deterministic"] = "all"
+    """Tokens of the continuation that count in the behavioural loss."""
     batch_size: int = Field(default=512, gt=0)
     """Pairs per direction and iteration."""
     n_train_pairs: int = Field(default=10_000, gt=0)
+    """Per direction."""
     n_validation_pairs: int = Field(default=1_000, gt=0)
+    """Per direction."""
     learning_rate: float = Field(default=1e-3, gt=0)
+    """Of Adam."""
     schedule: Literal["constant", "cosine"] = "constant"
+    """The learning rate stays, or falls to 0 along a cosine."""
     max_iterations: int = Field(default=20_000, ge=0)
     validate_every: int = Field(default=50, gt=0)
+    """Iterations between two looks at the validation pairs, and two checkpoints."""
     patience: int = Field(default=10, gt=0)
     """Stop after so many validations in a row without `tolerance` gained."""
     tolerance: float = Field(default=1e-3, ge=0)
@@ -535,6 +546,7 @@ class FitConfig(Document):
     fractions: dict[Literal["train", "validation", "test"], float] = {"train": 0.6, "validation": 0.2, "test": 0.2}
     """Shares of the trials."""
     seed: int = Field(default=0, ge=0)
+    """Decides trials, split, pairs, start, batches and draws."""
 
     @model_validator(mode="after")
     def _check_method(self) -> Self:

@@ -292,6 +292,16 @@ def test_query_prints_a_table() -> None:
     assert "more" in run("query", BRAIN, "phase=demo")
 
 
+def test_what_a_file_holds_is_told_before_there_is_a_recipe() -> None:
+    Path("spikes.csv").write_text("unit,time\na,0.5\nb,1.5\n")
+    output = run("register", "spikes.csv", "--format", "spikes", "--set", "lab", "--dry-run", "--store", "new")
+    assert "a recipe says" in output
+    assert "Nothing was written" in output
+    output = run("register", "spikes.csv", "--format", "spikes", "--set", "lab", "--store", "new", code=2)
+    assert "start_s: required" in output
+    assert not Path("new").exists()
+
+
 @pytest.mark.parametrize("ending", ["npz", "nc", "csv"])
 def test_query_writes_what_opens_again(ending: str, store: Path) -> None:
     out = Path(f"found.{ending}")

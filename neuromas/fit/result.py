@@ -54,11 +54,12 @@ class FitResult:
         Raises
         ------
         InvalidInput
-            The result was loaded from a folder, without the systems; `neuromas evaluate` finds them again.
+            The result was loaded from a folder, without the systems; `neuromas.reopen` finds them again.
         """
         if not self.sides:
             raise InvalidInput(
-                "this result was loaded without its systems; evaluate it with `neuromas evaluate DIR`, or rebuild the sides",
+                "this result was loaded without its systems: use neuromas.reopen(DIR) if a command fitted it, else call the same"
+                " fit(..., out=DIR) again, which returns what is finished",
                 kind="no_sides",
             )
         names = [side.name for side in self.sides if side.name in self.alignment.maps]
