@@ -727,7 +727,10 @@ def train(
     target_accuracy: Annotated[
         float, typer.Option("--target-accuracy", min=0, max=1, help="Stop at this share of held-out trials right.")
     ] = 0.999,
-    min_iterations: Annotated[int, typer.Option("--min-iterations", min=0, help="Go on at least so long.")] = 2000,
+    min_iterations: Annotated[
+        int | None,
+        typer.Option("--min-iterations", min=0, help="Go on at least so long; by default 2000.", show_default=False),
+    ] = None,
     max_iterations: Annotated[int, typer.Option("--max-iterations", min=1, help="Go on at most so long.")] = 20_000,
     device: Device = "cpu",
 ) -> None:
@@ -761,13 +764,15 @@ def train(
             }
             trained: System
             if system == "llama":
-                if options or memory:
+                if options or memory or min_iterations is not None:
                     raise InvalidInput(
-                        "--void, --hold-out and --memory are not for --system llama", kind="invalid_option"
+                        "--void, --hold-out, --memory and --min-iterations are not for --system llama",
+                        kind="invalid_option",
                     )
                 trained = train_language_model(task=task, **common)
             else:
-                trained = train_system(model, kind=system, memory=memory, min_iterations=min_iterations, **common)
+                least = 2000 if min_iterations is None else min_iterations
+                trained = train_system(model, kind=system, memory=memory, min_iterations=least, **common)
     except KeyboardInterrupt:
         if system == "llama":
             _stop("Interrupted. A language model keeps no checkpoint; the same command begins anew.")
