@@ -771,8 +771,9 @@ def train(
                     )
                 trained = train_language_model(task=task, **common)
             else:
-                least = 2000 if min_iterations is None else min_iterations
-                trained = train_system(model, kind=system, memory=memory, min_iterations=least, **common)
+                if min_iterations is not None:
+                    common["min_iterations"] = min_iterations
+                trained = train_system(model, kind=system, memory=memory, **common)
     except KeyboardInterrupt:
         if system == "llama":
             _stop("Interrupted. A language model keeps no checkpoint; the same command begins anew.")

@@ -650,6 +650,11 @@ def without_effect(config: FitConfig, terms: Sequence[Term]) -> tuple[str, ...]:
     terms : sequence of Term
         Of the fit.
 
+    Returns
+    -------
+    tuple of str
+        For `FitReport.warnings`.
+
     Examples
     --------
     >>> without_effect(FitConfig(method="clmas", map="linear", learn_scale=False), ())[0]
