@@ -490,6 +490,9 @@ class FitConfig(Document):
     values: dict[str, tuple[float, ...]] | None = None
     """Variable (or shared name) → values: pairs are drawn only from samples in which it holds one of these. Counterfactual
     latents hold what is expected of them, or with a tolerance what is near it, whatever is listed here."""
+    task_options: dict[str, dict[str, Any]] | None = None
+    """Task → options of its causal model, e.g. ``{"multi-object": {"hold_out": [13, 14]}}``: what its systems are recorded on,
+    what pairs are drawn from, and what follows an interchange."""
     stepwise: bool = False
     """Interchange at every step up to the source's, where the target's tokens are padded with responses."""
     map: Literal["orthogonal", "linear"] = "orthogonal"
@@ -764,6 +767,8 @@ class Evaluation(Document):
     """As of the fit."""
     tolerances: dict[str, dict[str, float]] = Field(default_factory=dict)
     """System → variable → by how much a counterfactual latent's value could be off; here as in the fit."""
+    controls: tuple[str, ...] = ()
+    """Those that were asked for; one that means nothing here, a wrong variable where there is one subspace, has no score."""
     scores: tuple[DirectionScore, ...]
     provenance: Provenance
 
@@ -794,7 +799,8 @@ class EvaluationSpec(Document):
 
     n_pairs: int = Field(default=1_000, gt=0)
     """Held-out pairs per direction."""
-    controls: tuple[str, ...] = ()
+    controls: tuple[str, ...] = ("none", "random", "wrong-variable")
+    """Beside every IIA; a finished fit that lacks some is scored again, not fitted again."""
     directions: tuple[tuple[int, int], ...] | None = None
     """(source, target) by position among the fit's systems; null: every direction that the alignment has."""
     part: Literal["train", "validation", "test"] = "test"
@@ -894,8 +900,9 @@ class SweepJob(Document):
     evaluation: EvaluationSpec | None = None
 
     def identity(self) -> str:
-        """SHA-256 over everything that was chosen; a new field at its default changes no identity."""
+        """SHA-256 over everything that was chosen but for controls; a new field at its default changes no identity."""
         chosen = self.model_dump(mode="json", exclude_defaults=True)
+        chosen.get("evaluation", {}).pop("controls", None)
         return hashlib.sha256(json.dumps(chosen, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

@@ -6,7 +6,7 @@ the same interface: whoever was handed a `Recording` holds nothing that runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -223,6 +223,7 @@ def make_sides(
     roles: Mapping[str, Mapping[str, str]] | None = None,
     values: Mapping[str, Sequence[float]] | None = None,
     tolerances: Mapping[str, float] | None = None,
+    task_options: Mapping[str, Mapping[str, Any]] | None = None,
     stepwise: bool = False,
     only_solved: bool = False,
     n_trials: int = 2000,
@@ -252,6 +253,8 @@ def make_sides(
         Only samples in which it holds one of these are drawn into pairs.
     tolerances : mapping of variable or shared name to float, optional
         By how much a counterfactual latent's value may be off, for continuous variables.
+    task_options : mapping of task to mapping, optional
+        Options of the causal models of these tasks; systems are recorded on trials that they make.
     stepwise : bool
         Keep what interchanges at every step need.
     only_solved : bool
@@ -298,27 +301,35 @@ def make_sides(
         ("mapping", mapping, names),
         ("units", units, names),
         *((f"role {role!r}", of, [*names, *tasks]) for role, of in (roles or {}).items()),
+        ("task_options", task_options, tasks),
     ):
         strange = [name for name in keyed or {} if name not in known]
         if strange:
-            raise InvalidInput(
-                f"{what} for {', '.join(map(repr, strange))}, but the systems are {', '.join(dict.fromkeys(known))}"
-            )
+            told = f"the {'tasks' if known is tasks else 'systems'} are {', '.join(filter(None, dict.fromkeys(known)))}"
+            raise InvalidInput(f"{what} for {', '.join(map(repr, strange))}, but {told}")
+    if model is not None and task_options:
+        raise InvalidInput(
+            "task_options go with registered tasks, not with model=; give its options to the model itself"
+        )
+
+    def task_model(task: str) -> CausalModel:
+        return get_task(task, **(task_options or {}).get(task, {}))
+
     live = [one for one in systems if isinstance(one, System)]
-    reference = get_task(live[0].config.task) if model is None and live else model
+    reference = task_model(live[0].config.task) if model is None and live else model
     recordings: list[Recording] = []
     models: list[CausalModel | None] = []
     for position, (name, one) in enumerate(zip(names, systems, strict=True)):
         own = reference
         if isinstance(one, System):
-            own = model or get_task(one.config.task)
+            own = model or task_model(one.config.task)
             recording = capture(
                 one.to(device), n_trials, seed=seed * 1000 + position, model=own, only_solved=only_solved
             )
         else:
             recording = one
             if model is None and name not in (mapping or {}):
-                own = _task_of(one) or reference
+                own = _task_of(one, task_model) or reference
         like = own.variables if own is not None else recordings[0] if recordings else None
         recordings.append(recording.relabel((mapping or {}).get(name), like=like))
         models.append(own)
@@ -363,11 +374,11 @@ def side_names(systems: Sequence[System | Recording]) -> list[str]:
     return [full if short.count(name) > 1 else name for full, name in zip(long, short, strict=True)]
 
 
-def _task_of(recording: Recording) -> CausalModel | None:
+def _task_of(recording: Recording, task_model: Callable[[str], CausalModel]) -> CausalModel | None:
     """The causal model of the recording's task, if it is a registered one with these variables and tokens."""
     if recording.manifest.task not in TASKS:
         return None
-    model = get_task(recording.manifest.task)
+    model = task_model(recording.manifest.task)
     told = recording.manifest.vocabulary
     known = all(name in recording.variable_names for name in model.variable_names)
     return model if known and (told is None or told[: len(model.vocabulary)] == model.vocabulary) else None

@@ -212,6 +212,7 @@ def evaluate(
         tolerances={
             name: side.indexes[part].tolerance for name, side in by_name.items() if side.indexes[part].tolerance
         },
+        controls=tuple(controls),
         scores=tuple(scores),
         provenance=Provenance(source=f"evaluation of {method}", seed=seed, created=now(), versions=versions()),
     )

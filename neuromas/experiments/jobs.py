@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,7 +30,7 @@ from neuromas.fit.fitters import FITTERS, Fitter
 from neuromas.fit.loop import CHECKPOINT as FIT_CHECKPOINT
 from neuromas.fit.loop import Progress
 from neuromas.fit.request import REQUEST, at_point
-from neuromas.fit.result import RESULT
+from neuromas.fit.result import RESULT, FitResult
 from neuromas.measures.comparison import compare
 from neuromas.provenance import now, versions
 from neuromas.recordings.recording import Recording
@@ -232,11 +232,14 @@ def read_measure(folder: Path) -> MeasureReport | None:
 
 
 def finished(out: Path, job: SweepJob) -> bool:
-    """Whether the result of a settled job is there, whole, and of this very configuration."""
+    """Whether the result of a settled job is there, whole, of this very configuration, and with its controls."""
     if job.measure is not None:
         return read_measure(job_folder(out, job)) is not None
     found = read_fit(job_folder(out, job))
-    return found is not None and found[0].config == job.config
+    if found is None or job.evaluation is None:
+        return False
+    report, evaluation = found
+    return report.config == job.config and set(job.evaluation.controls) <= set(evaluation.controls)
 
 
 def _read(path: Path, kind: type[D]) -> D | None:
@@ -321,16 +324,7 @@ def _fit(job: SweepJob, out: Path, folder: Path, tell: Tell, device: str) -> Non
         begun.at(now.iteration)
         tell(now.iteration, now.max_iterations, str(now))
 
-    fitter = Fitter.from_config(job.config)
-    try:
-        result = fitter.fit(systems, device=device, out=folder, progress=report)
-    except InvalidInput as error:
-        if error.kind != "occupied":
-            raise
-        # the folder is this job's own, so what lies there is of an earlier version, for which another fit had this identity
-        for name in (RESULT, FIT_CHECKPOINT, EVALUATION):
-            (folder / name).unlink(missing_ok=True)
-        result = fitter.fit(systems, device=device, out=folder, progress=report)
+    result = _result(job, systems, folder, device, report)
     names = [side.name for side in result.sides]
     oracles = {
         name: one for name, one, system in zip(names, live, systems, strict=True) if isinstance(system, Recording)
@@ -341,6 +335,30 @@ def _fit(job: SweepJob, out: Path, folder: Path, tell: Tell, device: str) -> Non
     tell(result.report.iterations, job.config.max_iterations, "scoring")
     evaluation = result.evaluate(oracles=oracles if job.oracles else None, **options)
     write_atomically(folder / EVALUATION, evaluation.to_json())
+
+
+def _result(
+    job: SweepJob,
+    systems: Sequence[System | Recording],
+    folder: Path,
+    device: str,
+    report: Callable[[Progress], None],
+) -> FitResult:
+    """The fit of `job`: as it lies in the folder, if it is finished and lacks scores alone, else fitted."""
+    assert job.config is not None
+    fitter = Fitter.from_config(job.config)
+    done = read_fit(folder)
+    if done is not None and done[0].config == job.config:
+        return replace(FitResult.load(folder), sides=tuple(fitter.sides(systems, device=device)))
+    try:
+        return fitter.fit(systems, device=device, out=folder, progress=report)
+    except InvalidInput as error:
+        if error.kind != "occupied":
+            raise
+        # the folder is this job's own, so what lies there is of an earlier version, for which another fit had this identity
+        for name in (RESULT, FIT_CHECKPOINT, EVALUATION):
+            (folder / name).unlink(missing_ok=True)
+        return fitter.fit(systems, device=device, out=folder, progress=report)
 
 
 def handed_in(job: SweepJob, live: Sequence[System]) -> list[System | Recording]:
@@ -354,7 +372,9 @@ def handed_in(job: SweepJob, live: Sequence[System]) -> list[System | Recording]
             continue
         name = system.name if names.count(system.name) == 1 else one.name.replace("/", ".").replace("@", ".")
         seed = job.config.seed * 1000 + place  # as `make_sides` records the systems that it may run
-        given.append(capture(system, job.config.n_trials, seed=seed, name=name, access="read"))
+        task = system.config.task
+        model = get_task(task, **(job.config.task_options or {}).get(task, {}))
+        given.append(capture(system, job.config.n_trials, seed=seed, name=name, access="read", model=model))
     return given
 
 

@@ -48,6 +48,8 @@ from neuromas.recordings.recording import Recording
 from neuromas.schema import FitConfig, FitInput, FitReport, Misses, Provenance, Validation
 from neuromas.systems.system import System
 
+_LATER = ("task_options",)
+"""Fields that configurations got later: at their default they change no fit's identity."""
 _PART_SEEDS = {"train": 1, "validation": 2, "test": 3}
 
 
@@ -250,6 +252,7 @@ class Fitter:
             roles=self.config.roles,
             values=self.config.values,
             tolerances=self.config.tolerances,
+            task_options=self.config.task_options,
             stepwise=self.config.stepwise,
             only_solved=self.config.only_solved,
             n_trials=self.config.n_trials,
@@ -294,7 +297,8 @@ class Fitter:
                     )
                 drawn[part].append(pairs)
         sides = {side.name: side for term in terms for side in (term.direction.source, term.direction.target)}
-        known = "".join([config.model_dump_json(), *(one.model_dump_json() for one in inputs)])
+        later = {name for name in _LATER if getattr(config, name) is None}
+        known = "".join([config.model_dump_json(exclude=later), *(one.model_dump_json() for one in inputs)])
         known += "".join(_pairs_hash(pairs) for pairs in drawn["train"])  # so that another causal model is another fit
         for one in inputs:
             if one.weights_sha256 is None and one.content_sha256 is None and one.name in sides:
@@ -513,7 +517,10 @@ def fit_together(
     return [found[number] for number in range(len(fitters))]
 
 
-_OF_SIDES = {"variables", "roles", "values", "tolerances", "stepwise", "only_solved", "n_trials", "fractions", "seed"}
+_OF_SIDES = {
+    *("variables", "roles", "values", "tolerances", "task_options"),
+    *("stepwise", "only_solved", "n_trials", "fractions", "seed"),
+}
 """Fields of a configuration that `Fitter.sides` looks at."""
 
 

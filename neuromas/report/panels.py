@@ -75,6 +75,7 @@ def bars(
     labels: Sequence[str],
     series: Mapping[str, Sequence[tuple[float, float]]],
     colours: Mapping[str, str],
+    without: Mapping[str, Sequence[float]] | None = None,
 ) -> None:
     """Groups of bars with standard errors.
 
@@ -88,6 +89,8 @@ def bars(
         draws no bar of error.
     colours : mapping of str to str
         By the same names.
+    without : mapping of str to sequence of float, optional
+        What comes without any interchange, drawn across the bars of the same names; one that is not a number is left out.
     """
     width = 0.8 / max(len(series), 1)
     for number, (name, found) in enumerate(series.items()):
@@ -111,6 +114,19 @@ def bars(
                     color="#333333",
                     bbox=_PAPER,
                     zorder=5,
+                )
+        for x, level in zip(at, (without or {}).get(name, ()), strict=False):
+            if level == level:
+                known = panel.get_legend_handles_labels()[1]
+                panel.hlines(
+                    level,
+                    x - width / 2,
+                    x + width / 2,
+                    label="_" if "no interchange" in known else "no interchange",
+                    linestyles="dotted",
+                    colors="#111111",
+                    linewidth=1.3,
+                    zorder=4,
                 )
     panel.set_xticks(range(len(labels)), labels)
     panel.tick_params(axis="x", labelsize=8.5, length=0)

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 import torch
 
 from neuromas.align.alignment import lay_out
 from neuromas.align.side import PARTS, Direction, draw_pair_set, make_sides
+from neuromas.causal.model import get_task
 from neuromas.errors import InvalidInput, NotFound, ReadOnly
 from neuromas.recordings.recording import Recording
 from neuromas.systems.capture import capture
 from neuromas.systems.system import Packed
+from neuromas.systems.training import load_system
 
 
 @pytest.fixture(scope="module")
@@ -136,7 +140,34 @@ def test_incomplete_samples_are_left_out(toys, brain):
         assert torch.isfinite(every.indexes[part].latents).all()
 
 
+def test_tasks_take_options():
+    """Trials, pairs and what follows them hold no quantity that is held out, of systems and of recordings alike."""
+    options = {"multi-object": {"hold_out": list(range(6, 21))}}
+    read = capture(load_system("multi-object/gru-1"), 120, model=get_task("multi-object", **options["multi-object"]))
+    sides = make_sides([load_system("multi-object/gru-0"), read], task_options=options, n_trials=120)
+    for side in sides:
+        assert side.model.quantities.tolist() == [1, 2, 3, 4, 5]
+    assert sides[0].recording.values(["count"]).max() == 5
+    for source, target in itertools.product(sides, sides):
+        pairs = draw_pair_set(Direction(source, target), "train", 200, lay_out({"full": 4}), [0])
+        assert pairs.values[:, 1].max() == 5
+        assert pairs.continuation.values[..., 1].max() == 5
+    assert make_sides([load_system("multi-object/gru-0")], n_trials=120)[0].recording.values(["count"]).max() > 5
+
+
 class TestBadInput:
+    def test_options_of_a_task_that_nobody_does(self):
+        with pytest.raises(InvalidInput, match=r"task_options for 'modulo', but the tasks are multi-object$"):
+            make_sides([load_system("multi-object/gru-0")], task_options={"modulo": {"hold_out": [4]}})
+
+    def test_options_that_a_task_does_not_have(self):
+        with pytest.raises(InvalidInput, match=r"'multi-object' has no option 'holdout'; it has void, hold_out"):
+            make_sides([load_system("multi-object/gru-0")], task_options={"multi-object": {"holdout": [4]}})
+
+    def test_options_beside_a_model(self, toys):
+        with pytest.raises(InvalidInput, match="to the model itself"):
+            make_sides([toys.make("net")], model=toys.model, task_options={"toy": {}})
+
     def test_two_of_one_name(self, toys):
         with pytest.raises(InvalidInput, match="'toy/net'") as caught:
             make_sides([toys.make("net"), toys.make("net", seed=1)], model=toys.model)

@@ -76,6 +76,31 @@ def test_an_intervention_keeps_the_quantity_within_12():
     assert ((went_on.tokens == task.response).sum(axis=1) == quantity).all()
 
 
+@settings(max_examples=40)
+@given(
+    values=st.lists(st.tuples(st.sampled_from([0, 1]), st.integers(1, 11)), min_size=1, max_size=6),
+    seed=st.integers(0, 99),
+)
+def test_what_follows_an_intervention_is_said_by_counting_words(values, seed):
+    """Words, values after each, and which can be foreseen, from regular expressions over the sentence alone."""
+    task = InContext()
+    went_on = task.counterfactual(np.array(values), np.random.default_rng(seed))
+    for row, (phase, count) in enumerate(values):
+        heard = said(task, went_on.tokens[row])
+        match = re.fullmatch(r"((?:nut )*): ((?:seed )*)stop" if phase == 0 else r"()((?:seed )*)stop", heard)
+        assert match is not None, heard
+        more, left = (len(part.split()) for part in match.groups())
+        assert left == (count + more if phase == 0 else count) <= 12
+        nuts = [(0, count + k + 1) for k in range(more)]
+        seeds = [(1, left - k) for k in range(left + 1)] if phase == 0 else [(1, left - k - 1) for k in range(left)]
+        found = went_on.values[row, : went_on.lengths[row]].tolist()
+        assert [tuple(value) for value in found] == [*nuts, *seeds, (1, 0)]
+        live = slice(went_on.lengths[row])
+        words = heard.split()
+        assert went_on.deterministic[row, live].tolist() == [word in ("seed", "stop") for word in words]
+        assert went_on.eligible[row, live].tolist() == [word in ("nut", "seed") for word in words]
+
+
 def test_options_are_those_of_counting():
     assert get_task("in-context", hold_out=[4, 9]).quantities.tolist() == [1, 2, 3, 5, 6, 7, 8, 10, 11, 12]
     with pytest.raises(InvalidInput, match=r"among 1\.\.12.*got \[14\]"):

@@ -194,3 +194,29 @@ def test_a_damaged_evaluation_is_made_again(tiny, tmp_path):
     assert not jobs.finished(tmp_path, planned.job)
     jobs.run_job(planned.job, tmp_path, silent)
     assert json.loads(path.read_text())["scores"] == before
+
+
+def test_a_finished_fit_without_the_controls_asked_for_is_scored_again_not_fitted_again(tiny, tmp_path):
+    def job(*controls):
+        group = tiny.group("a", evaluation={"n_pairs": 40, "controls": controls})
+        return jobs.expand(tiny.declared(group))[0].job
+
+    jobs.run_job(job(), tmp_path, silent)
+    folder = jobs.job_folder(tmp_path, job())
+    assert folder == jobs.job_folder(tmp_path, job("none", "random"))
+    (own,) = jobs.read_fit(folder)[1].scores
+    before = (folder / "result.json").read_bytes()
+    assert not jobs.finished(tmp_path, job("none", "random"))
+
+    jobs.run_job(job("none", "random"), tmp_path, silent)
+    assert jobs.finished(tmp_path, job("none", "random"))
+    assert [score.method for score in jobs.read_fit(folder)[1].scores] == ["none", "random", "das"]
+    assert jobs.read_fit(folder)[1].scores[-1] == own
+    assert (folder / "result.json").read_bytes() == before
+    assert len(tiny.attempts(tmp_path)) == 1
+    assert jobs.finished(tmp_path, job("none"))  # more than was asked for is enough
+
+
+def test_an_iia_has_controls_beside_it_unless_they_are_declined(tiny):
+    (planned,) = jobs.expand(tiny.declared({**tiny.group("a"), "evaluation": {}}))
+    assert planned.job.evaluation.controls == ("none", "random", "wrong-variable")

@@ -138,6 +138,23 @@ def test_resuming_is_running_the_whole_sequence(kind, layer):
     assert all(value.grad is None and not value.requires_grad for value in system._model.parameters())
 
 
+def test_only_the_continuation_is_run():
+    """Given again are the token at the intervened step and those after it, never the prompt or what came before."""
+    system = MADE["llama"].at("model.layers.0")
+    trials, steps, went_on = cut(5, 1)
+    steps = np.maximum(steps, 3)
+    context = system.context(torch.from_numpy(trials.tokens)).at(np.arange(5), steps)
+    given = []
+    handle = system._model.get_input_embeddings().register_forward_pre_hook(lambda _, args: given.append(args[0].shape))
+    try:
+        system.resume(torch.randn(5, system.n_units), Packed.from_continuation(went_on), context)
+    finally:
+        handle.remove()
+    n_rows, n_steps = (sum(shape[0] for shape in given), max(shape[1] for shape in given))
+    assert n_rows == 5
+    assert n_steps <= went_on.lengths.max()  # that token and all that follow but the last, which predicts nothing
+
+
 @pytest.mark.parametrize(("kind", "layer"), CASES)
 def test_stepwise_is_running_the_whole_sequence(kind, layer):
     system = MADE[kind].at(layer)

@@ -108,10 +108,40 @@ def best(table: pd.DataFrame) -> pd.DataFrame:
     return best_of(headline(fits), by=["label", "systems"])
 
 
+def without(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
+    """What `rows` would score without any interchange: the control ``none`` of the same fits, in the same directions.
+
+    Parameters
+    ----------
+    table : DataFrame
+        With controls.
+    rows : DataFrame
+        Some of its rows, one per fit and direction.
+
+    Examples
+    --------
+    >>> rows = [{"label": "a", "fit": "f", "source": "x", "target": "y", "method": "mas", "iia": 0.9}]
+    >>> rows.append(rows[0] | {"method": "none", "iia": 0.4})
+    >>> table = pd.DataFrame(rows)
+    >>> without(table, table[table["method"] == "mas"])["iia"].tolist()
+    [0.4]
+    """
+    keys = ["label", "fit", "source", "target"]
+    controls = table[table["method"].eq("none")].drop_duplicates(
+        keys
+    )  # of all pairs, which come before those of a subspace
+    return rows[keys].merge(controls, on=keys)
+
+
 def by_label(table: pd.DataFrame, value: str = "iia") -> dict[str, tuple[float, float]]:
     """Mean and standard error over choices of systems, by label."""
     found = mean_and_error(table, by=["label"], value=value)
     return dict(zip(found["label"], zip(found["mean"], found["error"], strict=True), strict=True))
+
+
+def levels(table: pd.DataFrame, rows: pd.DataFrame) -> dict[str, float]:
+    """Mean over choices of systems of what `rows` would score without any interchange, by label."""
+    return {label: mean for label, (mean, _) in by_label(without(table, rows)).items()}
 
 
 def measured(table: pd.DataFrame) -> dict[str, tuple[float, float]]:

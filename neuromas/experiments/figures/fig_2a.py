@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import partial
 
 import pandas as pd
@@ -17,6 +18,7 @@ from neuromas.experiments.figures.common import (
     best,
     by_label,
     declare,
+    levels,
     measured,
     ranks,
     settings,
@@ -55,15 +57,16 @@ def sweep(quick: bool = False, *, kind: str) -> Sweep:
 
 def draw(table: pd.DataFrame) -> Figure:
     """Bars by layer."""
-    found = by_label(best(table)) | measured(table)
+    found, none = by_label(best(table)) | measured(table), levels(table, best(table))
     figure, axes = new_figure(6.8, 3.8)
     panel = axes[0, 0]
     series = {name: [at(found, f"{name} {layer}") for layer in LAYERS] for name in ("MAS", "RSA", "CKA")}
-    bars(panel, [f"{layer} layer" for layer in LAYERS], series, COLOURS)
+    floor = {"MAS": [none.get(f"MAS {layer}", math.nan) for layer in LAYERS]}
+    bars(panel, [f"{layer} layer" for layer in LAYERS], series, COLOURS, floor)
     panel.set_ylim(min(0, *(mean for each in series.values() for mean, _ in each)), 1.18)
     panel.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     panel.set_ylabel("IIA (worst direction), or similarity")
-    panel.legend(frameon=False, fontsize=9, ncols=3, loc="upper center")
+    panel.legend(frameon=False, fontsize=9, ncols=4, loc="upper center")
     return figure
 
 

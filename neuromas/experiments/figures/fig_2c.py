@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -10,12 +11,14 @@ from matplotlib.figure import Figure
 from neuromas.experiments.figure import Claim, PaperFigure
 from neuromas.experiments.figures.common import (
     MORE_SEEDS,
+    RANKS,
     SEEDS,
     at,
     best,
     between,
     by_label,
     declare,
+    levels,
     ranks,
     settings,
     told,
@@ -65,7 +68,7 @@ def sweep(quick: bool = False) -> Sweep:
                 "method": "mas",
                 "systems": between(first, second, (0,) if quick else SEEDS, "embedding"),
                 "config": settings(quick, stepwise=True, rotation="gram-schmidt", **longer),
-                "axes": ranks(quick),
+                "axes": {"subspaces.full": [RANKS[-1]]} if longer else ranks(quick),
             }
         )
     return declare("2c", TITLE, quick, groups, "fewer seeds, rank 16, 200 iterations on 2,000 pairs")
@@ -73,18 +76,21 @@ def sweep(quick: bool = False) -> Sweep:
 
 def draw(table: pd.DataFrame) -> Figure:
     """Parametrisations to the left, architectures and tasks to the right."""
-    found = by_label(best(table))
+    found, none = by_label(best(table)), levels(table, best(table))
     figure, axes = new_figure(10.5, 3.8, columns=2)
     left, right = axes[0]
     series = {called: [at(found, f"{called}, {layer}") for layer in LAYERS] for called in ROTATIONS.values()}
-    bars(left, [f"{layer} layer" for layer in LAYERS], series, dict(zip(series, ("#2f6fb0", "#17798c"), strict=True)))
+    colours = dict(zip(series, ("#2f6fb0", "#17798c"), strict=True))
+    floors = {called: [none.get(f"{called}, {layer}", math.nan) for layer in LAYERS] for called in series}
+    bars(left, [f"{layer} layer" for layer in LAYERS], series, colours, floors)
     names = [label.replace(" vs ", " vs\n") for label in CROSS]
-    bars(right, names, {"Gram-Schmidt": [at(found, label) for label in CROSS]}, {"Gram-Schmidt": "#17798c"})
+    across = {"Gram-Schmidt": [at(found, label) for label in CROSS]}
+    bars(right, names, across, colours, {"Gram-Schmidt": [none.get(label, math.nan) for label in CROSS]})
     right.set_title("embeddings, stepwise", fontsize=9)
     left.set_title("multi-object GRUs", fontsize=9)
     for panel in (left, right):
         iia_axis(panel, 1.18)
-    left.legend(frameon=False, fontsize=9, ncols=2, loc="upper center")
+    left.legend(frameon=False, fontsize=9, ncols=3, loc="upper center")
     return figure
 
 

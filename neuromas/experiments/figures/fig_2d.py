@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from neuromas.experiments.figure import Claim, PaperFigure
-from neuromas.experiments.figures.common import declare, settings
+from neuromas.experiments.figures.common import declare, levels, settings
 from neuromas.experiments.table import headline, mean_and_error
 from neuromas.report.figures import new_figure
 from neuromas.report.panels import curve, iia_axis, powers_axis
@@ -20,6 +20,7 @@ RANKS = (1, 2, 4, 8, 16, 32, 64, 128)
 QUICK_RANKS = (2, 4, 16)
 FIRST, SECOND = "multi-object/gru-0", "multi-object/gru-1"
 HELD = 0.9  # IIA above which the paper's curves lie where it says that they hold
+NONE: dict[str, Any] = {"label": "no interchange", "linestyle": "dotted", "color": "#111111", "linewidth": 1.3}
 NAMES = {"das": "DAS", "mas": "MAS", "stitch": "Stitch"}
 
 
@@ -39,7 +40,9 @@ def sweep(quick: bool = False) -> Sweep:
 
 def draw(table: pd.DataFrame) -> Figure:
     """Subspace methods to the left, Stitch to the right."""
-    found = mean_and_error(headline(table), by=["method", "rank"])
+    worst = headline(table)
+    found = mean_and_error(worst, by=["method", "rank"])
+    none = levels(table, worst)  # groups are labelled by their method
     figure, axes = new_figure(9.6, 3.8, columns=2)
     for panel, methods, label in zip(
         axes[0], (("das", "mas"), ("stitch",)), ("components of the subspace", "rank of the map"), strict=True
@@ -47,6 +50,7 @@ def draw(table: pd.DataFrame) -> Figure:
         for method in methods:
             mine = found[found["method"] == method].sort_values("rank")
             curve(panel, mine["rank"].tolist(), mine["mean"].tolist(), mine["error"].tolist(), NAMES[method])
+        panel.axhline(max((none[method] for method in methods if method in none), default=math.nan), **NONE)
         powers_axis(panel, sorted(found["rank"].astype(int).unique().tolist()), label)
         iia_axis(panel)
         panel.legend(frameon=False, fontsize=9)

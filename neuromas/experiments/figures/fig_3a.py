@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
 from matplotlib.figure import Figure
 
 from neuromas.experiments.figure import Claim, PaperFigure
-from neuromas.experiments.figures.common import MORE_SEEDS, SEEDS, at, by_label, declare, ranks, settings, told, within
+from neuromas.experiments.figures.common import (
+    MORE_SEEDS,
+    SEEDS,
+    at,
+    by_label,
+    declare,
+    levels,
+    ranks,
+    settings,
+    told,
+    within,
+)
 from neuromas.experiments.table import best_of
 from neuromas.report.figures import COLOURS, new_figure
 from neuromas.report.panels import bars, iia_axis
@@ -41,18 +53,22 @@ def sweep(quick: bool = False) -> Sweep:
     ]
     for group in groups:
         group["systems"] = pairs
-        group["evaluation"] = {"controls": ["none", "random"] if group["label"] == "CLMAS" else []}
     return declare("3a", TITLE, quick, groups, "seeds 0 and 1, rank 16, 200 iterations on 2,000 pairs")
 
 
-def scored(table: pd.DataFrame) -> dict[str, dict[str, tuple[float, float]]]:
-    """Mean and error over pairs, by direction (no access: from the first system into the second) and label."""
+def into(table: pd.DataFrame) -> dict[str, pd.DataFrame]:
+    """Rows by direction (no access: from the first system into the second), of the rank that validation found best."""
     own = table[table["method"].isin(["stitch", "latent-stitch", "clmas", "mas"])]
     kept = best_of(own, by=["label", "systems"])
     first = kept["systems"].str.split(" + ", regex=False).str[0]
     into_second = kept[(kept["source"] == first) & (kept["target"] != first)]
     into_first = kept[(kept["source"] != first) & (kept["target"] == first)]
-    return {NO_ACCESS: by_label(into_second), ACCESS: by_label(into_first)}
+    return {NO_ACCESS: into_second, ACCESS: into_first}
+
+
+def scored(table: pd.DataFrame) -> dict[str, dict[str, tuple[float, float]]]:
+    """Mean and error over pairs, by direction and label."""
+    return {side: by_label(rows) for side, rows in into(table).items()}
 
 
 def draw(table: pd.DataFrame) -> Figure:
@@ -62,11 +78,14 @@ def draw(table: pd.DataFrame) -> Figure:
     panel = axes[0, 0]
     shown = {label: METHODS[label] for label in METHODS if label != "MAS"}
     series = {label: [at(found[side], label) for side in (NO_ACCESS, ACCESS)] for label in shown}
+    none = {side: levels(table, rows) for side, rows in into(table).items()}
+    floors = {label: [none[side].get(label, math.nan) for side in (NO_ACCESS, ACCESS)] for label in shown}
     bars(
         panel,
         ["into the system that is only read", "into the system that runs"],
         series,
         {k: COLOURS[v] for k, v in shown.items()},
+        floors,
     )
     for place, side in enumerate((NO_ACCESS, ACCESS)):
         panel.hlines(
@@ -78,7 +97,7 @@ def draw(table: pd.DataFrame) -> Figure:
             label="MAS" if place else None,
         )
     iia_axis(panel, 1.25)
-    panel.legend(frameon=False, fontsize=8.5, ncols=5, loc="upper center")
+    panel.legend(frameon=False, fontsize=8.5, ncols=6, loc="upper center")
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from typing import Any
 
 import pandas as pd
@@ -18,6 +19,7 @@ from neuromas.experiments.figures.common import (
     between,
     by_label,
     declare,
+    levels,
     ranks,
     settings,
     told,
@@ -57,32 +59,37 @@ def sweep(quick: bool = False) -> Sweep:
 
 def draw(table: pd.DataFrame) -> Figure:
     """DAS and MAS within tasks to the left, MAS across tasks to the right."""
-    found = by_label(best(table))
+    found, none = by_label(best(table)), levels(table, best(table))
     figure, axes = new_figure(9.6, 3.8, columns=2)
     left, right = axes[0]
-    bars(left, list(TASKS), {name: [at(found, f"{name} {task}") for task in TASKS] for name in ("DAS", "MAS")}, COLOURS)
+    series = {name: [at(found, f"{name} {task}") for task in TASKS] for name in ("DAS", "MAS")}
+    floors = {name: [none.get(f"{name} {task}", math.nan) for task in TASKS] for name in series}
+    bars(left, list(TASKS), series, COLOURS, floors)
     left.set_title("within a task", fontsize=9)
     across = [f"{first}–{second}" for first, second in ACROSS]
     names = [label.replace("–", "–\n") for label in across]
-    bars(right, names, {"MAS": [at(found, f"MAS {label}") for label in across]}, COLOURS)
+    floors = {"MAS": [none.get(f"MAS {label}", math.nan) for label in across]}
+    bars(right, names, {"MAS": [at(found, f"MAS {label}") for label in across]}, COLOURS, floors)
     right.set_title("across tasks", fontsize=9)
     for panel in (left, right):
         iia_axis(panel, 1.18)
-    left.legend(frameon=False, fontsize=9, ncols=2, loc="upper center")
+    left.legend(frameon=False, fontsize=9, ncols=3, loc="upper center")
     return figure
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:
     """What the paper says about figure 3b."""
-    found = by_label(best(table))
+    kept = best(table)
+    found = by_label(kept)
     das = [f"DAS {task}" for task in TASKS]
     across = [f"MAS {first}–{second}" for first, second in ACROSS]
     lower = min(at(found, label)[0] for label in das)
+    worst = kept[kept["label"].isin(das)].nsmallest(1, "iia")
     return [
         Claim(
             "Each network has a single count (DAS high)",
-            lower >= HIGH,
-            f"{told(found, das)}; high from {HIGH:g}",
+            bool((worst["iia"] >= HIGH).all()),
+            f"{told(found, das)}; lowest network {worst['systems'].item()}, {worst['iia'].item():.3f}; high from {HIGH:g}",
         ),
         Claim(
             "The count differs across tasks (MAS across tasks lower than DAS within)",

@@ -8,8 +8,23 @@ from typing import Any
 import pandas as pd
 from matplotlib.figure import Figure
 
+from neuromas.causal.counting import MAX_QUANTITY
+from neuromas.causal.in_context import InContext
 from neuromas.experiments.figure import Claim, PaperFigure
-from neuromas.experiments.figures.common import SEEDS, best, between, by_label, declare, settings, told
+from neuromas.experiments.figures.common import (
+    COLOURS,
+    HIGH,
+    SEEDS,
+    at,
+    best,
+    between,
+    by_label,
+    declare,
+    levels,
+    settings,
+    told,
+    without,
+)
 from neuromas.report.figures import new_figure
 from neuromas.report.panels import bars, iia_axis
 from neuromas.schema import Sweep
@@ -19,6 +34,10 @@ LABEL, WIDTH = "GRU–language model", 128
 ITERATIONS = 700
 """After 300, as for the other embeddings, the loss still fell."""
 PAPER = 0.400
+MORE = 0.05
+"""By how much an IIA must exceed that of no interchange to count as alignment."""
+TOO_MANY = list(range(InContext.most + 1, MAX_QUANTITY + 1))
+"""Object quantities beyond the language model's, left out of the GRU's trials, too (paper A.5: values from 1 to 12 only)."""
 DIRECTIONS = {"GRU → GRU": (0, 0), "GRU → LM": (0, 1), "LM → GRU": (1, 0), "LM → LM": (1, 1)}
 
 
@@ -27,6 +46,7 @@ def sweep(quick: bool = False) -> Sweep:
     config: dict[str, Any] = {
         "stepwise": True,
         "only_solved": True,
+        "task_options": {"multi-object": {"hold_out": TOO_MANY}},
         "rotation": "gram-schmidt",
         "subspaces": {"full": WIDTH},
     }
@@ -36,41 +56,41 @@ def sweep(quick: bool = False) -> Sweep:
     return declare("lm", TITLE, quick, groups, "seed 0, 200 iterations on 2,000 pairs")
 
 
-def directions(table: pd.DataFrame) -> dict[str, tuple[float, float]]:
+def directions(rows: pd.DataFrame) -> dict[str, tuple[float, float]]:
     """Mean and standard error over pairs of systems, by direction."""
-    own = table[table["trained"].eq(True)]
-    named = own.assign(
-        label=[
-            " → ".join("LM" if name.startswith("in-context") else "GRU" for name in pair)
-            for pair in zip(own["source"], own["target"], strict=True)
-        ]
-    )
-    return by_label(named)
+    called = [
+        " → ".join("LM" if name.startswith("in-context") else "GRU" for name in pair)
+        for pair in zip(rows["source"], rows["target"], strict=True)
+    ]
+    return by_label(rows.assign(label=called))
 
 
 def draw(table: pd.DataFrame) -> Figure:
     """IIA by direction; the paper's number, of another model, as a line."""
-    found = directions(table)
+    own = table[table["trained"].eq(True)]
+    found, none = directions(own), directions(without(table, own))
     figure, axes = new_figure(6.8, 3.8)
     panel = axes[0, 0]
-    shown = [found.get(name, (math.nan, math.nan)) for name in DIRECTIONS]
-    bars(panel, list(DIRECTIONS), {"MAS": shown}, {"MAS": "#2f6fb0"})
-    panel.axhline(PAPER, linestyle="dashed", color="#111111", linewidth=1)
-    panel.text(1, PAPER + 0.02, "paper, worst direction,\n8B model", ha="center", fontsize=8)
-    iia_axis(panel, 1.15)
+    shown = [at(found, name) for name in DIRECTIONS]
+    bars(panel, list(DIRECTIONS), {"MAS": shown}, COLOURS, {"MAS": [at(none, name)[0] for name in DIRECTIONS]})
+    panel.axhline(PAPER, linestyle="dashed", color="#111111", linewidth=1, label="paper, worst direction, 8B model")
+    iia_axis(panel, 1.25)
+    panel.legend(frameon=False, fontsize=8.5, ncols=3, loc="upper center")
     return figure
 
 
 def claims(table: pd.DataFrame) -> list[Claim]:
     """What the paper says about the language model."""
-    worst = by_label(best(table))
-    iia = worst[LABEL][0]
+    own = table[table["trained"].eq(True)]
+    worst = best(table)
+    iia, none = at(by_label(worst), LABEL)[0], levels(table, worst).get(LABEL, math.nan)
     return [
         Claim(
-            "An instruction-following language model aligns in part with a GRU (paper: 0.400 with an 8B model)",
-            0.2 <= iia <= 0.99,
-            f"small Llama trained on the task itself, worst direction: {told(worst, [LABEL])}; "
-            + told(directions(table), DIRECTIONS),
+            "A language model that does the task in context aligns in part with a GRU (paper: 0.400 with an 8B model)",
+            none + MORE <= iia < HIGH,
+            f"small Llama trained on the task itself, worst direction: {told(by_label(worst), [LABEL])}, {none:.3f} without"
+            f" interchange; in part from {MORE:g} above that to below {HIGH:g}; {told(directions(own), DIRECTIONS)};"
+            f" without interchange {told(directions(without(table, own)), DIRECTIONS)}",
         )
     ]
 

@@ -57,8 +57,12 @@ def draw(table: pd.DataFrame) -> Figure:
         panel.spines[["left", "bottom"]].set_visible(False)
     panel = axes[0, 2]
     numbers = np.arange(2, 11)
-    panel.plot(numbers, numbers, marker="o", label="one map per system (MAS)", color="#2f6fb0")
-    panel.plot(numbers, numbers * (numbers - 1), marker="o", label="one per direction (stitching)", color="#d1772c")
+    panel.plot(numbers, numbers, label="one map per system (MAS)", color="#2f6fb0")
+    panel.plot(
+        numbers, numbers * (numbers - 1), linestyle="dashed", label="one per direction (stitching)", color="#d1772c"
+    )
+    held = own.groupby(["label", "fit"]).agg(systems=("source", "nunique"), maps=("n_maps", "first"))
+    panel.plot(held["systems"], held["maps"], "o", color="#2f6fb0", label="in the fits of this figure")
     panel.set_xlabel("systems")
     panel.set_ylabel("maps")
     panel.legend(frameon=False, fontsize=8.5)
