@@ -20,6 +20,7 @@ COLOURS = {
     "random": "#c4c4c4",
     "wrong-variable": "#b08d8d",
     "cl-ceiling": "#4d4d4d",
+    "behaviour-alone": "#a83c6e",
     "stitch": "#d1772c",
     "latent-stitch": "#c9a227",
     "das": "#7a5aa8",

@@ -136,12 +136,20 @@ def test_2c():
 
 
 def test_2d():
-    assert held("2d", lambda *_: 0.95) == [True, True]
-    assert held("2d", lambda _label, _source, _target, rank: 0.5 if rank <= 4 else 0.95) == [False, False]
+    assert held("2d", lambda *_: 0.95) == [True, True, True]
+    assert held("2d", lambda _label, _source, _target, rank: 0.5 if rank <= 4 else 0.95) == [False, True, False]
+    assert held("2d", lambda label, *_: 0.91 if label == "mas" else 0.99) == [True, False, True]
 
 
 def test_3a_looks_at_the_direction_into_the_system_that_is_only_read():
-    order = {"Stitch": 0.1, "Latent Stitch": 0.3, "CLMAS": 0.7, "CLMAS, linear": 0.8, "MAS": 0.95}
+    order = {
+        "Behaviour alone": 0.05,
+        "Stitch": 0.1,
+        "Latent Stitch": 0.3,
+        "CLMAS": 0.7,
+        "CLMAS, linear": 0.8,
+        "MAS": 0.95,
+    }
 
     def score(label: str, source: str, target: str, _rank: int) -> float:
         if (source, target) == ("multi-object/gru-0", "multi-object/gru-1"):  # the second is the one that is only read
@@ -151,8 +159,9 @@ def test_3a_looks_at_the_direction_into_the_system_that_is_only_read():
     found = fig_3a.scored(planted("3a", score))
     assert {label: mean for label, (mean, _) in found["no access"].items()} == order
     assert all(mean == 0.99 for mean, _ in found["access"].values())
-    assert held("3a", score) == [True, True, True, True]
-    assert held("3a", lambda *_: 0.4) == [False, False, True, False]
+    assert held("3a", score) == [True, True, True, True, True]
+    assert held("3a", lambda *_: 0.4) == [False, False, False, True, False]
+    assert held("3a", lambda *_: 0.95) == [False, False, False, True, True]
 
 
 def test_3b():
