@@ -12,12 +12,15 @@ from neuromas.errors import NeuromasError, NotFound
 from neuromas.experiments.figure import Claim, PaperFigure
 from neuromas.experiments.figures import FIGURES
 from neuromas.experiments.sweep import SweepRun, check_devices, run_sweep
-from neuromas.experiments.table import sweep_table
+from neuromas.experiments.table import split_by, sweep_table
 from neuromas.files import write_atomically
 from neuromas.report.figures import png
 from neuromas.report.panels import svg, titled
 
-TABLE, PNG, SVG, CLAIMS, SWEEP = "table.csv", "figure.png", "figure.svg", "claims.csv", "sweep.json"
+TABLE, PHASES, PNG, SVG, CLAIMS, SWEEP = (
+    *("table.csv", "phases.csv"),
+    *("figure.png", "figure.svg", "claims.csv", "sweep.json"),
+)
 
 
 class JobsFailed(NeuromasError):
@@ -49,7 +52,10 @@ def reproduce(
     devices: Sequence[str] = ("cpu",),
     console: Console | None = None,
 ) -> list[Claim]:
-    """Run a figure's sweep and write ``table.csv``, ``figure.png``, ``figure.svg`` and ``claims.csv`` into its `figure_folder`.
+    """Run a figure's sweep and write its files into its `figure_folder`.
+
+    These are ``table.csv``, ``figure.png``, ``figure.svg``, ``claims.csv``, and ``phases.csv`` (IIA by the phase of source and
+    target) where the task has phases.
 
     Systems, fits and measures lie beside it in `out`, shared by all figures; what is finished there is not repeated, so an
     interrupted figure goes on when this is called again.
@@ -88,6 +94,9 @@ def reproduce(
     run = run_sweep(sweep, out, workers=workers, scheduler=scheduler, devices=devices, console=console)
     table = sweep_table(run)
     write_atomically(folder / TABLE, table.to_csv(index=False))
+    phases = split_by(run, "phase")
+    if len(phases):
+        write_atomically(folder / PHASES, phases.to_csv(index=False))
     _tell_run(run, console)
     if run.problems or len(run.jobs) < run.n_jobs:
         for name in (PNG, SVG, CLAIMS):

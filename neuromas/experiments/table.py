@@ -76,6 +76,53 @@ def sweep_table(run: SweepRun) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns).astype(dict.fromkeys(_WHOLE, "Int64"))
 
 
+def split_by(run: SweepRun, variable: str = "phase") -> pd.DataFrame:
+    """IIA of the fits themselves by what `variable` was in the source and in the target.
+
+    Parameters
+    ----------
+    run : SweepRun
+    variable : str
+        Of the systems' own names; fits without it have no rows.
+
+    Returns
+    -------
+    DataFrame
+        A row per fit, direction and combination that occurs: ``label``, ``systems``, ``rank``, ``fit``, ``source``, ``target``,
+        ``source_VARIABLE``, ``target_VARIABLE``, ``n_pairs``, ``iia``.
+    """
+    here, there = f"source_{variable}", f"target_{variable}"
+    rows = []
+    for planned in run.jobs:
+        found = read_fit(job_folder(run.out, planned.job)) if planned.job.config is not None else None
+        if found is None:
+            continue
+        called = {given.name: one.name for given, one in zip(found[0].inputs, planned.job.systems, strict=True)}
+        systems = " + ".join(one.name for one in planned.job.systems)
+        fit = {"label": planned.label, "systems": systems, "rank": _rank(planned.job, found[0])}
+        fit["fit"] = planned.job.identity()[:12]
+        for score in found[1].scores:
+            direction = {**fit, "source": called[score.source], "target": called[score.target]}
+            rows += [
+                direction
+                | {here: one.source[variable], there: one.target[variable], "n_pairs": one.n_pairs, "iia": one.iia}
+                for one in score.by_source_target
+                if not score.subspace and variable in one.source and variable in one.target
+            ]
+    columns = ["label", "systems", "rank", "fit", "source", "target", here, there, "n_pairs", "iia"]
+    table = pd.DataFrame(rows, columns=columns)
+    table["iia"] *= table["n_pairs"]
+    summed = table.groupby(columns[:-2], sort=False, as_index=False)[["n_pairs", "iia"]].sum()
+    return summed.assign(iia=summed["iia"] / summed["n_pairs"])
+
+
+def _rank(job: SweepJob, report: FitReport) -> int:
+    """Of all subspaces together."""
+    assert job.config is not None
+    full_width = min(given.n_units for given in report.inputs)
+    return full_width if job.config.subspaces is None else sum(job.config.subspaces.values())
+
+
 def _rows(run: SweepRun, planned: Planned) -> Iterator[dict[str, Any]]:
     job, folder = planned.job, job_folder(run.out, planned.job)
     common = {"figure": run.sweep.figure, "label": planned.label, **planned.tags, **_systems(run.out, job)}
@@ -120,7 +167,6 @@ def _scored(job: SweepJob, report: FitReport, evaluation: Evaluation) -> Iterato
     assert job.config is not None
     called = {given.name: one.name for given, one in zip(report.inputs, job.systems, strict=True)}
     best = next(seen for seen in report.history if seen.iteration == report.best_iteration)
-    full_width = min(given.n_units for given in report.inputs)
     trained = {misses.direction for misses in report.misses}
     for score in evaluation.scores:
         yield {
@@ -128,7 +174,7 @@ def _scored(job: SweepJob, report: FitReport, evaluation: Evaluation) -> Iterato
             "source": called[score.source],
             "target": called[score.target],
             "trained": f"{score.source}->{score.target}" in trained and score.method == job.config.method,
-            "rank": full_width if job.config.subspaces is None else sum(job.config.subspaces.values()),
+            "rank": _rank(job, report),
             "validation_loss": best.loss,
             "validation_iia": min(best.iia.values(), default=None),
             "late_gain": late_gain(report),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import signal
@@ -151,14 +152,22 @@ def test_a_figure_leaves_its_files_and_says_that_it_is_quick(tiny, scheduler, tm
     assert reproduce(figure, tmp_path, quick=True, scheduler=scheduler, console=quiet()) == said
     folder = tmp_path / "tiny-quick"
     assert {path.name for path in folder.iterdir()} == {
-        *("table.csv", "figure.png", "figure.svg", "claims.csv", "sweep.json")
+        *("table.csv", "phases.csv", "figure.png", "figure.svg", "claims.csv", "sweep.json")
     }
     with (folder / "claims.csv").open(newline="") as file:
         assert list(csv.reader(file)) == [["claim", "held", "detail"], ["a claim", "yes", "0.5, as said"]]
     assert (folder / "figure.png").read_bytes().startswith(b"\x89PNG")
     drawing = (folder / "figure.svg").read_text()
     assert "quick: one fit" in drawing
-    assert pd.read_csv(folder / "table.csv")["quick"].all()
+    table = pd.read_csv(folder / "table.csv")
+    assert table["quick"].all()
+    phases = pd.read_csv(folder / "phases.csv")
+    assert set(zip(phases["source_phase"], phases["target_phase"], strict=True)) == set(
+        itertools.product(("demo", "response"), repeat=2)
+    )
+    (own,) = table.loc[table["method"] == "das", "iia"]
+    assert (phases["iia"] * phases["n_pairs"]).sum() / phases["n_pairs"].sum() == pytest.approx(own)
+    assert phases["n_pairs"].sum() == 40
     reproduce(figure, tmp_path, console=quiet())  # the same fit: nothing to do
     assert "quick:" not in (tmp_path / "tiny" / "figure.svg").read_text()
     assert "quick: one fit" in (folder / "figure.svg").read_text()
@@ -223,7 +232,7 @@ def test_a_worker_killed_in_mid_fit_loses_no_more_than_since_its_last_checkpoint
     whole = Fitter.from_config(planned.job.config).fit([load_system(tiny.first)])
     assert report.alignment_sha256 == whole.report.alignment_sha256
     assert report.history == whole.report.history
-    assert evaluation.scores == whole.evaluate(n_pairs=40, controls=()).scores
+    assert evaluation.scores == whole.evaluate(n_pairs=40, controls=("none", "random", "wrong-variable")).scores
     assert not tiny.alive(int(second["process"]))
 
 
