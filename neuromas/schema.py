@@ -751,7 +751,7 @@ class DirectionScore(Document):
     """Only pairs that interchange this one; empty: all pairs. Where an alignment has one subspace, there is only that row."""
     by_value: tuple[ValueScore, ...] = ()
     by_source_target: tuple[SourceTargetScore, ...] = ()
-    """Combinations that occur, for methods whose target was run; empty for controls."""
+    """Combinations that occur, where the target was run; empty for controls, but not for ``none``."""
 
 
 class Evaluation(Document):

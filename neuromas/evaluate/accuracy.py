@@ -193,7 +193,7 @@ def evaluate(
         source, target = pairs.latents()
         for control in controls:
             if control == "none":
-                scores += ruler.score(control, target)
+                scores += ruler.score(control, target, in_full=True)
             elif control == "cl-ceiling":
                 if not stepwise:  # a latent of one step says nothing of those before it
                     scores += ruler.score(control, ruler.cl)

@@ -77,7 +77,7 @@ def sweep_table(run: SweepRun) -> pd.DataFrame:
 
 
 def split_by(run: SweepRun, variable: str = "phase") -> pd.DataFrame:
-    """IIA of the fits themselves by what `variable` was in the source and in the target.
+    """IIA of the fits, and of no interchange, by what `variable` was in the source and in the target.
 
     Parameters
     ----------
@@ -88,8 +88,8 @@ def split_by(run: SweepRun, variable: str = "phase") -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row per fit, direction and combination that occurs: ``label``, ``systems``, ``rank``, ``fit``, ``source``, ``target``,
-        ``source_VARIABLE``, ``target_VARIABLE``, ``n_pairs``, ``iia``.
+        A row per fit, direction, method (``none`` is no interchange) and combination that occurs: ``label``, ``systems``, ``rank``,
+        ``fit``, ``source``, ``target``, ``method``, ``source_VARIABLE``, ``target_VARIABLE``, ``n_pairs``, ``iia``.
     """
     here, there = f"source_{variable}", f"target_{variable}"
     rows = []
@@ -103,13 +103,14 @@ def split_by(run: SweepRun, variable: str = "phase") -> pd.DataFrame:
         fit["fit"] = planned.job.identity()[:12]
         for score in found[1].scores:
             direction = {**fit, "source": called[score.source], "target": called[score.target]}
+            direction["method"] = score.method
             rows += [
                 direction
                 | {here: one.source[variable], there: one.target[variable], "n_pairs": one.n_pairs, "iia": one.iia}
                 for one in score.by_source_target
                 if not score.subspace and variable in one.source and variable in one.target
             ]
-    columns = ["label", "systems", "rank", "fit", "source", "target", here, there, "n_pairs", "iia"]
+    columns = ["label", "systems", "rank", "fit", "source", "target", "method", here, there, "n_pairs", "iia"]
     table = pd.DataFrame(rows, columns=columns)
     table["iia"] *= table["n_pairs"]
     summed = table.groupby(columns[:-2], sort=False, as_index=False)[["n_pairs", "iia"]].sum()

@@ -54,7 +54,7 @@ def declare(
 
 
 def settings(quick: bool, **others: Any) -> dict[str, Any]:
-    """Fields of a fit's configuration: 600 iterations that end with validation flat, or 200 for a quick figure.
+    """Fields of a fit's configuration: 600 iterations, or 200 for a quick figure; `others` replace what is too little for them.
 
     The loss, the pairs (10,000 and 1,000) and the validation are the paper's. Batches are of 64 instead of 512 per direction, and
     the learning rate falls from 0.015 to 0 along a cosine instead of staying at 0.001 for 20,000 iterations. On a pair of GRUs
