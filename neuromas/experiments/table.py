@@ -88,8 +88,8 @@ def split_by(run: SweepRun, variable: str = "phase") -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A row per fit, direction, method (``none`` is no interchange) and combination that occurs: ``label``, ``systems``, ``rank``,
-        ``fit``, ``source``, ``target``, ``method``, ``source_VARIABLE``, ``target_VARIABLE``, ``n_pairs``, ``iia``.
+        A row per fit, direction, method (``none`` is no interchange) and combination that occurs: ``label``, ``systems``,
+        ``rank``, ``fit``, ``source``, ``target``, ``method``, ``source_VARIABLE``, ``target_VARIABLE``, ``n_pairs``, ``iia``.
     """
     here, there = f"source_{variable}", f"target_{variable}"
     rows = []
