@@ -198,6 +198,13 @@ def test_training_stops_when_the_task_is_solved(tmp_path):
     assert system.config.iterations == 8
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["gru", "lstm"])
+def test_recurrent_networks_learn_to_count(kind, tmp_path):
+    system = train("multi-object", out=tmp_path, seed=9, kind=kind, min_iterations=0)
+    assert system.trial_accuracy(get_task("multi-object").sample(4000, 777)) >= 0.999
+
+
 def test_a_declared_task_can_be_trained_on(toys, tmp_path):
     system = train(toys.Toy(), out=tmp_path, **TINY)
     assert system.config.vocabulary == toys.Toy.vocabulary
