@@ -127,9 +127,8 @@ def without(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     [0.4]
     """
     keys = ["label", "fit", "source", "target"]
-    controls = table[table["method"].eq("none")].drop_duplicates(
-        keys
-    )  # of all pairs, which come before those of a subspace
+    # of all pairs, which come before those of one subspace
+    controls = table[table["method"].eq("none")].drop_duplicates(keys)
     return rows[keys].merge(controls, on=keys)
 
 
@@ -139,9 +138,9 @@ def by_label(table: pd.DataFrame, value: str = "iia") -> dict[str, tuple[float, 
     return dict(zip(found["label"], zip(found["mean"], found["error"], strict=True), strict=True))
 
 
-def levels(table: pd.DataFrame, rows: pd.DataFrame) -> dict[str, float]:
-    """Mean over choices of systems of what `rows` would score without any interchange, by label."""
-    return {label: mean for label, (mean, _) in by_label(without(table, rows)).items()}
+def means(found: dict[str, tuple[float, float]], labels: Iterable[str]) -> list[float]:
+    """Means of these labels; not a number where there is none."""
+    return [at(found, label)[0] for label in labels]
 
 
 def measured(table: pd.DataFrame) -> dict[str, tuple[float, float]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import partial
 
 import pandas as pd
@@ -18,12 +17,13 @@ from neuromas.experiments.figures.common import (
     best,
     by_label,
     declare,
-    levels,
+    means,
     measured,
     ranks,
     settings,
     told,
     within,
+    without,
 )
 from neuromas.report.figures import new_figure
 from neuromas.report.panels import bars
@@ -61,11 +61,11 @@ def sweep(quick: bool = False, *, kind: str) -> Sweep:
 
 def draw(table: pd.DataFrame) -> Figure:
     """Bars by layer."""
-    found, none = by_label(best(table)) | measured(table), levels(table, best(table))
+    found, none = by_label(best(table)) | measured(table), by_label(without(table, best(table)))
     figure, axes = new_figure(6.8, 3.8)
     panel = axes[0, 0]
     series = {name: [at(found, f"{name} {layer}") for layer in LAYERS] for name in ("MAS", "RSA", "CKA")}
-    floor = {"MAS": [none.get(f"MAS {layer}", math.nan) for layer in LAYERS]}
+    floor = {"MAS": means(none, [f"MAS {layer}" for layer in LAYERS])}
     bars(panel, [f"{layer} layer" for layer in LAYERS], series, COLOURS, floor)
     panel.set_ylim(min(0, *(mean for each in series.values() for mean, _ in each)), 1.18)
     panel.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])

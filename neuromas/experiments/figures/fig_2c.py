@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
@@ -18,11 +17,12 @@ from neuromas.experiments.figures.common import (
     between,
     by_label,
     declare,
-    levels,
+    means,
     ranks,
     settings,
     told,
     within,
+    without,
 )
 from neuromas.report.figures import new_figure
 from neuromas.report.panels import bars, iia_axis
@@ -76,16 +76,16 @@ def sweep(quick: bool = False) -> Sweep:
 
 def draw(table: pd.DataFrame) -> Figure:
     """Parametrisations to the left, architectures and tasks to the right."""
-    found, none = by_label(best(table)), levels(table, best(table))
+    found, none = by_label(best(table)), by_label(without(table, best(table)))
     figure, axes = new_figure(10.5, 3.8, columns=2)
     left, right = axes[0]
     series = {called: [at(found, f"{called}, {layer}") for layer in LAYERS] for called in ROTATIONS.values()}
     colours = dict(zip(series, ("#2f6fb0", "#17798c"), strict=True))
-    floors = {called: [none.get(f"{called}, {layer}", math.nan) for layer in LAYERS] for called in series}
+    floors = {called: means(none, [f"{called}, {layer}" for layer in LAYERS]) for called in series}
     bars(left, [f"{layer} layer" for layer in LAYERS], series, colours, floors)
     names = [label.replace(" vs ", " vs\n") for label in CROSS]
     across = {"Gram-Schmidt": [at(found, label) for label in CROSS]}
-    bars(right, names, across, colours, {"Gram-Schmidt": [none.get(label, math.nan) for label in CROSS]})
+    bars(right, names, across, colours, {"Gram-Schmidt": means(none, CROSS)})
     right.set_title("embeddings, stepwise", fontsize=9)
     left.set_title("multi-object GRUs", fontsize=9)
     for panel in (left, right):

@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from neuromas.experiments.figure import Claim, PaperFigure
-from neuromas.experiments.figures.common import declare, levels, settings
+from neuromas.experiments.figures.common import at, by_label, declare, settings, without
 from neuromas.experiments.table import headline, mean_and_error
 from neuromas.report.figures import new_figure
 from neuromas.report.panels import curve, iia_axis, powers_axis
@@ -43,7 +43,7 @@ def draw(table: pd.DataFrame) -> Figure:
     """Subspace methods to the left, Stitch to the right."""
     worst = headline(table)
     found = mean_and_error(worst, by=["method", "rank"])
-    none = levels(table, worst)  # groups are labelled by their method
+    none = by_label(without(table, worst))  # groups are labelled by their method
     figure, axes = new_figure(9.6, 3.8, columns=2)
     for panel, methods, label in zip(
         axes[0], (("das", "mas"), ("stitch",)), ("components of the subspace", "rank of the map"), strict=True
@@ -51,7 +51,7 @@ def draw(table: pd.DataFrame) -> Figure:
         for method in methods:
             mine = found[found["method"] == method].sort_values("rank")
             curve(panel, mine["rank"].tolist(), mine["mean"].tolist(), mine["error"].tolist(), NAMES[method])
-        panel.axhline(max((none[method] for method in methods if method in none), default=math.nan), **NONE)
+        panel.axhline(at(none, methods[0])[0], **NONE)
         powers_axis(panel, sorted(found["rank"].astype(int).unique().tolist()), label)
         iia_axis(panel)
         panel.legend(frameon=False, fontsize=9)

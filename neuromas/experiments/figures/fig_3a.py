@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
@@ -16,11 +15,11 @@ from neuromas.experiments.figures.common import (
     at,
     by_label,
     declare,
-    levels,
     ranks,
     settings,
     told,
     within,
+    without,
 )
 from neuromas.experiments.table import best_of
 from neuromas.report.figures import COLOURS, new_figure
@@ -88,8 +87,8 @@ def draw(table: pd.DataFrame) -> Figure:
     panel = axes[0, 0]
     shown = {label: METHODS[label] for label in METHODS if label != "MAS"}
     series = {label: [at(found[side], label) for side in (NO_ACCESS, ACCESS)] for label in shown}
-    none = {side: levels(table, rows) for side, rows in into(table).items()}
-    floors = {label: [none[side].get(label, math.nan) for side in (NO_ACCESS, ACCESS)] for label in shown}
+    none = {side: by_label(without(table, rows)) for side, rows in into(table).items()}
+    floors = {label: [at(none[side], label)[0] for side in (NO_ACCESS, ACCESS)] for label in shown}
     bars(
         panel,
         ["into the system that is only read", "into the system that runs"],

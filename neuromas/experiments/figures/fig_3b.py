@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from typing import Any
 
 import pandas as pd
@@ -19,11 +18,12 @@ from neuromas.experiments.figures.common import (
     between,
     by_label,
     declare,
-    levels,
+    means,
     ranks,
     settings,
     told,
     within,
+    without,
 )
 from neuromas.report.figures import new_figure
 from neuromas.report.panels import bars, iia_axis
@@ -59,16 +59,16 @@ def sweep(quick: bool = False) -> Sweep:
 
 def draw(table: pd.DataFrame) -> Figure:
     """DAS and MAS within tasks to the left, MAS across tasks to the right."""
-    found, none = by_label(best(table)), levels(table, best(table))
+    found, none = by_label(best(table)), by_label(without(table, best(table)))
     figure, axes = new_figure(9.6, 3.8, columns=2)
     left, right = axes[0]
     series = {name: [at(found, f"{name} {task}") for task in TASKS] for name in ("DAS", "MAS")}
-    floors = {name: [none.get(f"{name} {task}", math.nan) for task in TASKS] for name in series}
+    floors = {name: means(none, [f"{name} {task}" for task in TASKS]) for name in series}
     bars(left, list(TASKS), series, COLOURS, floors)
     left.set_title("within a task", fontsize=9)
     across = [f"{first}–{second}" for first, second in ACROSS]
     names = [label.replace("–", "–\n") for label in across]
-    floors = {"MAS": [none.get(f"MAS {label}", math.nan) for label in across]}
+    floors = {"MAS": means(none, [f"MAS {label}" for label in across])}
     bars(right, names, {"MAS": [at(found, f"MAS {label}") for label in across]}, COLOURS, floors)
     right.set_title("across tasks", fontsize=9)
     for panel in (left, right):

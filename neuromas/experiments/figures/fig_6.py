@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -22,11 +21,12 @@ from neuromas.experiments.figures.common import (
     between,
     by_label,
     declare,
-    levels,
+    means,
     ranks,
     settings,
     told,
     within,
+    without,
 )
 from neuromas.report.figures import new_figure
 from neuromas.report.panels import bars, iia_axis
@@ -80,16 +80,16 @@ def sweep(quick: bool = False) -> Sweep:
 
 def draw(table: pd.DataFrame) -> Figure:
     """Three panels, as in the paper."""
-    found, none = by_label(best(table)), levels(table, best(table))
+    found, none = by_label(best(table)), by_label(without(table, best(table)))
     figure, axes = new_figure(11, 3.8, columns=3)
     left, middle, right = axes[0]
     series = {name: [at(found, f"{name} {one}") for one in OWN] for name in ("DAS", "MAS")}
-    floors = {name: [none.get(f"{name} {one}", math.nan) for one in OWN] for name in series}
+    floors = {name: means(none, [f"{name} {one}" for one in OWN]) for name in series}
     bars(left, list(OWN), series, COLOURS, floors)
     left.set_title("arithmetic GRUs", fontsize=9)
     left.legend(frameon=False, fontsize=9, ncols=3, loc="upper center")
     for panel, labels in ((middle, (REM_OPS, LOW_REM_OPS)), (right, (CUMU_VAL, LOW))):
-        floor = {"MAS": [none.get(label, math.nan) for label in labels]}
+        floor = {"MAS": means(none, labels)}
         bars(panel, labels, {"MAS": [at(found, label) for label in labels]}, COLOURS, floor)
         panel.set_title("multi-object and arithmetic GRUs", fontsize=9)
     for panel in axes[0]:

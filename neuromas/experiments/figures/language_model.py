@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pandas as pd
@@ -20,7 +19,7 @@ from neuromas.experiments.figures.common import (
     between,
     by_label,
     declare,
-    levels,
+    means,
     settings,
     told,
     without,
@@ -72,7 +71,7 @@ def draw(table: pd.DataFrame) -> Figure:
     figure, axes = new_figure(6.8, 3.8)
     panel = axes[0, 0]
     shown = [at(found, name) for name in DIRECTIONS]
-    bars(panel, list(DIRECTIONS), {"MAS": shown}, COLOURS, {"MAS": [at(none, name)[0] for name in DIRECTIONS]})
+    bars(panel, list(DIRECTIONS), {"MAS": shown}, COLOURS, {"MAS": means(none, DIRECTIONS)})
     panel.axhline(PAPER, linestyle="dashed", color="#111111", linewidth=1, label="paper, worst direction, 8B model")
     iia_axis(panel, 1.25)
     panel.legend(frameon=False, fontsize=8.5, ncols=3, loc="upper center")
@@ -83,7 +82,7 @@ def claims(table: pd.DataFrame) -> list[Claim]:
     """What the paper says about the language model."""
     own = table[table["trained"].eq(True)]
     worst = best(table)
-    iia, none = at(by_label(worst), LABEL)[0], levels(table, worst).get(LABEL, math.nan)
+    iia, none = (at(by_label(rows), LABEL)[0] for rows in (worst, without(table, worst)))
     return [
         Claim(
             "A language model that does the task in context aligns in part with a GRU (paper: 0.400 with an 8B model)",
