@@ -207,7 +207,7 @@ def headline(table: pd.DataFrame) -> pd.DataFrame:
     """
     scored = table[table["trained"].eq(True) & table["iia"].notna()]
     if "subspace" in scored:  # all pairs, not those of one subspace alone
-        scored = scored[scored["subspace"].fillna("").eq("")]
+        scored = scored[scored["subspace"].isna() | scored["subspace"].eq("")]
     worst = scored.groupby(["label", "fit"], sort=False)["iia"].idxmin()
     return scored.loc[worst].reset_index(drop=True)
 
