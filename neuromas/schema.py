@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError, field_validator, model_validator
 
 from neuromas import dims
 from neuromas.errors import InvalidDocument
@@ -490,7 +490,7 @@ class FitConfig(Document):
     values: dict[str, tuple[float, ...]] | None = None
     """Variable (or shared name) → values: pairs are drawn only from samples in which it holds one of these. Counterfactual
     latents hold what is expected of them, or with a tolerance what is near it, whatever is listed here."""
-    task_options: dict[str, dict[str, Any]] | None = None
+    task_options: dict[str, dict[str, JsonValue]] | None = None
     """Task → options of its causal model, e.g. ``{"multi-object": {"hold_out": [13, 14]}}``: what its systems are recorded on,
     what pairs are drawn from, and what follows an interchange."""
     stepwise: bool = False
@@ -550,6 +550,16 @@ class FitConfig(Document):
     """Shares of the trials."""
     seed: int = Field(default=0, ge=0)
     """Decides trials, split, pairs, start, batches and draws."""
+
+    @field_validator("task_options", mode="before")
+    @classmethod
+    def _as_lists(cls, given: Any) -> Any:
+        """Numbers as Python has them, a range or an array say, as lists."""
+        if isinstance(given, Mapping):
+            return {key: cls._as_lists(value) for key, value in given.items()}
+        if hasattr(given, "tolist"):
+            return given.tolist()
+        return list(given) if isinstance(given, (range, tuple, set, frozenset)) else given
 
     @model_validator(mode="after")
     def _check_method(self) -> Self:

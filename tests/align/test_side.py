@@ -11,8 +11,10 @@ import torch
 from neuromas.align.alignment import lay_out
 from neuromas.align.side import PARTS, Direction, draw_pair_set, make_sides
 from neuromas.causal.model import get_task
-from neuromas.errors import InvalidInput, NotFound, ReadOnly
+from neuromas.errors import InvalidDocument, InvalidInput, NotFound, ReadOnly
+from neuromas.fit.fitters import MAS
 from neuromas.recordings.recording import Recording
+from neuromas.schema import FitConfig
 from neuromas.systems.capture import capture
 from neuromas.systems.system import Packed
 from neuromas.systems.training import load_system
@@ -153,6 +155,18 @@ def test_tasks_take_options():
         assert pairs.values[:, 1].max() == 5
         assert pairs.continuation.values[..., 1].max() == 5
     assert make_sides([load_system("multi-object/gru-0")], n_trials=120)[0].recording.values(["count"]).max() > 5
+
+
+@pytest.mark.parametrize("held_out", [range(6, 9), (6, 7, 8), np.arange(6, 9), [6, 7, 8]])
+def test_options_of_a_task_are_written_down_as_plain_numbers(held_out):
+    config = MAS(task_options={"multi-object": {"hold_out": held_out, "void": 0.0}}).config
+    assert config.task_options == {"multi-object": {"hold_out": [6, 7, 8], "void": 0.0}}
+    assert FitConfig.parse(config.to_json(), "again") == config
+
+
+def test_options_of_a_task_that_cannot_be_written_down():
+    with pytest.raises(InvalidDocument, match="task_options"):
+        MAS(task_options={"multi-object": {"hold_out": object()}})
 
 
 class TestBadInput:
