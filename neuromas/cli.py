@@ -164,7 +164,8 @@ def reproduce(
 ) -> None:
     """Reproduce a figure of the paper; interrupted, the same command goes on.
 
-    Writes table.csv, phases.csv, figure.png, figure.svg and claims.csv into DIR/FIGURE (of a quick one, DIR/FIGURE-quick).
+    Writes table.csv, phases.csv (where the task has phases), figure.png, figure.svg and claims.csv into DIR/FIGURE, of a quick
+    one into DIR/FIGURE-quick.
     """
     from neuromas.experiments.figures import FIGURES
     from neuromas.experiments.reproduce import figure_folder

@@ -17,10 +17,8 @@ from neuromas.files import write_atomically
 from neuromas.report.figures import png
 from neuromas.report.panels import svg, titled
 
-TABLE, PHASES, PNG, SVG, CLAIMS, SWEEP = (
-    *("table.csv", "phases.csv"),
-    *("figure.png", "figure.svg", "claims.csv", "sweep.json"),
-)
+TABLE, PHASES, CLAIMS, SWEEP = "table.csv", "phases.csv", "claims.csv", "sweep.json"
+PNG, SVG = "figure.png", "figure.svg"
 
 
 class JobsFailed(NeuromasError):
