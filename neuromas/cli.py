@@ -225,6 +225,7 @@ def bench(
     figure: Annotated[
         Path | None, typer.Option("--figure", metavar="FILE", help="growth: also draw the curves.", show_default=False)
     ] = None,
+    device: Annotated[str, typer.Option("--device", help="fit, index, schedule: cpu, cuda, cuda:1, …")] = "cpu",
     out: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Also write the rows as JSON.")] = None,
 ) -> None:
     """Measure this machine: a fit iteration against its floor, drawing pairs, look-ups, a recording left on disk, schedules."""
@@ -236,14 +237,18 @@ def bench(
     from neuromas.bench.store import bench_store
     from neuromas.files import write_atomically
 
+    if device != "cpu" and what not in ("fit", "index", "schedule"):
+        raise InvalidInput(
+            f"bench {what} measures the CPU; --device goes with fit, index and schedule", kind="invalid_option"
+        )
     measured: dict[str, Callable[[], list[Row]]] = {
-        "fit": lambda: bench_fit(n_threads=threads, batch_size=batch_size or 128),
+        "fit": lambda: bench_fit(n_threads=threads, batch_size=batch_size or 128, device=device),
         "pairs": bench_pairs,
-        "index": lambda: bench_index(n_samples=n_samples, batch_size=batch_size or 512),
+        "index": lambda: bench_index(n_samples=n_samples, batch_size=batch_size or 512, device=device),
         "store": lambda: bench_store(n_samples=n_samples, batch_size=batch_size or 512),
         "growth": lambda: _growth(n_samples, threads, figure),
         "schedule": lambda: bench_schedule(
-            method, iterations=iterations, run=run, n_threads=threads, report=_tell_schedule
+            method, iterations=iterations, run=run, n_threads=threads, device=device, report=_tell_schedule
         ),
     }
     rows = measured[what]()

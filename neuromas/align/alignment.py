@@ -118,7 +118,8 @@ class TrainableMap(nn.Module):
             scale = self.log_scale.exp()
             return LinearMap(scale * columns.T, columns / scale, self.offset)
         mixing = self.mixing if self.blocks is None else self.mixing * self.blocks
-        return LinearMap(mixing @ columns.T, torch.linalg.solve(mixing, columns, left=False), self.offset)
+        # a singular A gives numbers that are not finite, which end a fit; to check it here would wait for a GPU
+        return LinearMap(mixing @ columns.T, torch.linalg.solve_ex(mixing, columns, left=False)[0], self.offset)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,9 @@ columns it was made with. `ROTATIONS` names them.
 
 from __future__ import annotations
 
+import math
+from functools import lru_cache
+
 import torch
 from torch import Tensor, nn
 
@@ -30,6 +33,52 @@ def orthonormalise(columns: Tensor) -> Tensor:
     q, r = torch.linalg.qr(columns)
     sign = torch.where(r.diagonal() < 0, -1.0, 1.0).to(q.dtype)
     return q * sign
+
+
+def exponential(square: Tensor) -> Tensor:
+    """exp of a `square` matrix (n, n).
+
+    On a GPU torch's own asks the host how many terms to take, which waits for the GPU and cannot be part of a CUDA graph.
+    """
+    return scaled_and_squared(square) if square.is_cuda else torch.linalg.matrix_exp(square)
+
+
+_SQUARINGS = 7
+
+
+def scaled_and_squared(square: Tensor) -> Tensor:
+    """exp of a `square` matrix (n, n) by the same operations whatever it holds; NaN where its 1-norm is above 128.
+
+    exp(A) = exp(A / 2ˢ)^(2ˢ), with s such that the norm of A / 2ˢ is at most 1: there the power series without its seventeenth
+    and later terms is off by less than 10⁻¹³.
+
+    Examples
+    --------
+    >>> scaled_and_squared(torch.tensor([[0.0, -torch.pi / 2], [torch.pi / 2, 0.0]])).round(decimals=4) + 0.0
+    tensor([[ 0., -1.],
+            [ 1.,  0.]])
+    """
+    norm = square.detach().abs().sum(dim=0).max()
+    squarings = torch.ceil(torch.log2(norm)).clamp(0, _SQUARINGS)
+    x = square * torch.exp2(-squarings)
+    second = x @ x
+    powers = torch.stack([torch.eye(len(x), dtype=x.dtype, device=x.device), x, second, second @ x])
+    fourth = second @ second
+    # the series' terms four at a time, then Horner's rule in x⁴
+    *rows, found = (_series(x.dtype, x.device) @ powers.flatten(1)).unflatten(1, x.shape)
+    for row in reversed(rows):
+        found = torch.addmm(row, found, fourth)
+    for number in range(_SQUARINGS):
+        found = torch.where(number < squarings, found @ found, found)
+    return torch.where(norm <= 2.0**_SQUARINGS, found, torch.nan)
+
+
+@lru_cache(maxsize=16)
+def _series(dtype: torch.dtype, device: torch.device) -> Tensor:
+    """1 / n! for n up to 15, four in a row."""
+    return torch.tensor([[1 / math.factorial(4 * row + n) for n in range(4)] for row in range(4)], dtype=dtype).to(
+        device
+    )
 
 
 class GramSchmidt(nn.Module):
@@ -61,7 +110,7 @@ class MatrixExponential(nn.Module):
         n_units, rank = self.initial.shape
         if 4 * rank >= n_units:
             half = self.free @ self.initial.T
-            return torch.linalg.matrix_exp(half - half.T) @ self.initial
+            return exponential(half - half.T) @ self.initial
         left = torch.cat([self.free, -self.initial], dim=1)  # (n_units, 2k)
         right = torch.cat([self.initial, self.free], dim=1)
         inner = right.T @ left  # (2k, 2k)
@@ -69,7 +118,7 @@ class MatrixExponential(nn.Module):
         block = torch.zeros(2 * size, 2 * size, dtype=inner.dtype, device=inner.device)
         block[:size, :size] = inner
         block[:size, size:] = torch.eye(size, dtype=inner.dtype, device=inner.device)
-        phi = torch.linalg.matrix_exp(block)[:size, size:]
+        phi = exponential(block)[:size, size:]
         return self.initial + left @ (phi @ (right.T @ self.initial))
 
 
@@ -88,7 +137,8 @@ class Cayley(nn.Module):
         right = torch.cat([self.initial, self.free], dim=1)
         inner = right.T @ left
         eye = torch.eye(len(inner), dtype=inner.dtype, device=inner.device)
-        return self.initial + left @ torch.linalg.solve(eye - inner / 2, right.T @ self.initial)
+        # never singular, since A is skew-symmetric; to check it would wait for a GPU
+        return self.initial + left @ torch.linalg.solve_ex(eye - inner / 2, right.T @ self.initial)[0]
 
 
 class Householder(nn.Module):

@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
+import torch
 
 from neuromas.align.alignment import lay_out
 from neuromas.align.side import Direction, draw_pair_set, make_sides
-from neuromas.bench.measure import Row, at_most, copied, matrix_product, paired, seconds, threads
+from neuromas.bench.measure import Row, at_most, busy, copied, matrix_product, paired, seconds, threads
 from neuromas.bench.peers import peers
 from neuromas.causal.model import get_task
 from neuromas.fit.fitters import CLMAS, DAS, MAS, Fitter
-from neuromas.fit.loop import Plan, State, batch_rows, init, step, step_together
+from neuromas.fit.loop import init, step, step_together
+from neuromas.fit.plan import Plan, State, batch_rows
+from neuromas.fit.replay import MOST, Replay
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store import shipped_store
 from neuromas.schema import SystemConfig
 from neuromas.systems.recurrent import GRU
-from neuromas.systems.system import System
+from neuromas.systems.system import System, check_device
 from neuromas.systems.training import load_system
 
 _ITERATIONS = 10  # per timing: the mean over batches of different lengths
@@ -64,7 +69,7 @@ def _cell(config: SystemConfig) -> tuple[int, int]:
     return (config.n_units // 2, 4) if config.kind == "lstm" else (config.n_units, 3)
 
 
-def bench_fit(*, n_threads: int = 1, batch_size: int = 128, n_fits: int = 32) -> list[Row]:
+def bench_fit(*, n_threads: int = 1, batch_size: int = 128, n_fits: int = 32, device: str = "cpu") -> list[Row]:
     """Time iterations of MAS (four directions run) and CLMAS (two run, two read), of DAS against its peers, of many at once.
 
     Parameters
@@ -74,39 +79,84 @@ def bench_fit(*, n_threads: int = 1, batch_size: int = 128, n_fits: int = 32) ->
         Pairs per direction.
     n_fits : int
         Fits at once.
+    device : str
+        On a GPU iterations are replayed, and the peers are left out.
+
+    Raises
+    ------
+    InvalidInput
+        The device is not there.
     """
+    check_device(device)
     common = {"batch_size": batch_size, "n_trials": 800}
     rows: list[Row] = []
     with threads(n_threads):
         for kind in ("gru", "lstm"):
             first, second = (load_system(f"multi-object/{kind}-{seed}") for seed in (0, 1))
-            rows += _iterations(MAS(16, **common), [first, second], n_threads)
+            rows += _iterations(MAS(16, **common), [first, second], n_threads, device)
             if kind == "gru":
                 brain = shipped_store().get("multi-object/gru-1")
-                rows += _iterations(CLMAS(16, **common), [first, brain], n_threads)
-        rows += _against_peers(common)
-        rows.append(_at_once({"n_trials": 800, "batch_size": batch_size, "n_train_pairs": 2000}, n_fits, n_threads))
+                rows += _iterations(CLMAS(16, **common), [first, brain], n_threads, device)
+        if device == "cpu":
+            rows += _against_peers(common)
+        few = {"n_trials": 800, "batch_size": batch_size, "n_train_pairs": 2000}
+        rows.append(_at_once(few, n_fits, n_threads, device))
     return rows
 
 
-def _at_once(common: dict[str, Any], n_fits: int, n_threads: int) -> Row:
+@dataclass(frozen=True)
+class _Running:
+    """Fits that go on: `iterations` of them at each call."""
+
+    plans: Sequence[Plan]
+    states: Sequence[State]
+    iterations: int
+    replay: Replay | None
+
+    @classmethod
+    def begun(cls, fitters: Sequence[Fitter], systems: list[System | Recording], device: str) -> _Running:
+        sides = fitters[0].sides(systems, device=device)
+        ready = [fitter.prepare(systems, sides=sides, device=device) for fitter in fitters]
+        starts = [
+            {name: one.to(device) for name, one in fitter.start(one).items()}
+            for fitter, one in zip(fitters, ready, strict=True)
+        ]
+        plans = [one.plan for one in ready]
+        states = [init(plan, start, None) for plan, start in zip(plans, starts, strict=True)]
+        if device == "cpu":
+            return cls(plans, states, _ITERATIONS, None)
+        return cls(plans, states, MOST, Replay(plans, states, [None] * len(plans)))
+
+    def __call__(self) -> None:
+        if self.replay is None:
+            for _ in range(self.iterations):
+                step_together(self.plans, self.states)
+            return
+        self.replay.run(self.iterations)
+        for state in self.states:
+            state.iteration += self.iterations
+
+
+def _at_once(common: dict[str, Any], n_fits: int, n_threads: int, device: str) -> Row:
     """An iteration of many fits of the same two GRUs at once, against as many iterations of one."""
     systems: list[System | Recording] = [load_system("multi-object/gru-0"), load_system("multi-object/gru-1")]
     fitters = [MAS(4 + number % 16, **common) for number in range(n_fits)]
-    sides = fitters[0].sides(systems)
-    ready = [fitter.prepare(systems, sides=sides) for fitter in fitters]
-    plans = [one.plan for one in ready]
-    states = [init(one.plan, fitter.start(one), None) for one, fitter in zip(ready, fitters, strict=True)]
-    taken, alone, ratio = paired(
-        lambda: step_together(plans, states),
-        lambda: [step(plan, state) for plan, state in zip(plans, states, strict=True)],
-        repeats=5,
-    )
-    what = f"one after another: {alone * 1e3:.0f} ms"
+    together = _Running.begun(fitters, systems, device)
     name = (
         f"iteration of {n_fits} mas fits at once, batch {common['batch_size']} × 4 directions each, {n_threads} threads"
     )
-    return at_most(name, taken * 1e3, "ms", 0.6, what, ratio)
+    if device != "cpu":  # what one costs depends little on which
+        one = _Running.begun(fitters[n_fits // 2 : n_fits // 2 + 1], systems, device)
+        taken, alone, ratio = paired(together, one, repeats=3, warm_up=2)
+        what = f"one: {alone / one.iterations * 1e3:.1f} ms"
+        return at_most(name, taken / together.iterations * 1e3, "ms", 4.0, what, ratio)
+    alike = list(zip(together.plans, together.states, strict=True))
+    taken, alone, ratio = paired(
+        lambda: step_together(together.plans, together.states),
+        lambda: [step(plan, state) for plan, state in alike],
+        repeats=5,
+    )
+    return at_most(name, taken * 1e3, "ms", 0.6, f"one after another: {alone * 1e3:.0f} ms", ratio)
 
 
 def _against_peers(common: dict[str, Any]) -> list[Row]:
@@ -133,11 +183,12 @@ def _against_peers(common: dict[str, Any]) -> list[Row]:
     return rows
 
 
-def _iterations(fitter: Fitter, systems: list[System | Recording], n_threads: int) -> list[Row]:
-    plan, state = _started(fitter, systems)
-    product, product_flops = matrix_product()
-    copy, copy_bytes = copied()
-    taken, reference, ratio = paired(lambda: [step(plan, state) for _ in range(_ITERATIONS)], product)
+def _iterations(fitter: Fitter, systems: list[System | Recording], n_threads: int, device: str) -> list[Row]:
+    running = _Running.begun([fitter], systems, device)
+    (plan,), (state,) = running.plans, running.states
+    product, product_flops = matrix_product(device)
+    copy, copy_bytes = copied(device)
+    taken, reference, ratio = paired(running, product, warm_up=1 if device == "cpu" else 2)
     flops = moved = 0.0
     kind = ""
     for term, pairs in zip(plan.terms, plan.train, strict=True):
@@ -148,13 +199,15 @@ def _iterations(fitter: Fitter, systems: list[System | Recording], n_threads: in
             flops += continuation_flops(system, pairs.continuation.lengths) * share
             moved += continuation_bytes(system, pairs.continuation.lengths) * share
             kind = system.kind
-    share = flops * _ITERATIONS / product_flops  # of the product's work that the iterations cannot do without
+    share = flops * running.iterations / product_flops  # of the product's work that the iterations cannot do without
     floor_s = flops * reference / product_flops
     bandwidth = copy_bytes / seconds(copy)
     name = f"{fitter.config.method} iteration, {kind}, batch {plan.config.batch_size} × {len(plan.terms)} directions"
     floor = "floor: live tokens at the matrix product's rate"
+    on_gpu = [] if device == "cpu" else _on_gpu(name, running, taken, plan, state)
+    where = f"{n_threads} threads" if device == "cpu" else torch.cuda.get_device_name(device)
     return [
-        Row(f"float32 2048³ matrix product, {n_threads} threads", product_flops / reference / 1e9, "GFLOP/s"),
+        Row(f"float32 2048³ matrix product, {where}", product_flops / reference / 1e9, "GFLOP/s"),
         Row("memory bandwidth: a copy of 256 MB, read and written", bandwidth / 1e9, "GB/s"),
         Row(f"{name}: work of live tokens", flops / 1e9, "GFLOP"),
         Row(
@@ -166,11 +219,28 @@ def _iterations(fitter: Fitter, systems: list[System | Recording], n_threads: in
         ),
         at_most(
             name,
-            taken / _ITERATIONS * 1e3,
+            taken / running.iterations * 1e3,
             "ms",
             2.0,
             f"{floor}; {100 * share / ratio:.0f} % of it reached",
             ratio / share,
+        ),
+        *on_gpu,
+    ]
+
+
+def _on_gpu(name: str, running: _Running, taken: float, plan: Plan, state: State) -> list[Row]:
+    """Of the time that iterations take, the share in which a kernel runs; and their time with kernels launched one by one."""
+    launched = seconds(lambda: step(plan, state), repeats=5)
+    idle = 1 - busy(replace(running, iterations=10))
+    return [
+        at_most(f"{name}: share of the time in which no kernel runs", idle, "", 0.3),
+        Row(
+            f"{name}, kernels launched one by one",
+            launched * 1e3,
+            "ms",
+            "replayed",
+            launched * running.iterations / taken,
         ),
     ]
 

@@ -11,10 +11,12 @@ import numpy as np
 import pandas as pd
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
-from neuromas.bench.measure import Row, at_most, paired, seconds, threads
+from neuromas.bench.measure import Row, at_most, copied, paired, seconds, threads
 from neuromas.index.index import CLIndex
 from neuromas.recordings.recording import Recording
+from neuromas.systems.system import check_device
 
 VARIABLES = {"phase": 2, "count": 20, "quantity": 20}
 """Three variables and how many values each has."""
@@ -105,8 +107,10 @@ def planted(n_samples: int, n_units: int, seed: int = 0) -> tuple[dict[str, NDAr
     return columns, bits.view(np.float16)
 
 
-def bench_index(*, n_samples: int = 10_000_000, n_units: int = 128, batch_size: int = 512) -> list[Row]:
-    """Time building an index and drawing batches from it, on one thread.
+def bench_index(
+    *, n_samples: int = 10_000_000, n_units: int = 128, batch_size: int = 512, device: str = "cpu"
+) -> list[Row]:
+    """Time building an index and drawing batches from it, on one thread; or, of one that lies on a GPU, the drawing.
 
     Parameters
     ----------
@@ -114,11 +118,20 @@ def bench_index(*, n_samples: int = 10_000_000, n_units: int = 128, batch_size: 
         Size of the recording, in float16.
     batch_size : int
         Latents drawn at once.
+    device : str
+
+    Raises
+    ------
+    InvalidInput
+        The device is not there.
     """
+    check_device(device)
     columns, activity = planted(n_samples, n_units)
     variables = list(VARIABLES)
     with threads(1):
         recording = Recording.from_arrays(activity, columns, name="planted")
+        if device != "cpu":
+            return _on_gpu(CLIndex(recording, variables, dtype=torch.float16, device=device), batch_size, device)
         columns = {name: recording.dataset[name].values for name in variables}
         rows, others = _building(recording, columns, variables)
         index = CLIndex(recording, variables, dtype=torch.float16)
@@ -188,6 +201,59 @@ def _drawing(index: CLIndex, batch_size: int, others: dict[str, tuple[Lookup, fl
         what = f"{best} ({how}), the best of {', '.join(times)}: {times[best] * 1e3:.3g} ms"
         rows.append(_compared(f"sample, {size}", ours * 1e6, "µs", what, ours / times[best], target))
     return rows
+
+
+def _on_gpu(index: CLIndex, batch_size: int, device: str) -> list[Row]:
+    """Draws as a fit's graph has them, against the gather of as many random rows in a graph, and a copy's bandwidth."""
+    generator, at_once = torch.Generator(device=device).manual_seed(0), 100
+    copy, copied_bytes = copied(device)
+    rows = []
+    for size in (batch_size, 128 * batch_size):
+        asked = torch.randint(index.n_values, (at_once, size), generator=generator, device=device)
+        chosen = torch.randint(index.n_samples, (at_once, size), generator=generator, device=device)
+        share = torch.rand(at_once, size, generator=generator, device=device, dtype=torch.float64)
+        latents = index.latents
+
+        def draw(asked: Tensor = asked, share: Tensor = share) -> None:
+            for wanted, number in zip(asked, share, strict=True):
+                index.draw_at(wanted, number.clone())
+
+        def gather(latents: Tensor = latents, chosen: Tensor = chosen) -> None:
+            for own in chosen:
+                torch.index_select(latents, 0, own)
+
+        work = [_recorded(one, device) for one in (draw, gather)]
+        ours, theirs, ratio = paired(*work, repeats=15, warm_up=3)
+        copying = seconds(copy)
+        name = f"{size:,} latents of {index.n_units} units among {index.n_samples:,}, drawn in a graph"
+        moved = at_once * size * index.n_units * 2 * 2  # float16, read and written
+        rate = at_once * size / ours / 1e6
+        share_of = moved / ours / (copied_bytes / copying)
+        rows += [
+            Row(
+                name,
+                ours / at_once * 1e6,
+                "µs",
+                f"gather of as many random rows: {theirs / at_once * 1e6:.1f} µs",
+                ratio,
+            ),
+            Row(f"{name}: rate", rate, "million rows/s", "bandwidth of a copy", share_of),
+        ]
+    return rows
+
+
+def _recorded(work: Callable[[], None], device: str) -> Callable[[], None]:
+    """`work` as a CUDA graph that is waited for."""
+    work()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+
+    def replayed() -> None:
+        graph.replay()
+        torch.cuda.synchronize(device)
+
+    return replayed
 
 
 def _compared(name: str, value: float, unit: str, against: str, ratio: float, target: float | None) -> Row:

@@ -82,20 +82,44 @@ def _once(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def busy(work: Callable[[], object]) -> float:
+    """Share of the time that `work` takes on a GPU in which one of its kernels runs."""
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+        started = time.perf_counter()
+        work()
+        torch.cuda.synchronize()
+        taken = time.perf_counter() - started
+    ranges = sorted(
+        (event.time_range.start, event.time_range.end)
+        for event in seen.events()
+        if event.device_type == torch.autograd.DeviceType.CUDA
+    )
+    running, until = 0.0, 0.0
+    for start, end in ranges:  # in microseconds; they overlap where kernels run side by side
+        running += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return running / 1e6 / taken
+
+
 def matrix_product(device: str = "cpu") -> tuple[Callable[[], object], int]:
     """A float32 2048³ matrix product to be timed, and its floating-point operations."""
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(_MATRIX, _MATRIX, generator=generator).to(device) for _ in range(2))
-
-    def product() -> None:
-        torch.mm(a, b)
-        if device != "cpu":
-            torch.cuda.synchronize(device)
-
-    return product, 2 * _MATRIX**3
+    return _waited(lambda: torch.mm(a, b), device), 2 * _MATRIX**3
 
 
-def copied() -> tuple[Callable[[], object], int]:
+def copied(device: str = "cpu") -> tuple[Callable[[], object], int]:
     """A copy of 256 MB to be timed, and the bytes that it reads and writes."""
-    source, into = torch.zeros(2**26), torch.empty(2**26)
-    return lambda: into.copy_(source), 2 * 4 * 2**26
+    source, into = torch.zeros(2**26, device=device), torch.empty(2**26, device=device)
+    return _waited(lambda: into.copy_(source), device), 2 * 4 * 2**26
+
+
+def _waited(work: Callable[[], object], device: str) -> Callable[[], object]:
+    if device == "cpu":
+        return work
+
+    def done() -> None:
+        work()
+        torch.cuda.synchronize(device)
+
+    return done

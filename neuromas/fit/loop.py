@@ -1,8 +1,4 @@
-"""One loop for all fitters: init, step, terminate; resumable, interruptible, deterministic.
-
-What iteration i does depends on the seed, i, and the state alone: batches and draws come from generators seeded with
-(seed, i). So a fit that was interrupted and resumed gives the numbers of one that was not.
-"""
+"""One loop for all fitters: init, step, terminate; resumable, interruptible, deterministic."""
 
 from __future__ import annotations
 
@@ -10,50 +6,27 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import torch
 from safetensors.torch import save as save_safetensors
-from torch import Tensor, nn
+from torch import Tensor
 
-from neuromas.align.alignment import Subspace, TrainableMap
+from neuromas.align.alignment import TrainableMap
 from neuromas.align.interchange import LinearMap
-from neuromas.align.side import PairSet
 from neuromas.errors import InvalidInput
 from neuromas.files import write_atomically
-from neuromas.fit.objective import Batch, Losses, Part, Term, losses, losses_together, make_batch
+from neuromas.fit.objective import Batch, Losses, Part, losses, losses_together, make_batch
+from neuromas.fit.plan import Plan, State, batch_rows, draw_generator, learning_rate
+from neuromas.fit.replay import MOST, Replay, replayable
 from neuromas.interrupts import deferred_interrupt
-from neuromas.schema import FitConfig, Validation
+from neuromas.schema import Validation
 from neuromas.weights import read_safetensors
 
 CHECKPOINT = "checkpoint.safetensors"
-_DRAWS, _BATCHES = 7919, 7907  # separate the streams of counterfactual latents, of batches, and of pairs
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything about a fit that does not change while it runs.
-
-    Attributes
-    ----------
-    config : FitConfig
-    terms : tuple of Term
-    train, validation : tuple of PairSet
-        One per term.
-    subspaces : tuple of Subspace
-    identity : str
-        Hash of configuration and inputs; a checkpoint of another identity is refused.
-    """
-
-    config: FitConfig
-    terms: tuple[Term, ...]
-    train: tuple[PairSet, ...] = field(repr=False)
-    validation: tuple[PairSet, ...] = field(repr=False)
-    subspaces: tuple[Subspace, ...]
-    identity: str
 
 
 @dataclass(frozen=True)
@@ -77,30 +50,6 @@ class Progress:
             told += f", IIA {min(self.validation.iia.values()):.3f}"
         minutes, seconds = divmod(round(self.seconds_left), 60)
         return f"{told}, {minutes}:{seconds:02d} left"
-
-
-@dataclass
-class State:
-    """What changes: parameters and optimiser (in place), the best checkpoint, and the history."""
-
-    maps: nn.ModuleDict
-    optimiser: torch.optim.Optimizer
-    iteration: int = 0
-    best: dict[str, Tensor] = field(default_factory=dict)
-    best_iteration: int = 0
-    best_score: float = math.inf
-    reference: float = math.inf
-    """Score that the next validation must beat by `tolerance` for patience to start anew."""
-    stale: int = 0
-    seconds: float = 0.0
-    """Of wall time, in which other fits may have gone on, too."""
-    history: list[Validation] = field(default_factory=list)
-
-    @classmethod
-    def solved(cls, history: list[Validation], seconds: float) -> State:
-        """The end of a fit that had no iterations."""
-        nothing = torch.optim.SGD([torch.zeros(0)], lr=0.0)
-        return cls(nn.ModuleDict(), nothing, seconds=seconds, history=history)
 
 
 class Interrupted(KeyboardInterrupt):
@@ -187,33 +136,40 @@ def run_together(
     states = [init(plan, one, folder) for plan, one, folder in zip(plans, maps, folders, strict=True)]
     fixed = [_fixed_draws(plan) if plan.config.cl_draw == "fixed" else None for plan in plans]
     active, diverged = list(range(len(plans))), dict[int, str]()
+    replay: Replay | None = None
     with deferred_interrupt() as interrupted:
         while True:
-            for number in [one for one in active if terminate(plans[one], states[one])]:
+            over = [one for one in active if terminate(plans[one], states[one])]
+            for number in over:
                 active.remove(number)
                 ended(number, _outcome(plans[number], states[number]))
             if not active:
                 break
             started = time.monotonic()
-            found = step_together(
-                [plans[number] for number in active],
-                [states[number] for number in active],
-                [fixed[number] for number in active],
-            )
-            for number, loss in zip(list(active), found, strict=True):
-                plan, state, folder = plans[number], states[number], folders[number]
-                if not math.isfinite(loss):
-                    active.remove(number)
-                    diverged[number] = f"became {loss} at iteration {state.iteration}"
-                    continue
-                if state.iteration % plan.config.validate_every == 0 or state.iteration == plan.config.max_iterations:
-                    _look(plan, state, loss)
-                    if folder is not None:
-                        save_checkpoint(folder / CHECKPOINT, plan, state)
-                if report is not None:
-                    seconds = state.seconds + time.monotonic() - started
-                    last = state.history[-1] if state.history else None
-                    report(number, Progress(state.iteration, plan.config.max_iterations, loss, last, seconds))
+            members = list(active)
+            its = [plans[one] for one in members], [states[one] for one in members], [fixed[one] for one in members]
+            if replay is None or replay.n_fits != len(members):
+                replay = Replay(*its) if replayable(its[0]) else None
+            for found in _iterations(*its, replay):
+                for number, loss in zip(members, found, strict=True):
+                    plan, state, folder = plans[number], states[number], folders[number]
+                    if number not in active:
+                        continue  # its loss became what it is some iterations ago
+                    if not math.isfinite(loss):
+                        active.remove(number)
+                        diverged[number] = f"became {loss} at iteration {state.iteration}"
+                        continue
+                    if (
+                        state.iteration % plan.config.validate_every == 0
+                        or state.iteration == plan.config.max_iterations
+                    ):
+                        _look(plan, state, loss)
+                        if folder is not None:
+                            save_checkpoint(folder / CHECKPOINT, plan, state)
+                    if report is not None:
+                        seconds = state.seconds + time.monotonic() - started
+                        last = state.history[-1] if state.history else None
+                        report(number, Progress(state.iteration, plan.config.max_iterations, loss, last, seconds))
             taken = time.monotonic() - started
             for number in active:
                 states[number].seconds += taken
@@ -231,20 +187,39 @@ def run_together(
         raise InvalidInput(f"{each}; a smaller learning rate may help", kind="diverged")
 
 
+def _iterations(
+    plans: Sequence[Plan],
+    states: Sequence[State],
+    fixed: Sequence[Sequence[tuple[Tensor, Tensor] | None] | None],
+    replay: Replay | None,
+) -> Iterator[list[float]]:
+    """The next iteration; with `replay`, those until the next look at a fit. Gives the losses of all fits before each update."""
+    if replay is None:
+        yield step_together(plans, states, fixed)
+        return
+    for found in replay.run(min(MOST, *map(_until_next_look, plans, states))):
+        for loss, state in zip(found, states, strict=True):
+            state.iteration += math.isfinite(loss)
+        yield found
+
+
+def _until_next_look(plan: Plan, state: State) -> int:
+    every, left = plan.config.validate_every, plan.config.max_iterations - state.iteration
+    return min(every - state.iteration % every, left)
+
+
 def _outcome(plan: Plan, state: State) -> Outcome:
     state.maps.load_state_dict(state.best)
     status: Literal["converged", "max_iterations"] = (
         "converged" if state.stale >= plan.config.patience else "max_iterations"
     )
     with torch.no_grad():
-        return {name: one().detach() for name, one in _named(state.maps)}, state, status
+        return {name: one().detach() for name, one in state.named_maps()}, state, status
 
 
 def init(plan: Plan, maps: Mapping[str, TrainableMap], folder: Path | None) -> State:
     """A fresh state with the starting point validated, or the one that a checkpoint in `folder` holds."""
-    modules = nn.ModuleDict({_key(name): module for name, module in maps.items()})
-    optimiser = torch.optim.Adam([p for p in modules.parameters() if p.requires_grad], lr=plan.config.learning_rate)
-    state = State(modules, optimiser)
+    state = State.fresh(maps, plan.config.learning_rate)
     if folder is not None and (folder / CHECKPOINT).exists():
         load_checkpoint(folder / CHECKPOINT, plan, state)
     else:
@@ -268,9 +243,8 @@ def step_together(
     """
     parts = []
     for number, (plan, state) in enumerate(zip(plans, states, strict=True)):
-        for group in state.optimiser.param_groups:
-            group["lr"] = _learning_rate(plan.config, state.iteration)
-        maps = {name: one() for name, one in _named(state.maps)}  # once per iteration, never once per step
+        state.set_learning_rate(learning_rate(plan.config, state.iteration))
+        maps = {name: one() for name, one in state.named_maps()}  # once per iteration, never once per step
         parts.append(Part(maps, _batches(plan, state.iteration, None if fixed is None else fixed[number]), plan.config))
     totals = [found.total for found in losses_together(parts)]
     for state in states:
@@ -289,7 +263,7 @@ def _batches(plan: Plan, iteration: int, fixed: Sequence[tuple[Tensor, Tensor] |
     batches = []
     for number, (term, pairs) in enumerate(zip(plan.terms, plan.train, strict=True)):
         chosen = batch_rows(len(pairs), plan.config.batch_size, plan.config.seed, number, iteration)
-        generator = _generator(pairs, plan.config.seed, number, iteration) if term.cl else None
+        generator = draw_generator(pairs, plan.config.seed, number, iteration) if term.cl else None
         drawn = None if fixed is None else fixed[number]
         batches.append(
             make_batch(term, pairs, chosen, plan.subspaces, generator, drawn, n_matches=plan.config.cl_matches)
@@ -307,7 +281,7 @@ def validate(plan: Plan, maps: Mapping[str, LinearMap]) -> Losses:
     """The objective on all validation pairs, with who was right; draws are the same at every look."""
     batches = []
     for number, (term, pairs) in enumerate(zip(plan.terms, plan.validation, strict=True)):
-        generator = _generator(pairs, plan.config.seed, number, -1) if term.cl else None
+        generator = draw_generator(pairs, plan.config.seed, number, -1) if term.cl else None
         every = np.arange(len(pairs))
         batches.append(make_batch(term, pairs, every, plan.subspaces, generator, n_matches=plan.config.cl_matches))
     return losses(maps, batches, plan.config, score=True)
@@ -315,7 +289,7 @@ def validate(plan: Plan, maps: Mapping[str, LinearMap]) -> Losses:
 
 def _look(plan: Plan, state: State, train_loss: float | None) -> None:
     with torch.no_grad():
-        found = validate(plan, {name: one() for name, one in _named(state.maps)})
+        found = validate(plan, {name: one() for name, one in state.named_maps()})
     seen = Validation(
         iteration=state.iteration,
         train_loss=train_loss,
@@ -336,48 +310,17 @@ def _look(plan: Plan, state: State, train_loss: float | None) -> None:
         state.stale += 1
 
 
-def _learning_rate(config: FitConfig, iteration: int) -> float:
-    if config.schedule == "constant" or config.max_iterations == 0:
-        return config.learning_rate
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * iteration / config.max_iterations))
-
-
-def batch_rows(n_pairs: int, batch_size: int, seed: int, number: int, iteration: int) -> np.ndarray:
-    """Rows of the pairs for this iteration: every pair once per epoch, in an order of that epoch's own."""
-    size = min(batch_size, n_pairs)
-    per_epoch = n_pairs // size
-    epoch, position = divmod(iteration, per_epoch)
-    order = np.random.default_rng([seed, _BATCHES, number, epoch]).permutation(n_pairs)
-    return order[position * size : (position + 1) * size]
-
-
-def _generator(pairs: PairSet, seed: int, number: int, iteration: int) -> torch.Generator:
-    generator = torch.Generator(device=pairs.direction.target.latents.device)
-    words = np.random.SeedSequence([seed, _DRAWS, number, iteration + 2]).generate_state(1, np.uint64)
-    return generator.manual_seed(int(words[0] >> np.uint64(1)))
-
-
 def _fixed_draws(plan: Plan) -> list[tuple[Tensor, Tensor] | None]:
     drawn: list[tuple[Tensor, Tensor] | None] = []
     for number, (term, pairs) in enumerate(zip(plan.terms, plan.train, strict=True)):
         if not term.cl:
             drawn.append(None)
             continue
-        generator = _generator(pairs, plan.config.seed, number, -2)
+        generator = draw_generator(pairs, plan.config.seed, number, -2)
         index = pairs.direction.target.indexes[pairs.part]
         draw = index.sample(torch.from_numpy(pairs.values), generator, plan.config.cl_matches)
         drawn.append((draw.latents, draw.hit))
     return drawn
-
-
-def _key(name: str) -> str:
-    return "of " + name.replace(".", "\x1f")  # a module's name may not hold a dot, nor be that of a method
-
-
-def _named(modules: nn.ModuleDict) -> Iterator[tuple[str, TrainableMap]]:
-    for key, module in modules.items():
-        assert isinstance(module, TrainableMap)
-        yield key.removeprefix("of ").replace("\x1f", "."), module
 
 
 def save_checkpoint(path: Path, plan: Plan, state: State) -> None:
@@ -421,9 +364,11 @@ def load_checkpoint(path: Path, plan: Plan, state: State) -> None:
     state.best = {name[5:]: value for name, value in tensors.items() if name.startswith("best/")}
     for name, parameter in state.maps.named_parameters():
         if f"adam/step/{name}" in tensors:
+            moments = {one: tensors[f"adam/{one}/{name}"] for one in ("exp_avg", "exp_avg_sq")}
             state.optimiser.state[parameter] = {
-                moment: tensors[f"adam/{moment}/{name}"].to("cpu" if moment == "step" else parameter.device)
-                for moment in ("step", "exp_avg", "exp_avg_sq")
+                "step": tensors[f"adam/step/{name}"].to(parameter.device),
+                # laid out in memory as the parameter, which one kernel for all of them asks for
+                **{one: torch.empty_like(parameter.data).copy_(value) for one, value in moments.items()},
             }
     for name, value in json.loads(described["state"]).items():
         setattr(state, name, value)

@@ -5,9 +5,10 @@ Fitters differ only in which directions carry which loss.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -22,6 +23,7 @@ from neuromas.evaluate.divergence import cl_distance
 from neuromas.schema import FitConfig
 from neuromas.systems.system import Packed, all_right
 
+T = TypeVar("T")
 _CPU_PAIRS = 1024
 """Pairs of several fits that are run at once on a CPU; beyond, activations fall out of its cache."""
 
@@ -35,6 +37,27 @@ class Term:
     """Train on the target's behaviour: the target is run."""
     cl: bool
     """Train towards counterfactual latents: the target is only read."""
+
+
+@dataclass(frozen=True)
+class Following:
+    """What follows the interchanges of a batch.
+
+    Attributes
+    ----------
+    tokens, lengths, deterministic : ndarray or Tensor
+        The continuations, padded: (n_pairs, n_steps), (n_pairs,), (n_pairs, n_steps). Tensors where the device packs them.
+    rows : ndarray of int64, shape (n_pairs,), or None
+        The target's samples, for systems that keep more than the latent.
+    steps : ndarray of int64, shape (n_pairs,), or None
+        Stepwise: how many steps are intervened at.
+    """
+
+    tokens: Any = field(repr=False)
+    lengths: Any = field(repr=False)
+    deterministic: Any = field(repr=False)
+    rows: NDArray[np.int64] | None = field(default=None, repr=False)
+    steps: NDArray[np.int64] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -53,12 +76,8 @@ class Batch:
         Counterfactual latents.
     hit : Tensor of bool or None, shape (n_pairs,)
         Where there is one; the rest is left out of the loss.
-    rows : ndarray of int64, shape (n_pairs,)
-        The target's samples, for systems that keep more than the latent.
-    tokens, lengths, deterministic : ndarray
-        The continuation, padded; empty where behaviour is not trained on.
-    steps : ndarray of int64, shape (n_pairs,), or None
-        Stepwise: how many steps are intervened at.
+    following : Following or None
+        None where behaviour is not trained on.
     """
 
     term: Term
@@ -67,11 +86,10 @@ class Batch:
     mask: Tensor | None = field(repr=False)
     cl: Tensor | None = field(repr=False)
     hit: Tensor | None = field(repr=False)
-    rows: NDArray[np.int64] = field(repr=False)
-    tokens: NDArray[np.int64] = field(repr=False)
-    lengths: NDArray[np.int64] = field(repr=False)
-    deterministic: NDArray[np.bool_] = field(repr=False)
-    steps: NDArray[np.int64] | None = field(default=None, repr=False)
+    following: Following | None = field(repr=False)
+
+    def __len__(self) -> int:
+        return len(self.target)
 
 
 @dataclass(frozen=True)
@@ -118,7 +136,6 @@ def make_batch(
         Recorded latents whose mean is a counterfactual latent.
     """
     target = pairs.direction.target
-    rows = pairs.target[chosen]
     mask = None
     if len(subspaces) > 1:
         table = torch.stack([component_mask(sum(s.rank for s in subspaces), s) for s in subspaces]).to(
@@ -132,15 +149,13 @@ def make_batch(
     elif term.cl:
         draw = target.indexes[pairs.part].sample(torch.from_numpy(pairs.values[chosen]), generator, n_matches)
         cl, hit = draw.latents, draw.hit
+    following = None
     if term.behaviour:
         assert pairs.continuation is not None  # a target that runs has a causal model
         tokens, lengths = pairs.continuation.tokens[chosen], pairs.continuation.lengths[chosen]
-        deterministic = pairs.continuation.deterministic[chosen]
-    else:
-        tokens = np.empty((len(chosen), 0), np.int64)
-        lengths, deterministic = np.zeros(len(chosen), np.int64), np.empty((len(chosen), 0), bool)
-    steps = None if pairs.lengths is None else pairs.lengths[chosen]
-    return Batch(term, *pairs.latents(chosen), mask, cl, hit, rows, tokens, lengths, deterministic, steps)
+        steps = None if pairs.lengths is None else pairs.lengths[chosen]
+        following = Following(tokens, lengths, pairs.continuation.deterministic[chosen], pairs.target[chosen], steps)
+    return Batch(term, *pairs.latents(chosen), mask, cl, hit, following)
 
 
 def token_totals(
@@ -163,10 +178,28 @@ def token_totals(
     (Tensor, Tensor), shape (n_parts,)
         Sum of the losses, and number of tokens.
     """
-    counted = torch.ones_like(each) if loss_tokens == "all" else continuation.deterministic.to(each)
+    if loss_tokens == "deterministic":
+        counted = continuation.deterministic.to(each)
+    else:
+        counted = torch.ones_like(each) if continuation.counted is None else continuation.counted.to(each)
+    if each.device.type != "cpu":
+        return totals_in_order(each * counted, counted, continuation, part, n_parts)
     of_token = part[continuation.rows]
     total = each.new_zeros(n_parts).index_add(0, of_token, each * counted)
     return total, each.new_zeros(n_parts).index_add(0, of_token, counted)
+
+
+def totals_in_order(
+    each: Tensor, counted: Tensor, continuation: Packed, part: Tensor, n_parts: int
+) -> tuple[Tensor, Tensor]:
+    """Sums of `each` and of `counted` (n_live,) by part, in one order wherever they are summed; `index_add` has none on a GPU."""
+    n_pairs, n_steps = len(part), len(continuation.sizes)
+    places = continuation.rows * n_steps + continuation.steps  # no two tokens share one
+    spread = each.new_zeros(2, n_pairs * n_steps).index_copy(1, places, torch.stack([each, counted]))
+    by_pair = spread.unflatten(1, (n_pairs, n_steps)).sum(dim=2)
+    members = (part == torch.arange(n_parts, device=part.device)[:, None]).to(each)  # (n_parts, n_pairs)
+    total, number = (by_pair[:, None] * members).sum(dim=2)
+    return total, number
 
 
 def losses(
@@ -194,7 +227,11 @@ class Part:
     config: FitConfig
 
 
-def losses_together(parts: Sequence[Part], *, score: bool = False) -> list[Losses]:
+Packing = Callable[[Sequence[Batch]], tuple[Packed, Tensor]]
+"""Continuations of batches that go through a target together, packed on the device, and the batch that each pair is of."""
+
+
+def losses_together(parts: Sequence[Part], *, score: bool = False, pack: Packing | None = None) -> list[Losses]:
     """Interchange all batches of all fits, run each target once, and weigh the losses of each fit.
 
     Parameters
@@ -202,6 +239,8 @@ def losses_together(parts: Sequence[Part], *, score: bool = False) -> list[Losse
     parts : sequence of Part
     score : bool
         Also say which continuations are right, running no more pairs at once than a system's ``at_once``.
+    pack : callable, optional
+        Instead of packing on the host: for systems that are `replayable`.
     """
     intervened: list[list[Tensor]] = []
     runs: dict[tuple[object, ...], list[tuple[int, int]]] = {}
@@ -212,18 +251,23 @@ def losses_together(parts: Sequence[Part], *, score: bool = False) -> list[Losse
             source, target = batch.term.direction.source, batch.term.direction.target
             maps = part.maps[target.name], part.maps[source.name]
             own.append(interchange(batch.target, batch.source, *maps, batch.mask, replace=replace))
-            if batch.term.behaviour:
+            if batch.following is not None:
                 # all directions into one target go through it together, those of all fits
-                alone = target.context is None and batch.steps is None  # else its rows are those of its own recording
+                alone = target.context is None and batch.following.steps is None  # else rows are of its own recording
                 key = (id(target.system if alone else target), part.config.loss_tokens)
                 runs.setdefault(key, []).append((number, place))
         intervened.append(own)
     behaviour: dict[tuple[int, int], Tensor] = {}
     right: dict[tuple[int, int], Tensor] = {}
-    for members in (some for whole in runs.values() for some in _no_larger_than_the_cache(whole, parts)):
+    groups = [some for whole in runs.values() for some in _no_larger_than_the_cache(whole, parts)]
+    latents = [_stack([intervened[number][place] for number, place in members]) for members in groups]
+
+    def job(members: Sequence[tuple[int, int]], latents: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         batches = [parts[number].batches[place] for number, place in members]
-        latents = _stack([intervened[number][place] for number, place in members])
-        told, scored = _run(batches, latents, parts[members[0][0]].config.loss_tokens, score)
+        return _run(batches, latents, parts[members[0][0]].config.loss_tokens, score, pack)
+
+    found = side_by_side([partial(job, *one) for one in zip(groups, latents, strict=True)])
+    for members, (told, scored) in zip(groups, found, strict=True):
         behaviour |= dict(zip(members, told, strict=True))
         right |= dict(zip(members, scored, strict=score))
     return [
@@ -250,29 +294,57 @@ def _no_larger_than_the_cache(
             yield run
             run, n_pairs = [], 0
         run.append((number, place))
-        n_pairs, last = n_pairs + len(batch.rows), number
+        n_pairs, last = n_pairs + len(batch), number
     yield run
 
 
-def _run(batches: Sequence[Batch], latents: Tensor, loss_tokens: str, score: bool) -> tuple[Tensor, Sequence[Tensor]]:
+def side_by_side(jobs: Sequence[Callable[[], T]]) -> list[T]:
+    """Results of jobs that do not depend on each other; in a CUDA graph that is being recorded, each is a branch.
+
+    What jobs read must be kept until all have been called.
+
+    Examples
+    --------
+    >>> side_by_side([lambda: 1, lambda: 2])
+    [1, 2]
+    """
+    if len(jobs) < 2 or not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
+        return [job() for job in jobs]
+    trunk, branches = torch.cuda.current_stream(), [torch.cuda.Stream() for _ in jobs]
+    found = []
+    for job, branch in zip(jobs, branches, strict=True):
+        branch.wait_stream(trunk)
+        with torch.cuda.stream(branch):
+            found.append(job())
+    for branch in branches:
+        trunk.wait_stream(branch)
+    return found
+
+
+def _run(
+    batches: Sequence[Batch], latents: Tensor, loss_tokens: str, score: bool, pack: Packing | None
+) -> tuple[Tensor, Sequence[Tensor]]:
     """Run the target of `batches` on from `latents`: the loss of each batch, and with `score` who was right in it."""
     target, n_pairs = batches[0].term.direction.target, len(latents)
     assert target.system is not None
-    tokens, lengths, deterministic = _continuations(batches)
-    rows = np.concatenate([batch.rows for batch in batches])
-    steps = (
-        None
-        if batches[0].steps is None
-        else np.concatenate([batch.steps for batch in batches if batch.steps is not None])
-    )
-    sizes = [len(batch.rows) for batch in batches]
+    if pack is not None:
+        packed, owner = pack(batches)
+        total, number = token_totals(
+            target.system.token_losses(latents, packed), packed, owner, len(batches), loss_tokens
+        )
+        return total / number.clamp_min(1), ()
+    following = _join([batch.following for batch in batches if batch.following is not None])
+    sizes = [len(batch) for batch in batches]
     owner = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes)).to(latents.device)
     totals, right = [], []
     at_once = target.system.at_once if score else n_pairs
     for start in range(0, n_pairs, at_once):
         some = slice(start, min(start + at_once, n_pairs))
-        packed = Packed.from_sequences(tokens[some], lengths[some], deterministic[some], latents.device)
-        given = latents[some], packed, rows[some], None if steps is None else steps[some]
+        packed = Packed.from_sequences(
+            following.tokens[some], following.lengths[some], following.deterministic[some], latents.device
+        )
+        assert following.rows is not None
+        given = latents[some], packed, following.rows[some], None if following.steps is None else following.steps[some]
         if score:
             logits = target.resume(*given)
             each = functional.cross_entropy(logits, packed.tokens, reduction="none")
@@ -321,15 +393,18 @@ def _weigh(behaviour: Sequence[Tensor], cl: Sequence[Tensor], config: FitConfig)
     return of_behaviour + config.epsilon * of_cl
 
 
-def _continuations(batches: Sequence[Batch]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Tokens, lengths and which tokens are deterministic, one batch after another."""
-    longest = max(batch.tokens.shape[1] for batch in batches)
+def _join(parts: Sequence[Following]) -> Following:
+    """One batch after another."""
+    longest = max(part.tokens.shape[1] for part in parts)
 
     def padded(array: NDArray[Any]) -> NDArray[Any]:
         return np.pad(array, ((0, 0), (0, longest - array.shape[1])))
 
-    return (
-        np.concatenate([padded(batch.tokens) for batch in batches]),
-        np.concatenate([batch.lengths for batch in batches]),
-        np.concatenate([padded(batch.deterministic) for batch in batches]),
+    steps = [part.steps for part in parts if part.steps is not None]
+    return Following(
+        np.concatenate([padded(part.tokens) for part in parts]),
+        np.concatenate([part.lengths for part in parts]),
+        np.concatenate([padded(part.deterministic) for part in parts]),
+        np.concatenate([part.rows for part in parts if part.rows is not None]),
+        np.concatenate(steps) if steps else None,
     )

@@ -37,7 +37,10 @@ class Ordered:
 
     def draw(self, combination: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Row (0 where there is none) and hit for each combination; −1 is a miss. On the device, shape (n,)."""
-        share = shares(combination, generator, self.device)
+        return self.at(combination, shares(combination, generator, self.device))
+
+    def at(self, combination: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
+        """`draw` with the uniform numbers `share` (n,) given; on a GPU they are used up."""
         # a share is below 1 by at least 2^-53, so that its product with a count, rounded, is below that
         if self.device.type == "cpu":  # numpy's calls cost a third of torch's, and batches are small
             wanted = combination.numpy()

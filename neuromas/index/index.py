@@ -541,10 +541,42 @@ class CLIndex:
         -------
         Draw
         """
-        rows, hit = self._choose.draw(combination, generator)
+        return self._drawn(*self._choose.draw(combination, generator))
+
+    @property
+    def replayable(self) -> bool:
+        """Whether `draw_at` is there: latents are held, and values must be equal, not near."""
+        return self._latents is not None and self._near is None
+
+    def draw_at(self, combination: Tensor, share: Tensor) -> Draw:
+        """`draw` with its uniform numbers given: on a GPU the same operations whatever they are, as a CUDA graph needs.
+
+        Parameters
+        ----------
+        combination : Tensor of int64 of shape (n_queries,)
+        share : Tensor of float64 of shape (n_queries,)
+            In [0, 1), as `draw` takes them from its generator; may be used up.
+
+        Returns
+        -------
+        Draw
+
+        Raises
+        ------
+        InvalidInput
+            The index is not `replayable`.
+        """
+        if not (self.replayable and isinstance(self._choose, Ordered)):
+            raise InvalidInput(
+                f"index of {self.recording.name!r}: draw_at needs latents that are held and values without a tolerance",
+                kind="not_held",
+            )
+        return self._drawn(*self._choose.at(combination, share))
+
+    def _drawn(self, rows: Tensor, hit: Tensor) -> Draw:
         hit = hit.to(self.device)
         latents, samples = self._at(rows), self._samples(rows)
-        if not hit.all():
+        if self.device.type != "cpu" or not hit.all():  # elsewhere, to look would be to wait
             latents.masked_fill_(~hit[:, None], torch.nan)  # a copy, so in place is safe
             samples = torch.where(hit, samples, -1)
         return Draw(latents, hit, samples)
@@ -570,14 +602,15 @@ class CLIndex:
         Means
             Means are summed in double precision and given in the latents' own.
         """
-        sums = torch.zeros(self.n_values, self.n_units, dtype=torch.float64, device=self.device)
+        # on the CPU: elsewhere `index_add_` sums in any order
+        sums = torch.zeros(self.n_values, self.n_units, dtype=torch.float64)
         at_once = max(1, 2**23 // max(1, self.n_units))  # 64 MiB of doubles
         for start in range(0, self._choose.n_rows, at_once):
             owner = torch.from_numpy(self._choose.owners(start, start + at_once))
             rows = start + torch.nonzero(owner >= 0)[:, 0]
             if len(rows):
-                sums.index_add_(0, owner[rows - start].to(self.device), self._at(rows).double())
-        means = sums / self.counts[:, None]
+                sums.index_add_(0, owner[rows - start], self._at(rows).double().cpu())
+        means = sums.to(self.device) / self.counts[:, None]
         return Means(self.combinations, means.to(self.dtype), self.counts)
 
 

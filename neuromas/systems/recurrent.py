@@ -1,14 +1,15 @@
 """Recurrent systems (paper A.1): one recurrent cell, then a two-layer readout.
 
-`GRUNetwork` and `LSTMNetwork` are the trainable modules. `GRU` and `LSTM` are the frozen systems made from them: their
+`GRUNetwork` and `LSTMNetwork` are the trainable modules. `GRU` and `LSTM` are the frozen systems made from them: on a CPU their
 continuation is written out by hand, forward and backward with respect to the latent only, because that is all a fit needs and
-autograd would keep, and compute, more.
+autograd would keep, and compute, more. On a GPU, where the number of calls counts, cuDNN takes all steps at once.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
-from torch.nn.utils.rnn import pack_padded_sequence
+from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from neuromas.errors import InvalidInput
 from neuromas.schema import SystemConfig
@@ -108,6 +109,15 @@ class Recurrent(Trained):
     def stepwise(self) -> bool:
         return self.layer == EMBEDDING
 
+    @property
+    def replayable(self) -> bool:  # type: ignore[override]
+        return self.layer == HIDDEN
+
+    def _prepare(self) -> None:
+        self._network.cell.train(
+            self.device.type == "cuda"
+        )  # as cuDNN asks where gradients are; there is no dropout in it
+
     @torch.no_grad()
     def latents(self, tokens: Tensor) -> Tensor:
         tokens = tokens.to(self.device).clamp(min=0)
@@ -153,7 +163,7 @@ class Recurrent(Trained):
                 " context(tokens).at(...) gives",
                 kind="no_context",
             )
-        return self._consume(latents, context, (len(latents),))
+        return self._consumed(latents, context, (len(latents),))
 
     def _after_all(self, latents: Tensor, lengths: Tensor) -> Tensor:
         """States (n_pairs, n_units of the hidden layer) after the embeddings `latents` (n_pairs, n_steps, width)."""
@@ -163,11 +173,29 @@ class Recurrent(Trained):
             )
         packed = pack_padded_sequence(latents, lengths.cpu(), batch_first=True, enforce_sorted=False)
         nothing = latents.new_zeros(len(latents), self.config.n_units)
-        return self._consume(packed.data, nothing, tuple(packed.batch_sizes.tolist()))[packed.unsorted_indices]
+        return self._consumed(packed.data, nothing, tuple(packed.batch_sizes.tolist()))[packed.unsorted_indices]
+
+    def _consumed(self, embedded: Tensor, before: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        """What `_consume` gives, on a GPU by cuDNN."""
+        if embedded.is_cuda:
+            return _ByLibrary.apply(embedded, before, self._network.cell, sizes)[1]
+        return self._consume(embedded, before, sizes)
 
     def _hidden(self, states: Tensor, continuation: Packed) -> Tensor:
         """Hidden states (n_live, width) that the continuation's tokens are read out from."""
-        return self._unroll(states[continuation.order], continuation.tokens, continuation.sizes)
+        first = states.index_select(0, continuation.order)
+        unroll = self._unroll_by_library if first.is_cuda else self._unroll
+        return unroll(first, continuation.tokens, continuation.sizes)
+
+    def _unroll_by_library(self, first: Tensor, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
+        """What `_unroll` gives, by cuDNN."""
+        hidden = first[: sum(sizes[:1]), : self._network.embedding.embedding_dim]
+        if len(sizes) < 2:
+            return hidden
+        starts = accumulate(sizes, initial=0)
+        fed = torch.cat([tokens[start : start + alive] for start, alive in zip(starts, sizes[1:], strict=False)])
+        embedded = self._network.embedding(fed)
+        return torch.cat([hidden, _ByLibrary.apply(embedded, first[: sizes[1]], self._network.cell, sizes[1:])[0]])
 
     @abstractmethod
     def _states(self, tokens: Tensor) -> Tensor:
@@ -217,6 +245,7 @@ class GRU(Recurrent):
         )  # the update gate keeps
 
     def _prepare(self) -> None:
+        super()._prepare()
         cell, width = dict(self._network.cell.named_parameters()), self.config.n_units
         # gates in order reset, update, new
         into, weight = cell["weight_ih_l0"], cell["weight_hh_l0"]
@@ -238,7 +267,8 @@ class GRU(Recurrent):
         return gates, new
 
     def _states(self, tokens: Tensor) -> Tensor:
-        return self._network.cell(self._network.embedding(tokens))[0]
+        with _full_precision():
+            return self._network.cell(self._network.embedding(tokens))[0]
 
     def _consume(self, embedded: Tensor, before: Tensor, sizes: tuple[int, ...]) -> Tensor:
         inputs = self._inputs(embedded.detach())
@@ -287,6 +317,7 @@ class LSTM(Recurrent):
         return 4 * (n_units // 2)  # the hidden state is h alone
 
     def _prepare(self) -> None:
+        super()._prepare()
         cell, width = dict(self._network.cell.named_parameters()), self.config.n_units // 2
         # torch has the gates in order in, forget, new, out; with new last, the sigmoids lie together
         order = torch.arange(4 * width, device=self.device).reshape(4, width)[[0, 1, 3, 2]].flatten()
@@ -328,6 +359,48 @@ class LSTM(Recurrent):
 
         states, _ = _RunLSTM.apply(first, None, self._frozen, looked_up, sizes)
         return states
+
+
+class _ByLibrary(torch.autograd.Function):
+    """Hidden states of a frozen `cell` after each packed step (n_live, width), and its state after each pair's last step
+    (n_pairs, n_units), with the gradient for what was `embedded` (n_live, width) and for the state `before` (n_pairs, n_units).
+
+    One call of torch's cell, which on a GPU is cuDNN, there in full single precision.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, embedded: Tensor, before: Tensor, cell: nn.RNNBase, sizes: tuple[int, ...]
+    ) -> tuple[Tensor, Tensor]:
+        wanted = ctx.needs_input_grad[:2]
+        given = [one.detach().requires_grad_(is_) for one, is_ in zip((embedded, before), wanted, strict=True)]
+        with torch.set_grad_enabled(any(wanted)), _full_precision():
+            state = [one.contiguous() for one in given[1][None].split(cell.hidden_size, dim=2)]
+            packed = PackedSequence(given[0], torch.tensor(sizes))
+            out, last = cell(packed, state[0] if len(state) == 1 else tuple(state))
+            found = out.data, (last if len(state) == 1 else torch.cat(last, dim=2))[0]
+        ctx.kept = given, found
+        return found[0].detach(), found[1].detach()
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        given, found = ctx.kept
+        wanted = [one for one in given if one.requires_grad]
+        with _full_precision():
+            by = iter(torch.autograd.grad(found, wanted, gradients))
+        return (*(next(by) if one.requires_grad else None for one in given), None, None)
+
+
+@contextmanager
+def _full_precision() -> Iterator[None]:
+    """cuDNN without TF32, to which torch lets it round products by default: three digits of a state."""
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
 
 
 def _spans(width: int, n_steps: int, generator: torch.Generator) -> Tensor:

@@ -23,6 +23,30 @@ from neuromas.schema import SystemConfig
 
 
 @dataclass(frozen=True)
+class Layout:
+    """Room for packed continuations whose lengths are not known yet: how many may be alive at each step.
+
+    Attributes
+    ----------
+    sizes : tuple of int
+        Sequences that there is room for at each step; falling.
+    places, steps : Tensor of int64, shape (n_live,)
+        Place of each live token's sequence among the sorted ones, and its step; ``n_live = sum(sizes)``.
+    """
+
+    sizes: tuple[int, ...]
+    places: Tensor
+    steps: Tensor
+
+    @classmethod
+    def of(cls, sizes: Sequence[int], device: Any = "cpu") -> Layout:
+        """The layout with room for `sizes` sequences at each step."""
+        places = np.concatenate([np.arange(size) for size in sizes])
+        steps = np.repeat(np.arange(len(sizes)), sizes)
+        return cls(tuple(map(int, sizes)), torch.from_numpy(places).to(device), torch.from_numpy(steps).to(device))
+
+
+@dataclass(frozen=True)
 class Packed:
     """Continuations of a batch, sorted by falling length and laid out step after step.
 
@@ -40,6 +64,10 @@ class Packed:
     deterministic : Tensor of bool, shape (n_live,)
     rows : Tensor of int64, shape (n_live,)
         Batch row that each live token belongs to.
+    counted : Tensor of bool, shape (n_live,), or None
+        Where there was more room than sequences filled (`at_layout`): which tokens are there; the others follow their
+        sequence's end and mean nothing.
+    layout : Layout or None
     """
 
     order: Tensor
@@ -47,6 +75,8 @@ class Packed:
     tokens: Tensor
     deterministic: Tensor
     rows: Tensor
+    counted: Tensor | None = None
+    layout: Layout | None = None
 
     @classmethod
     def from_sequences(
@@ -65,9 +95,25 @@ class Packed:
 
         return cls(tensor(order), tuple(alive.sum(axis=1).tolist()), tensor(by_step), tensor(fixed), tensor(rows))
 
+    @classmethod
+    def at_layout(cls, tokens: Tensor, lengths: Tensor, deterministic: Tensor, layout: Layout) -> Packed:
+        """Pack padded tensors (n_pairs, n_steps) into `layout`, by the same operations whatever `lengths` (n_pairs,) are.
+
+        What does not fit in is left out: it is the caller's part that the layout is large enough.
+        """
+        order = torch.argsort(lengths, descending=True, stable=True)
+        rows = order.index_select(0, layout.places)
+        at = rows * tokens.shape[1] + layout.steps
+        by_step = tokens.flatten().index_select(0, at).clamp_min(0)  # PAD is negative
+        counted = layout.steps < lengths.index_select(0, rows)
+        fixed = deterministic.flatten().index_select(0, at) & counted
+        return cls(order, layout.sizes, by_step, fixed, rows, counted, layout)
+
     @property
     def steps(self) -> Tensor:
         """Step of its continuation that each live token stands at; int64, shape (n_live,)."""
+        if self.layout is not None:
+            return self.layout.steps
         sizes = torch.tensor(self.sizes, device=self.tokens.device)
         return torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
 
@@ -117,6 +163,9 @@ class System(ABC):
     """Which layer's activity is the latent."""
     at_once: int = 2000
     """Pairs resumed together where no gradient is kept; fewer where logits range over a large vocabulary."""
+    replayable: bool = False
+    """Whether `token_losses`, for continuations in a `Layout`, does the same operations whatever these hold and asks the host for
+    nothing, so that a CUDA graph of it can be replayed."""
 
     @property
     def layers(self) -> tuple[str, ...]:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn.utils.parametrizations import orthogonal
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from neuromas.align.rotation import ROTATIONS, make_rotation, orthonormalise, random_columns
+from neuromas.align.rotation import ROTATIONS, make_rotation, orthonormalise, random_columns, scaled_and_squared
 from neuromas.errors import InvalidInput, NotFound
 
 SHAPES = [(1, 1), (2, 1), (5, 5), (6, 2), (12, 3), (16, 2), (9, 8)]
@@ -19,6 +20,29 @@ SHAPES = [(1, 1), (2, 1), (5, 5), (6, 2), (12, 3), (16, 2), (9, 8)]
 def columns(n_units: int, rank: int, seed: int = 0) -> torch.Tensor:
     q, _ = np.linalg.qr(np.random.default_rng(seed).normal(size=(n_units, rank)))
     return torch.from_numpy(q)
+
+
+@given(st.integers(1, 12), st.integers(0, 1000), st.floats(0, 127), st.booleans())
+def test_the_exponential_is_scipys(size, seed, norm, skew):
+    """By the operations of a GPU, here on the CPU."""
+    square = np.random.default_rng(seed).normal(size=(size, size))
+    square = square - square.T if skew else square
+    square *= (norm if skew else norm / 10) / max(np.abs(square).sum(axis=0).max(), 1e-9)
+    expected = scipy.linalg.expm(square)
+    found = scaled_and_squared(torch.from_numpy(square))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11 * np.abs(expected).max())
+
+
+def test_the_exponential_of_what_is_too_large_is_no_number():
+    square = torch.tensor([[0.0, -130.0], [130.0, 0.0]])
+    assert scaled_and_squared(square).isnan().all()
+    assert scaled_and_squared(square / 2).isfinite().all()
+
+
+def test_the_gradient_of_the_exponential():
+    for scale in (0.01, 1.0, 8.0):
+        square = scale * torch.randn(4, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        assert torch.autograd.gradcheck(scaled_and_squared, (square.requires_grad_(),))
 
 
 @pytest.mark.parametrize("name", ROTATIONS)

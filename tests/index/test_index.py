@@ -135,6 +135,26 @@ def test_draws_are_uniform_among_matches(device):
     assert stats.chi2_contingency(pairs).pvalue > 1e-3
 
 
+@pytest.mark.parametrize("device", DEVICES)
+def test_shares_that_are_given_draw_what_the_generator_would(device):
+    index = CLIndex(make(), ["phase", "count"], device=device)
+    combination = torch.randint(-1, index.n_values, (500,), generator=torch.Generator().manual_seed(0)).to(device)
+    expected = index.draw(combination, torch.Generator(device).manual_seed(1))
+    share = torch.empty(500, dtype=torch.float64, device=device).uniform_(
+        generator=torch.Generator(device).manual_seed(1)
+    )
+    assert index.replayable
+    for mine, its in zip(index.draw_at(combination, share), expected, strict=True):
+        torch.testing.assert_close(mine, its, rtol=0, atol=0, equal_nan=True)
+
+
+def test_shares_need_latents_that_are_held_and_equal_values():
+    index = CLIndex(make(), ["load"], tolerance={"load": 0.1})
+    assert not index.replayable
+    with pytest.raises(InvalidInput, match="draw_at needs latents that are held and values without a tolerance"):
+        index.draw_at(torch.zeros(1, dtype=torch.int64), torch.zeros(1, dtype=torch.float64))
+
+
 def test_queries_are_uniform_too():
     recording = make(n_trials=10)
     index = CLIndex(recording, ["phase"])

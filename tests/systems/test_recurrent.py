@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from neuromas.causal.model import PAD
 from neuromas.schema import SystemConfig
-from neuromas.systems.recurrent import LSTMNetwork, Recurrent, RecurrentNetwork
+from neuromas.systems.recurrent import LSTMNetwork, Recurrent, RecurrentNetwork, _ByLibrary
 from neuromas.systems.system import Packed
 from neuromas.systems.training import SYSTEMS
 
@@ -137,6 +137,51 @@ def test_a_pair_without_continuation_gets_no_gradient(kind):
     assert not latents.grad[1].any()
 
 
+@pytest.mark.parametrize("lengths", [[1], [1, 1, 1], [4, 1, 4], [5, 3, 0, 1], [0, 0]])
+def test_by_torchs_cell_it_is_the_same(kind, lengths):
+    """What a GPU does, here on the CPU."""
+    system, _ = make(kind, seed=2)
+    rng = np.random.default_rng(3)
+    tokens = rng.integers(0, 5, (len(lengths), max(lengths)))
+    packed = Packed.from_sequences(tokens, np.array(lengths), np.zeros(tokens.shape, bool))
+    start = torch.from_numpy(rng.normal(size=(len(lengths), 6)))
+    weights = torch.from_numpy(rng.normal(size=(len(packed.tokens), system._network.embedding.embedding_dim)))
+    found = []
+    for unroll in (system._unroll, system._unroll_by_library):
+        first = start.clone().requires_grad_()
+        hidden = unroll(first[packed.order], packed.tokens, packed.sizes)
+        (hidden * weights).sum().backward()
+        with torch.no_grad():
+            torch.testing.assert_close(unroll(start[packed.order], packed.tokens, packed.sizes), hidden)
+        found.append((hidden.detach(), first.grad))
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("wanted", [(True, False), (False, True), (True, True)])
+def test_what_is_consumed_by_torchs_cell_comes_to_the_same(kind, wanted):
+    system, _ = make(kind, seed=4)
+    rng, sizes, width = np.random.default_rng(5), (4, 4, 2, 1), system._network.embedding.embedding_dim
+    arrays = rng.normal(size=(sum(sizes), width)), rng.normal(size=(4, 6))
+    weights = torch.from_numpy(rng.normal(size=(4, 6)))
+    found = []
+    for consume in (system._consume, lambda *given: _ByLibrary.apply(*given[:2], system._network.cell, given[2])[1]):
+        given = [torch.from_numpy(one).requires_grad_(is_) for one, is_ in zip(arrays, wanted, strict=True)]
+        after = consume(*given, sizes)
+        (after * weights).sum().backward()
+        assert [one.grad is not None for one in given] == list(wanted)
+        found.append([after.detach(), *(one.grad for one in given if one.grad is not None)])
+    for ours, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_torchs_setting_of_precision_is_left_as_it_is(kind):
+    system, _ = make(kind)
+    before = torch.backends.cudnn.allow_tf32
+    system.latents(torch.zeros(2, 3, dtype=torch.int64))
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
 def test_recorded_latents_are_torchs_and_padding_does_not_matter(kind):
     system, network = make(kind, double=False)
     rng = np.random.default_rng(1)
@@ -212,9 +257,11 @@ def test_the_gpu_gives_the_same(kind):
     found = {}
     for device in ("cpu", "cuda"):
         system = system.to(device)
-        packed, start = Packed.from_sequences(tokens, lengths, fixed, device), latents.to(device).requires_grad_()
+        packed = Packed.from_sequences(tokens, lengths, fixed, device)
+        start = latents.to(device, copy=True).requires_grad_()
         losses = system.token_losses(start, packed)
         losses.sum().backward()
         found[device] = [one.detach().cpu() for one in (system.resume(start, packed), losses, start.grad)]
+        found[device].append(system.latents(torch.from_numpy(tokens)).cpu()[torch.from_numpy(tokens >= 0)])
     for here, there in zip(*found.values(), strict=True):
-        torch.testing.assert_close(there, here, rtol=1e-3, atol=1e-4)
+        torch.testing.assert_close(there, here, rtol=1e-4, atol=1e-5)
