@@ -308,7 +308,7 @@ def side_by_side(jobs: Sequence[Callable[[], T]]) -> list[T]:
     >>> side_by_side([lambda: 1, lambda: 2])
     [1, 2]
     """
-    if len(jobs) < 2 or not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
+    if len(jobs) < 2 or not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()):
         return [job() for job in jobs]
     trunk, branches = torch.cuda.current_stream(), [torch.cuda.Stream() for _ in jobs]
     found = []

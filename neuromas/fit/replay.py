@@ -1,6 +1,6 @@
 """Iterations of fits on a GPU, recorded once as a CUDA graph and then replayed.
 
-An iteration is some hundred small kernels, which a GPU works off faster than a host can launch them. In a graph they are launched
+An iteration is a thousand small kernels, which a GPU works off faster than a host can launch them. In a graph they are launched
 together; but a graph's shapes are fixed, and it cannot ask the host for anything. So the pairs of many iterations are chosen
 beforehand and lie in tables on the device, of which each replay takes the next row. Continuations, whose lengths differ
 from batch to batch, are packed on the device into a `Layout` with room for more than nearly every batch needs; the rare batch
@@ -47,12 +47,18 @@ def _replayable(term: Term, plan: Plan) -> bool:
 class Replay:
     """Iterations of several fits, some at a time.
 
+    What an iteration does is what `neuromas.fit.loop.step_together` does, but for rounding.
+
     Parameters
     ----------
     plans, states : sequence of Plan, of State
         `replayable`; states are taken on in place, but for their count of iterations, which is the caller's.
     fixed : sequence
         Of each fit: of each term counterfactual latents and hits that were drawn once, or None.
+
+    Attributes
+    ----------
+    n_fits : int
     """
 
     def __init__(
@@ -75,11 +81,8 @@ class Replay:
                 one = _Pairs(plan, number, None if drawn is None else drawn[number], n_rows, n_shares, longest)
                 own.append(one)
                 n_rows, n_shares = n_rows + one.size, n_shares + one.size * len(one.shares)
-                if term.behaviour:
-                    key = (
-                        id(term.direction.target.system),
-                        plan.config.loss_tokens,
-                    )  # as `losses_together` groups them
+                if term.behaviour:  # grouped as `losses_together` does
+                    key = (id(term.direction.target.system), plan.config.loss_tokens)
                     self._groups.setdefault(key, []).append(one)
             self._pairs.append(own)
         self._layouts = {
