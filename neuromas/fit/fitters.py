@@ -190,7 +190,7 @@ class Fitter:
             seconds=state.seconds,
             history=tuple(state.history),
             misses=tuple(count_misses(pairs) for pairs in (*plan.train, *plan.validation)),
-            warnings=(*warnings_of(sides), *without_effect(config, plan.terms)),
+            warnings=(*warnings_of(sides), *without_effect(config, plan.terms), *strange_steps(plan)),
             identity=plan.identity,
             alignment_sha256=alignment.sha256(),
             provenance=Provenance(
@@ -694,6 +694,38 @@ def without_effect(config: FitConfig, terms: Sequence[Term]) -> tuple[str, ...]:
         told = [f"{name}={value}" for name, value in changed.items() if value != getattr(usual, name)]
         if told:
             found.append(f"without effect: {', '.join(told)}, since {why}")
+    return tuple(found)
+
+
+def strange_steps(plan: Plan) -> tuple[str, ...]:
+    """Stepwise directions in which sources bring along, at steps before the last, values that the target's task never has.
+
+    Parameters
+    ----------
+    plan : Plan
+
+    Returns
+    -------
+    tuple of str
+        For `FitReport.warnings`: how many training pairs of which direction.
+    """
+    found = []
+    for term, pairs in zip(plan.terms, plan.train, strict=True):
+        source, target = term.direction.source, term.direction.target
+        if pairs.lengths is None or target.model is None:
+            continue
+        recording = source.recording
+        values = recording.values(list(source.variables)).astype(np.int64)
+        strange = recording.eligible & ~target.model.possible(values)
+        _, trial = np.unique(recording.trial, return_inverse=True)
+        first = np.full(trial.max() + 1, np.iinfo(np.int64).max)
+        np.minimum.at(first, trial[strange], recording.step[strange])
+        number = int((first[trial[pairs.source]] < recording.step[pairs.source]).sum())
+        if number:
+            found.append(
+                f"{term.direction.name}: {number:,} of {len(pairs):,} pairs bring along steps whose values the task of"
+                f" {target.name!r} never has; task_options can restrict that of {source.name!r}"
+            )
     return tuple(found)
 
 

@@ -10,7 +10,7 @@ from neuromas.align.alignment import Alignment, lay_out, random_maps
 from neuromas.align.side import Direction, draw_pair_set, make_sides
 from neuromas.errors import InvalidDocument, InvalidInput
 from neuromas.evaluate.accuracy import evaluate
-from neuromas.fit.fitters import CLMAS, DAS, MAS, Stitch
+from neuromas.fit.fitters import CLMAS, DAS, MAS, Stitch, strange_steps
 from neuromas.systems.capture import capture
 from neuromas.systems.training import load_system
 
@@ -68,6 +68,31 @@ def test_a_part_of_it_carries_less(side):
     alignment = Alignment({side.name: one().detach()}, subspaces)
     (score,) = evaluate(alignment, [side], n_pairs=150, stepwise=True, controls=()).scores
     assert score.iia < 0.5
+
+
+@pytest.mark.parametrize(("options", "warned"), [(None, False), ({"same-object": {"hold_out": range(6, 21)}}, True)])
+def test_steps_that_the_target_never_has_are_told_of(options, warned):
+    systems = [load_system(f"{task}/gru-0@embedding") for task in ("multi-object", "same-object")]
+    fitter = MAS(8, **QUICK, task_options=options)
+    plan = fitter.prepare(systems).plan
+    told = strange_steps(plan)
+    by_hand = {}
+    for term, pairs in zip(plan.terms, plan.train, strict=True):
+        source, most = term.direction.source, 5 if warned and term.direction.target.name.startswith("same") else 20
+        trials, steps = source.recording.trial, source.recording.step
+        count = np.where(source.recording.eligible, source.recording.dataset["count"].values, 0)
+        by_hand[term.direction.name] = sum(
+            count[(trials == trials[row]) & (steps < steps[row])].max(initial=0) > most for row in pairs.source
+        )
+    assert [n > 0 for n in by_hand.values()].count(True) == warned
+    assert told == tuple(
+        f"{name}: {n} of 100 pairs bring along steps whose values the task of 'same-object/gru-0' never has;"
+        " task_options can restrict that of 'multi-object/gru-0'"
+        for name, n in by_hand.items()
+        if n
+    )
+    if warned:
+        assert told[0] in fitter.fit(systems).report.warnings
 
 
 @pytest.mark.parametrize("fitter", [DAS, MAS, Stitch])
