@@ -474,6 +474,27 @@ class SystemConfig(Document):
     provenance: Provenance = Provenance()
 
 
+class LanguageModelCard(Document):
+    """What a language model is asked to do: the file ``neuromas.json`` beside its weights.
+
+    The rest of a `SystemConfig` (layer, widths, hash) follows from the model itself.
+    """
+
+    format_version: Literal[1] = 1
+    task: str = "in-context"
+    prompt: str | None = None
+    """What the task's begin token stands for; by default the prompt of the in-context task."""
+    words: dict[str, str] = Field(default_factory=dict)
+    """Token of the task → text, where that is not the token itself after a space."""
+    name: Name | None = None
+    dtype: str | None = None
+    """Numbers that the weights are kept in, e.g. ``float32``."""
+    seed: int = 0
+    iterations: int = 0
+    trial_accuracy: float | None = Field(default=None, ge=0, le=1)
+    provenance: Provenance = Provenance()
+
+
 class FitConfig(Document):
     """Everything that decides a fit, except the systems themselves."""
 
@@ -947,6 +968,7 @@ def json_schemas() -> dict[str, str]:
         RecordingSetIndex,
         GroupTable,
         SystemConfig,
+        LanguageModelCard,
         FitConfig,
         FitRequest,
         FitReport,

@@ -14,20 +14,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
-from pydantic import Field
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neuromas.causal.in_context import PROMPT, InContext
+from neuromas.causal.in_context import PROMPT
 from neuromas.causal.model import CausalModel, Sequences, get_task
 from neuromas.errors import Corrupt, InvalidInput, NotFound
 from neuromas.files import sha256_bytes, sha256_file
-from neuromas.schema import Document, Name, Provenance, SystemConfig
+from neuromas.schema import LanguageModelCard, SystemConfig
 from neuromas.systems.system import EMBEDDING, Context, Packed, System, check_device, find_layer
 
 CARD = "neuromas.json"
@@ -38,27 +37,6 @@ Past = tuple[tuple[Tensor, Tensor], ...]
 
 _CHUNK = 64  # trials run at once where nothing has to be kept for a gradient
 _NEVER = torch.finfo(torch.float32).min / 2  # finite, so that 0 times it is 0; exp of it is 0
-
-
-class Card(Document):
-    """What a language model is asked to do: the content of `CARD`.
-
-    The rest of a `SystemConfig` (layer, widths, hash) follows from the model itself.
-    """
-
-    format_version: Literal[1] = 1
-    task: str = InContext.name
-    prompt: str = PROMPT
-    """What the task's begin token stands for."""
-    words: dict[str, str] = Field(default_factory=dict)
-    """Token of the task → text, where that is not the token itself after a space."""
-    name: Name | None = None
-    dtype: str | None = None
-    """Numbers that the weights are kept in, e.g. ``float32``."""
-    seed: int = 0
-    iterations: int = 0
-    trial_accuracy: float | None = Field(default=None, ge=0, le=1)
-    provenance: Provenance = Provenance()
 
 
 @dataclass(frozen=True)
@@ -135,7 +113,7 @@ class HuggingFace(System):
     model : transformers.PreTrainedModel
         Taken as it is, not copied: it is put in evaluation mode and its parameters no longer get gradients.
     tokenizer : transformers.PreTrainedTokenizerBase
-    card : Card, optional
+    card : LanguageModelCard, optional
         Task, prompt and words; by default the in-context task.
     layer : str
         Dotted name of a module, e.g. ``model.layers.1``, or ``embedding``. If it gives a tuple, its first element counts.
@@ -160,7 +138,7 @@ class HuggingFace(System):
         self,
         model: Any,
         tokenizer: Any,
-        card: Card | None = None,
+        card: LanguageModelCard | None = None,
         *,
         layer: str = EMBEDDING,
         name: str = "language-model",
@@ -168,7 +146,7 @@ class HuggingFace(System):
         weights_sha256: str | None = None,
     ) -> None:
         self._library = import_transformers()
-        self.card = Card() if card is None else card
+        self.card = LanguageModelCard() if card is None else card
         task = get_task(self.card.task)
         self.prompt_ids, self.word_ids = read_words(tokenizer, task, self.card, name)
         self._model, self._tokenizer = model.eval().requires_grad_(False), tokenizer
@@ -478,7 +456,9 @@ def load_huggingface(
         _check_folder(folder)
     elif folder.is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") > 1:
         raise NotFound(f"no folder {path}: expected one with config.json and safetensors", kind="unknown_system")
-    card = Card.parse((folder / CARD).read_bytes(), str(folder / CARD)) if (folder / CARD).is_file() else Card()
+    card = LanguageModelCard()
+    if (folder / CARD).is_file():
+        card = LanguageModelCard.parse((folder / CARD).read_bytes(), str(folder / CARD))
     given = {"task": task, "prompt": prompt, "words": None if words is None else dict(words)}
     card = card.model_copy(update={key: value for key, value in given.items() if value is not None})
     source = {"revision": revision, "local_files_only": local or local_files_only, "trust_remote_code": False}
@@ -596,7 +576,7 @@ def _hash(folder: Path) -> str:
     return sha256_bytes("".join(f"{sha256_file(file)}  {file.name}\n" for file in files).encode())
 
 
-def read_words(tokenizer: Any, task: CausalModel, card: Card, name: str) -> tuple[list[int], list[int]]:
+def read_words(tokenizer: Any, task: CausalModel, card: LanguageModelCard, name: str) -> tuple[list[int], list[int]]:
     """Tokens of the prompt, and the token of each of the task's, where the begin token has the prompt's last.
 
     Raises
@@ -613,13 +593,14 @@ def read_words(tokenizer: Any, task: CausalModel, card: Card, name: str) -> tupl
             kind="vocabulary_mismatch",
         )
     text = {token: card.words.get(token, f" {token}") for token in spoken}
-    prompt = _encode(tokenizer, card.prompt)
+    said = PROMPT if card.prompt is None else card.prompt
+    prompt = _encode(tokenizer, said)
     if not prompt:
         raise InvalidInput(f"system {name!r}: expected a prompt of at least 1 token, got none", kind="no_prompt")
     ids: dict[str, int] = {}
     faults = []
     for token in spoken:
-        found = _encode(tokenizer, card.prompt + text[token])
+        found = _encode(tokenizer, said + text[token])
         added = found[len(prompt) :]
         if found[: len(prompt)] != prompt or len(added) != 1:
             pieces = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(added)))
@@ -632,7 +613,7 @@ def read_words(tokenizer: Any, task: CausalModel, card: Card, name: str) -> tupl
             ids[token] = added[0]
     for one in ids:
         for other in ids:
-            if _encode(tokenizer, card.prompt + text[one] + text[other]) != [*prompt, ids[one], ids[other]]:
+            if _encode(tokenizer, said + text[one] + text[other]) != [*prompt, ids[one], ids[other]]:
                 faults.append(f"{text[one] + text[other]!r} is not the tokens of its two words")
     if faults:
         raise InvalidInput(
@@ -676,4 +657,4 @@ def _hooked(module: nn.Module | None, hook: Callable[[nn.Module, Any, Any], Any]
         handle.remove()
 
 
-__all__ = ["CARD", "Card", "HuggingFace", "KeysValues", "Prefix", "load_huggingface"]
+__all__ = ["CARD", "HuggingFace", "KeysValues", "Prefix", "load_huggingface"]

@@ -15,13 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neuromas.causal.in_context import InContext
+from neuromas.causal.in_context import PROMPT, InContext
 from neuromas.causal.model import PAD, CausalModel, Sequences, get_task
 from neuromas.errors import InvalidInput
 from neuromas.files import write_atomically
 from neuromas.provenance import now, versions
-from neuromas.schema import Provenance
-from neuromas.systems.huggingface import CARD, Card, HuggingFace, import_transformers, load_huggingface, read_words
+from neuromas.schema import LanguageModelCard, Provenance
+from neuromas.systems.huggingface import CARD, HuggingFace, import_transformers, load_huggingface, read_words
 from neuromas.systems.system import check_device
 from neuromas.systems.training import BATCH_SIZE, HELD_OUT_STREAM, MAX_RATE, learning_rate
 
@@ -104,7 +104,7 @@ def train_language_model(
     """
     out = Path(out)
     model = get_task(task)
-    card = Card(task=task, name=name or f"llama-{seed}", dtype="float32", seed=seed)
+    card = LanguageModelCard(task=task, prompt=PROMPT, name=name or f"llama-{seed}", dtype="float32", seed=seed)
     described = f"neuromas train {task} --system llama --seed {seed}"
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
         if (out / CARD).is_file():
@@ -118,7 +118,7 @@ def train_language_model(
             kind="odd_width",
         )
     check_device(device)
-    tokenizer = word_tokenizer(card.prompt, model.vocabulary[1:])
+    tokenizer = word_tokenizer(PROMPT, model.vocabulary[1:])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = _network(len(tokenizer), n_units, n_layers, n_heads).to(device)
@@ -206,7 +206,7 @@ def _accuracy(network: Any, spoken: tuple[list[int], list[int]], trials: Sequenc
     return right / len(trials)
 
 
-def _save(network: Any, tokenizer: Any, card: Card, out: Path) -> None:
+def _save(network: Any, tokenizer: Any, card: LanguageModelCard, out: Path) -> None:
     """Write the whole folder under another name, then rename it."""
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:

@@ -16,8 +16,9 @@ from torch.nn import functional  # noqa: E402
 from neuromas.causal.in_context import PROMPT, InContext  # noqa: E402
 from neuromas.errors import Corrupt, InvalidInput, NotFound  # noqa: E402
 from neuromas.files import sha256_file  # noqa: E402
+from neuromas.schema import LanguageModelCard  # noqa: E402
 from neuromas.systems.capture import capture  # noqa: E402
-from neuromas.systems.huggingface import CARD, Card, HuggingFace, load_huggingface  # noqa: E402
+from neuromas.systems.huggingface import CARD, HuggingFace, load_huggingface  # noqa: E402
 from neuromas.systems.language_model import train_language_model, word_tokenizer  # noqa: E402
 from neuromas.systems.system import Packed  # noqa: E402
 from neuromas.systems.training import load_system  # noqa: E402
@@ -246,12 +247,14 @@ def test_a_context_is_needed_and_layers_are_named():
 
 def test_words_must_be_one_token_each():
     with pytest.raises(InvalidInput, match="cannot say") as caught:
-        HuggingFace(network("llama"), TOKENIZER, Card(words={"nut": " nut nut", "seed": " pip", "stop": " :"}))
+        HuggingFace(
+            network("llama"), TOKENIZER, LanguageModelCard(words={"nut": " nut nut", "seed": " pip", "stop": " :"})
+        )
     assert caught.value.kind == "vocabulary_mismatch"
     for told in ("' nut nut' is 2 tokens", "' pip' is unknown", "' :' is the same token as another"):
         assert told in caught.value.message
     with pytest.raises(InvalidInput, match="words for 'walnut'"):
-        HuggingFace(network("llama"), TOKENIZER, Card(words={"walnut": " nut"}))
+        HuggingFace(network("llama"), TOKENIZER, LanguageModelCard(words={"walnut": " nut"}))
     small = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=20, **SHAPE, **NO_SPECIAL))
     with pytest.raises(InvalidInput, match=r"token number \d+, but its embedding ends at 19") as foreign:
         HuggingFace(small, TOKENIZER)
@@ -282,7 +285,7 @@ def test_moving_to_a_gpu():
 
 
 def test_other_words_can_stand_for_the_tokens():
-    card = Card(words={"nut": " trial", "stop": " finished"})
+    card = LanguageModelCard(words={"nut": " trial", "stop": " finished"})
     system = HuggingFace(network("llama"), TOKENIZER, card)
     assert TOKENIZER.convert_ids_to_tokens(system.word_ids)[1:] == ["trial", ":", "seed", "finished"]
 
@@ -369,7 +372,7 @@ def test_a_folder_is_a_system_like_any_other(saved, tmp_path):
     assert (system.layer, system.config.task) == ("model.layers.0", "in-context")
     folder = tmp_path / "described"
     shutil.copytree(saved, folder)
-    (folder / CARD).write_text(Card(name="nutty", words={"stop": " finished"}, dtype="float32").to_json())
+    (folder / CARD).write_text(LanguageModelCard(name="nutty", words={"stop": " finished"}, dtype="float32").to_json())
     system = load_system(folder)
     assert (system.name, system.layer) == ("nutty", "embedding")
     assert next(system._model.parameters()).dtype == torch.float32
