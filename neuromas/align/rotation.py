@@ -43,11 +43,11 @@ def exponential(square: Tensor) -> Tensor:
     return scaled_and_squared(square) if square.is_cuda else torch.linalg.matrix_exp(square)
 
 
-_SQUARINGS = 7
+_SQUARINGS = 8
 
 
 def scaled_and_squared(square: Tensor) -> Tensor:
-    """exp of a `square` matrix (n, n) by the same operations whatever it holds; NaN where its 1-norm is above 128.
+    """exp of a `square` matrix (n, n) by the same operations whatever it holds; NaN where its 1-norm is above 256.
 
     exp(A) = exp(A / 2ˢ)^(2ˢ), with s such that the norm of A / 2ˢ is at most 1: there the power series without its seventeenth
     and later terms is off by less than 10⁻¹³.
@@ -107,12 +107,18 @@ class MatrixExponential(nn.Module):
         self.free = nn.Parameter(torch.zeros_like(initial))
 
     def forward(self) -> Tensor:
+        # torch's own exponential takes any norm
+        return self.columns(balance(self.free) if self.free.is_cuda else 1.0)
+
+    def columns(self, ratio: Tensor | float) -> Tensor:
+        """The columns (n_units, rank), whatever the `ratio` by which X is made smaller, and U₀ larger, in P and S."""
         n_units, rank = self.initial.shape
         if 4 * rank >= n_units:
             half = self.free @ self.initial.T
             return exponential(half - half.T) @ self.initial
-        left = torch.cat([self.free, -self.initial], dim=1)  # (n_units, 2k)
-        right = torch.cat([self.initial, self.free], dim=1)
+        free, initial = self.free / ratio, self.initial * ratio
+        left = torch.cat([free, -initial], dim=1)  # (n_units, 2k)
+        right = torch.cat([initial, free], dim=1)
         inner = right.T @ left  # (2k, 2k)
         size = len(inner)
         block = torch.zeros(2 * size, 2 * size, dtype=inner.dtype, device=inner.device)
@@ -120,6 +126,12 @@ class MatrixExponential(nn.Module):
         block[:size, size:] = torch.eye(size, dtype=inner.dtype, device=inner.device)
         phi = exponential(block)[:size, size:]
         return self.initial + left @ (phi @ (right.T @ self.initial))
+
+
+@torch.no_grad()
+def balance(free: Tensor) -> Tensor:
+    """The ratio with which `MatrixExponential.columns` takes the exponential of what grows as `free`, not as its square."""
+    return (free.T @ free).abs().sum(dim=0).max().clamp_min(1.0) ** 0.25
 
 
 class Cayley(nn.Module):

@@ -585,7 +585,7 @@ def draw_pair_set(
     generator = np.random.default_rng(list(seed))
     drawn: list[Pairs] = []
     for share, subspace in zip(np.array_split(np.arange(n_pairs), len(subspaces)), subspaces, strict=True):
-        columns, source_columns = _paired_columns(direction, subspace)
+        columns, source_columns = paired_columns(direction, subspace)
         if stepwise and len(columns) < len(target.variables):
             raise InvalidInput(
                 f"a stepwise interchange moves all that the source's steps hold: expected the subspace 'full', got"
@@ -619,7 +619,7 @@ def draw_pair_set(
     )
 
 
-def _paired_columns(direction: Direction, subspace: Subspace) -> tuple[list[int], list[int]]:
+def paired_columns(direction: Direction, subspace: Subspace) -> tuple[list[int], list[int]]:
     """Columns of the subspace's variables in the target's values and in the source's."""
     source, target = direction.source, direction.target
     if subspace.variables == ("full",) and source.variables != target.variables:

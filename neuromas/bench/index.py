@@ -246,7 +246,7 @@ def _recorded(work: Callable[[], None], device: str) -> Callable[[], None]:
     """`work` as a CUDA graph that is waited for."""
     work()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
+    with torch.cuda.device(device), torch.cuda.graph(graph, stream=torch.cuda.Stream(device)):
         work()
 
     def replayed() -> None:

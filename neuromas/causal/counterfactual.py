@@ -121,14 +121,14 @@ def draw_pairs(
     values = _exchange(given[sources], target.values[targets], columns)
     resampled = 0
     if model is not None:
-        wrong = np.flatnonzero(~_possible(model, values))
+        wrong = np.flatnonzero(~possible(model, values))
         for _ in range(_MAX_ROUNDS):
             if not len(wrong):
                 break
             resampled += len(wrong)
             sources[wrong], targets[wrong] = source.draw(len(wrong), generator), target.draw(len(wrong), generator)
             values[wrong] = _exchange(given[sources[wrong]], target.values[targets[wrong]], columns)
-            wrong = wrong[~_possible(model, values[wrong])]
+            wrong = wrong[~possible(model, values[wrong])]
         if len(wrong):
             raise InvalidInput(
                 f"task {model.name!r}: after {_MAX_ROUNDS} redraws {len(wrong)} of {n_pairs} pairs still ask for values that"
@@ -146,7 +146,8 @@ def _exchange(source: FloatArray, target: FloatArray, columns: list[int]) -> Flo
     return expected
 
 
-def _possible(model: CausalModel, values: FloatArray) -> BoolArray:
+def possible(model: CausalModel, values: FloatArray) -> BoolArray:
+    """Whether a trial can hold each row of `values` (n, n_variables); what was not annotated it cannot."""
     whole = (values == np.round(values)).all(axis=1)  # NaN is not whole: a variable that was not annotated
     possible = np.zeros(len(values), dtype=bool)
     possible[whole] = model.possible(values[whole].astype(np.int64))

@@ -381,10 +381,11 @@ class _Ruler:
         values, which = torch.unique(self.combination[decodable], return_inverse=True)
         if len(values) < 2:
             return None
+        which = which.cpu()  # elsewhere `index_add_` sums in any order
         counts = torch.bincount(which)[:, None]
-        sums = latents.new_zeros(len(values), latents.shape[1], dtype=torch.float64)
-        means = sums.index_add_(0, which, latents[decodable].double()) / counts
-        natural = self.means.latents[values].double()
+        sums = torch.zeros(len(values), latents.shape[1], dtype=torch.float64)
+        means = sums.index_add_(0, which, latents[decodable].double().cpu()) / counts
+        natural = self.means.latents[values].double().cpu()
         mine, its = means - means.mean(dim=0), natural - natural.mean(dim=0)
         norms = mine.norm() * its.norm()
         return float((mine * its).sum() / norms) if norms > 0 else None

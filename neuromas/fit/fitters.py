@@ -36,7 +36,8 @@ from neuromas.align.alignment import (
 )
 from neuromas.align.closed_form import procrustes_axes
 from neuromas.align.interchange import LinearMap
-from neuromas.align.side import Direction, PairSet, Side, draw_pair_set, make_sides, warnings_of
+from neuromas.align.side import Direction, PairSet, Side, draw_pair_set, make_sides, paired_columns, warnings_of
+from neuromas.causal.counterfactual import possible
 from neuromas.causal.model import CausalModel
 from neuromas.errors import InvalidInput, ReadOnly
 from neuromas.files import sha256_bytes
@@ -715,8 +716,11 @@ def strange_steps(plan: Plan) -> tuple[str, ...]:
         if pairs.lengths is None or target.model is None:
             continue
         recording = source.recording
-        values = recording.values(list(source.variables)).astype(np.int64)
-        strange = recording.eligible & ~target.model.possible(values)
+        columns, source_columns = paired_columns(
+            term.direction, plan.subspaces[0]
+        )  # all variables, in the target's order
+        values = recording.values(list(source.variables))[:, source_columns][:, np.argsort(columns)]
+        strange = recording.eligible & ~possible(target.model, values)
         _, trial = np.unique(recording.trial, return_inverse=True)
         first = np.full(trial.max() + 1, np.iinfo(np.int64).max)
         np.minimum.at(first, trial[strange], recording.step[strange])

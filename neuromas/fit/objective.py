@@ -136,12 +136,9 @@ def make_batch(
         Recorded latents whose mean is a counterfactual latent.
     """
     target = pairs.direction.target
-    mask = None
-    if len(subspaces) > 1:
-        table = torch.stack([component_mask(sum(s.rank for s in subspaces), s) for s in subspaces]).to(
-            target.latents.device
-        )
-        mask = table[torch.from_numpy(pairs.subspace[chosen]).to(table.device)]
+    mask, table = None, mask_table(subspaces)
+    if table is not None:
+        mask = table.to(target.latents.device)[torch.from_numpy(pairs.subspace[chosen]).to(target.latents.device)]
     cl = hit = None
     if term.cl and fixed is not None:
         at = torch.from_numpy(chosen).to(fixed[0].device)
@@ -197,8 +194,9 @@ def totals_in_order(
     places = continuation.rows * n_steps + continuation.steps  # no two tokens share one
     spread = each.new_zeros(2, n_pairs * n_steps).index_copy(1, places, torch.stack([each, counted]))
     by_pair = spread.unflatten(1, (n_pairs, n_steps)).sum(dim=2)
-    members = (part == torch.arange(n_parts, device=part.device)[:, None]).to(each)  # (n_parts, n_pairs)
-    total, number = (by_pair[:, None] * members).sum(dim=2)
+    members = part == torch.arange(n_parts, device=part.device)[:, None]  # (n_parts, n_pairs)
+    # chosen, not multiplied by 0: one part's loss may be no number
+    total, number = torch.where(members, by_pair[:, None], 0.0).sum(dim=2)
     return total, number
 
 
@@ -253,13 +251,14 @@ def losses_together(parts: Sequence[Part], *, score: bool = False, pack: Packing
             own.append(interchange(batch.target, batch.source, *maps, batch.mask, replace=replace))
             if batch.following is not None:
                 # all directions into one target go through it together, those of all fits
-                alone = target.context is None and batch.following.steps is None  # else rows are of its own recording
-                key = (id(target.system if alone else target), part.config.loss_tokens)
+                key = run_key(batch.term, part.config, stepwise=batch.following.steps is not None)
                 runs.setdefault(key, []).append((number, place))
         intervened.append(own)
     behaviour: dict[tuple[int, int], Tensor] = {}
     right: dict[tuple[int, int], Tensor] = {}
-    groups = [some for whole in runs.values() for some in _no_larger_than_the_cache(whole, parts)]
+    groups = list(runs.values())
+    if pack is None:
+        groups = [some for whole in groups for some in _no_larger_than_the_cache(whole, parts)]
     latents = [_stack([intervened[number][place] for number, place in members]) for members in groups]
 
     def job(members: Sequence[tuple[int, int]], latents: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
@@ -279,6 +278,21 @@ def losses_together(parts: Sequence[Part], *, score: bool = False, pack: Packing
         )
         for number, part in enumerate(parts)
     ]
+
+
+def run_key(term: Term, config: FitConfig, *, stepwise: bool = False) -> tuple[object, ...]:
+    """What batches have in common that go through a target together."""
+    target = term.direction.target
+    alone = target.context is None and not stepwise  # else its rows are those of its own recording
+    return id(target.system if alone else target), config.loss_tokens
+
+
+def mask_table(subspaces: Sequence[Subspace]) -> Tensor | None:
+    """Components to exchange, by subspace, shape (n_subspaces, rank); None where there is one, which is all of them."""
+    if len(subspaces) < 2:
+        return None
+    rank = sum(subspace.rank for subspace in subspaces)
+    return torch.stack([component_mask(rank, subspace) for subspace in subspaces])
 
 
 def _no_larger_than_the_cache(
@@ -301,7 +315,7 @@ def _no_larger_than_the_cache(
 def side_by_side(jobs: Sequence[Callable[[], T]]) -> list[T]:
     """Results of jobs that do not depend on each other; in a CUDA graph that is being recorded, each is a branch.
 
-    What jobs read must be kept until all have been called.
+    What jobs read must be kept until all have been called; what backward is to read of it, they must copy.
 
     Examples
     --------
@@ -329,9 +343,9 @@ def _run(
     assert target.system is not None
     if pack is not None:
         packed, owner = pack(batches)
-        total, number = token_totals(
-            target.system.token_losses(latents, packed), packed, owner, len(batches), loss_tokens
-        )
+        # a copy of this branch's own: what is the trunk's, backward may read after the trunk has taken its memory back
+        each = target.system.token_losses(latents.clone(), packed)
+        total, number = token_totals(each, packed, owner, len(batches), loss_tokens)
         return total / number.clamp_min(1), ()
     following = _join([batch.following for batch in batches if batch.following is not None])
     sizes = [len(batch) for batch in batches]

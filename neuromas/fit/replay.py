@@ -19,9 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuromas.align.alignment import component_mask
 from neuromas.causal.model import Sequences
-from neuromas.fit.objective import Batch, Following, Part, Term, losses_together, side_by_side
+from neuromas.fit.objective import Batch, Following, Part, Term, losses_together, mask_table, run_key, side_by_side
 from neuromas.fit.plan import Plan, State, batch_rows, draw_seed, learning_rate
 from neuromas.systems.system import Layout, Packed
 
@@ -39,7 +38,7 @@ def _replayable(term: Term, plan: Plan) -> bool:
     target = term.direction.target
     if target.latents.device.type != "cuda" or plan.config.stepwise:
         return False
-    if term.cl and not target.indexes["train"].replayable:
+    if term.cl and plan.config.cl_draw == "fresh" and not target.indexes["train"].replayable:
         return False
     return not term.behaviour or (target.system is not None and target.system.replayable and target.context is None)
 
@@ -81,9 +80,8 @@ class Replay:
                 one = _Pairs(plan, number, None if drawn is None else drawn[number], n_rows, n_shares, longest)
                 own.append(one)
                 n_rows, n_shares = n_rows + one.size, n_shares + one.size * len(one.shares)
-                if term.behaviour:  # grouped as `losses_together` does
-                    key = (id(term.direction.target.system), plan.config.loss_tokens)
-                    self._groups.setdefault(key, []).append(one)
+                if term.behaviour:
+                    self._groups.setdefault(run_key(term, plan.config), []).append(one)
             self._pairs.append(own)
         self._layouts = {
             tuple(id(one.term) for one in group): Layout.of(
@@ -114,12 +112,13 @@ class Replay:
                 self._wider = wider[place]
                 self._launch()
                 self._wider = {}
-            elif self._graph is not None:
-                self._graph.replay()
-            else:
+                continue
+            if self._graph is None and self._record and self._n_launched >= _WARM_UP:
+                self._graph = self._recorded()
+            if self._graph is None:
                 self._launch()
-                if self._record and self._n_launched >= _WARM_UP:
-                    self._graph = self._recorded()
+            else:
+                self._graph.replay()
         found: list[list[float]] = self._losses[:n].tolist()
         return found
 
@@ -204,10 +203,11 @@ class Replay:
         """The graph of an iteration, which recording does not execute; None, with a warning, if it cannot be had."""
         graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
         try:
-            with torch.cuda.graph(graph, stream=self._stream):
+            with torch.cuda.device(self._device), torch.cuda.graph(graph, stream=self._stream):
                 self._iterate()
         except RuntimeError as error:
-            torch.cuda.set_stream(before)
+            with torch.cuda.device(self._device):
+                torch.cuda.set_stream(before)  # where recording ends in an error, torch does not
             self._record = False
             warnings.warn(
                 "a fit's iteration could not be recorded as a CUDA graph, so each launches its kernels one by one, which takes"
@@ -281,11 +281,8 @@ class _Pairs:
 
         self.n_pairs, self.size = len(pairs), min(plan.config.batch_size, len(pairs))
         self._source, self._target = there(pairs.source), there(pairs.target)
-        self._masks: Tensor | None = None
-        if len(plan.subspaces) > 1:
-            rank = sum(subspace.rank for subspace in plan.subspaces)
-            table = torch.stack([component_mask(rank, subspace) for subspace in plan.subspaces])
-            self._masks = table[torch.from_numpy(pairs.subspace)].to(device)
+        table = mask_table(plan.subspaces)
+        self._masks = None if table is None else table[torch.from_numpy(pairs.subspace)].to(device)
         self._drawn, self._combination, n_matches = drawn, None, 0
         if self.term.cl and drawn is None:
             self._combination = target.indexes[pairs.part].lookup(torch.from_numpy(pairs.values))[0]

@@ -147,6 +147,8 @@ class HuggingFace(System):
     ) -> None:
         self._library = import_transformers()
         self.card = LanguageModelCard() if card is None else card
+        if self.card.prompt is None:
+            self.card = self.card.model_copy(update={"prompt": PROMPT})
         task = get_task(self.card.task)
         self.prompt_ids, self.word_ids = read_words(tokenizer, task, self.card, name)
         self._model, self._tokenizer = model.eval().requires_grad_(False), tokenizer

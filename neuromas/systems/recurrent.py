@@ -267,7 +267,7 @@ class GRU(Recurrent):
         return gates, new
 
     def _states(self, tokens: Tensor) -> Tensor:
-        with _full_precision():
+        with _full_precision(self.device):
             return self._network.cell(self._network.embedding(tokens))[0]
 
     def _consume(self, embedded: Tensor, before: Tensor, sizes: tuple[int, ...]) -> Tensor:
@@ -374,7 +374,7 @@ class _ByLibrary(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         wanted = ctx.needs_input_grad[:2]
         given = [one.detach().requires_grad_(is_) for one, is_ in zip((embedded, before), wanted, strict=True)]
-        with torch.set_grad_enabled(any(wanted)), _full_precision():
+        with torch.set_grad_enabled(any(wanted)), _full_precision(embedded.device):
             state = [one.contiguous() for one in given[1][None].split(cell.hidden_size, dim=2)]
             packed = PackedSequence(given[0], torch.tensor(sizes))
             out, last = cell(packed, state[0] if len(state) == 1 else tuple(state))
@@ -387,20 +387,29 @@ class _ByLibrary(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         given, found = ctx.kept
         wanted = [one for one in given if one.requires_grad]
-        with _full_precision():
+        with _full_precision(given[0].device):
             by = iter(torch.autograd.grad(found, wanted, gradients))
         return (*(next(by) if one.requires_grad else None for one in given), None, None)
 
 
 @contextmanager
-def _full_precision() -> Iterator[None]:
+def _full_precision(device: torch.device) -> Iterator[None]:
     """cuDNN without TF32, to which torch lets it round products by default: three digits of a state."""
-    before = torch.backends.cudnn.allow_tf32
-    torch.backends.cudnn.allow_tf32 = False
+    if device.type != "cuda":
+        yield
+        return
+    flags: Any = torch.backends.cudnn
+    name, exact = "allow_tf32", False  # type: str, bool | str
+    try:
+        before = flags.allow_tf32
+    except RuntimeError:  # it was set through torch's later interface, which does not go with the earlier
+        flags, name, exact = flags.rnn, "fp32_precision", "ieee"
+        before = flags.fp32_precision
+    setattr(flags, name, exact)
     try:
         yield
     finally:
-        torch.backends.cudnn.allow_tf32 = before
+        setattr(flags, name, before)
 
 
 def _spans(width: int, n_steps: int, generator: torch.Generator) -> Tensor:

@@ -120,7 +120,9 @@ class Packed:
     def padded(self) -> Tensor:
         """The tokens by batch row, `PAD` after the end; int64, shape (n_pairs, n_steps)."""
         table = self.tokens.new_full((len(self.order), len(self.sizes)), PAD)
-        table[self.rows, self.steps] = self.tokens
+        table[self.rows, self.steps] = (
+            self.tokens if self.counted is None else torch.where(self.counted, self.tokens, PAD)
+        )
         return table
 
     @classmethod
@@ -206,7 +208,7 @@ class System(ABC):
     def resume(self, latents: Tensor, continuation: Packed, context: Any = None) -> Tensor:
         """Go on from `latents`, fed with the continuation's own tokens.
 
-        Differentiable with respect to `latents`. The token at the intervened step has been consumed already, so the
+        Differentiable with respect to `latents`, once. The token at the intervened step has been consumed already, so the
         first prediction comes from the latent itself.
 
         Parameters

@@ -11,7 +11,14 @@ from hypothesis import strategies as st
 from torch.nn.utils.parametrizations import orthogonal
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from neuromas.align.rotation import ROTATIONS, make_rotation, orthonormalise, random_columns, scaled_and_squared
+from neuromas.align.rotation import (
+    ROTATIONS,
+    balance,
+    make_rotation,
+    orthonormalise,
+    random_columns,
+    scaled_and_squared,
+)
 from neuromas.errors import InvalidInput, NotFound
 
 SHAPES = [(1, 1), (2, 1), (5, 5), (6, 2), (12, 3), (16, 2), (9, 8)]
@@ -22,7 +29,7 @@ def columns(n_units: int, rank: int, seed: int = 0) -> torch.Tensor:
     return torch.from_numpy(q)
 
 
-@given(st.integers(1, 12), st.integers(0, 1000), st.floats(0, 127), st.booleans())
+@given(st.integers(1, 12), st.integers(0, 1000), st.floats(0, 255), st.booleans())
 def test_the_exponential_is_scipys(size, seed, norm, skew):
     """By the operations of a GPU, here on the CPU."""
     square = np.random.default_rng(seed).normal(size=(size, size))
@@ -34,9 +41,33 @@ def test_the_exponential_is_scipys(size, seed, norm, skew):
 
 
 def test_the_exponential_of_what_is_too_large_is_no_number():
-    square = torch.tensor([[0.0, -130.0], [130.0, 0.0]])
+    square = torch.tensor([[0.0, -260.0], [260.0, 0.0]])
     assert scaled_and_squared(square).isnan().all()
     assert scaled_and_squared(square / 2).isfinite().all()
+
+
+@pytest.mark.parametrize("size", [0.0, 0.5, 60.0])
+def test_balanced_factors_give_the_same_columns_of_a_smaller_matrix(size, monkeypatch):
+    """As on a GPU: with them the exponential is in reach where the parameters are large."""
+    rotation = make_rotation("matrix-exponential", columns(40, 4))
+    with torch.no_grad():
+        rotation.free += size * columns(40, 4, 1)  # of spectral norm `size`
+    expected = rotation().detach()
+    largest = []
+
+    def watched(square):
+        largest.append(square.abs().sum(dim=0).max().item())
+        return scaled_and_squared(square)
+
+    monkeypatch.setattr("neuromas.align.rotation.exponential", watched)
+    found = rotation.columns(balance(rotation.free))
+    torch.testing.assert_close(found.detach(), expected, rtol=0, atol=1e-9)
+    assert largest[0] <= 1 + 4 * max(size, 1.0)
+    goal = torch.from_numpy(np.random.default_rng(0).normal(size=(40, 4)))
+    (mine,) = torch.autograd.grad((found * goal).sum(), rotation.free)
+    monkeypatch.undo()
+    (its,) = torch.autograd.grad((rotation() * goal).sum(), rotation.free)
+    torch.testing.assert_close(mine, its, rtol=1e-6, atol=1e-6)
 
 
 def test_the_gradient_of_the_exponential():

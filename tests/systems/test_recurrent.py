@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from neuromas.causal.model import PAD
 from neuromas.schema import SystemConfig
-from neuromas.systems.recurrent import LSTMNetwork, Recurrent, RecurrentNetwork, _ByLibrary
+from neuromas.systems.recurrent import LSTMNetwork, Recurrent, RecurrentNetwork, _ByLibrary, _full_precision
 from neuromas.systems.system import Packed
 from neuromas.systems.training import SYSTEMS
 
@@ -176,10 +178,36 @@ def test_what_is_consumed_by_torchs_cell_comes_to_the_same(kind, wanted):
 
 
 def test_torchs_setting_of_precision_is_left_as_it_is(kind):
-    system, _ = make(kind)
-    before = torch.backends.cudnn.allow_tf32
-    system.latents(torch.zeros(2, 3, dtype=torch.int64))
-    assert torch.backends.cudnn.allow_tf32 == before
+    cudnn = torch.backends.cudnn
+    gpu, cpu = torch.device("cuda"), torch.device("cpu")
+    for before in (True, False):
+        cudnn.allow_tf32 = before
+        with _full_precision(cpu):
+            assert cudnn.allow_tf32 == before
+        with _full_precision(gpu):
+            assert not cudnn.allow_tf32
+        assert cudnn.allow_tf32 == before
+        with contextlib.suppress(ZeroDivisionError), _full_precision(gpu):
+            raise ZeroDivisionError
+        assert cudnn.allow_tf32 == before
+    cudnn.allow_tf32 = True
+
+
+@pytest.mark.skipif(not hasattr(torch.backends.cudnn, "rnn"), reason="this torch has one setting of precision")
+def test_so_is_that_of_its_later_interface(kind):
+    rnn = torch.backends.cudnn.rnn
+    default = rnn.fp32_precision
+    try:
+        for before in ("ieee", "tf32"):
+            rnn.fp32_precision = before
+            torch.backends.cudnn.conv.fp32_precision = "ieee"
+            system, _ = make(kind)
+            system.latents(torch.zeros(2, 3, dtype=torch.int64))
+            with _full_precision(torch.device("cuda")):
+                assert rnn.fp32_precision in ("ieee", "none")
+            assert rnn.fp32_precision == before
+    finally:
+        torch.backends.cudnn.conv.fp32_precision = rnn.fp32_precision = default
 
 
 def test_recorded_latents_are_torchs_and_padding_does_not_matter(kind):
