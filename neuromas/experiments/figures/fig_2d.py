@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import pandas as pd
@@ -29,11 +30,26 @@ def sweep(quick: bool = False) -> Sweep:
     """DAS on each GRU, MAS on the pair, and Stitch in each direction, at every rank."""
     ranks = QUICK_RANKS if quick else RANKS
     both = [[FIRST, SECOND], [SECOND, FIRST]]
-    systems = {"das": [[FIRST], [SECOND]], "mas": both[:1], "stitch": both}
-    groups: list[dict[str, Any]] = [
-        {"label": name, "method": name, "systems": chosen, "config": settings(quick), "axes": {"subspaces.full": ranks}}
-        for name, chosen in systems.items()
+
+    def group(
+        method: str, systems: list[list[str]], ranks: Sequence[int], told: str = "", **others: Any
+    ) -> dict[str, Any]:
+        axes = {"subspaces.full": ranks}
+        return {
+            "label": method + told,
+            "method": method,
+            "systems": systems,
+            "config": settings(quick, **others),
+            "axes": axes,
+        }
+
+    groups = [
+        group("das", [[FIRST], [SECOND]], ranks),
+        group("mas", both[:1], ranks),
+        group("stitch", both, [rank for rank in ranks if rank > 1]),
     ]
+    if not quick:  # so narrow a map takes longer
+        groups.append(group("stitch", both, [1], ", rank 1", max_iterations=6000))
     return declare(
         "2d", TITLE, quick, groups, f"ranks {', '.join(map(str, ranks))} only, 200 iterations on 2,000 pairs"
     )
