@@ -31,13 +31,14 @@ def columns(n_units: int, rank: int, seed: int = 0) -> torch.Tensor:
 
 @given(st.integers(1, 12), st.integers(0, 1000), st.floats(0, 255), st.booleans())
 def test_the_exponential_is_scipys(size, seed, norm, skew):
-    """By the operations of a GPU, here on the CPU."""
+    """By the operations of a GPU, here on the CPU; the series is off by less than 1e-13, and every squaring doubles that."""
     square = np.random.default_rng(seed).normal(size=(size, size))
     square = square - square.T if skew else square
     square *= (norm if skew else norm / 10) / max(np.abs(square).sum(axis=0).max(), 1e-9)
     expected = scipy.linalg.expm(square)
     found = scaled_and_squared(torch.from_numpy(square))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-11 * np.abs(expected).max())
+    tolerance = max(1e-11, 2 * norm * 1e-13)
+    np.testing.assert_allclose(found, expected, rtol=0, atol=tolerance * np.abs(expected).max())
 
 
 def test_the_exponential_of_what_is_too_large_is_no_number():
