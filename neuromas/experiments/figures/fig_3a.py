@@ -44,7 +44,8 @@ def sweep(quick: bool = False) -> Sweep:
     config = settings(quick)
     linear = {"map": "linear", "init": "closed-form", "epsilon": 3.0}
     longer: dict[str, Any] = {} if quick else {"max_iterations": 1200}
-    longest = {} if quick else {"max_iterations": 2000}  # without behaviour the loss has no floor, and falls for long
+    # without behaviour the loss has no floor, and falls for long
+    longest: dict[str, Any] = {} if quick else {"max_iterations": 10000}
     groups: list[dict[str, Any]] = [
         # MAS with the behaviour of the system that runs and nothing else (eq. 7)
         {
