@@ -32,15 +32,14 @@ def sweep(quick: bool = False) -> Sweep:
     both = [[FIRST, SECOND], [SECOND, FIRST]]
 
     def group(
-        method: str, systems: list[list[str]], ranks: Sequence[int], told: str = "", **others: Any
+        method: str, systems: list[list[str]], tried: Sequence[int], suffix: str = "", **others: Any
     ) -> dict[str, Any]:
-        axes = {"subspaces.full": ranks}
         return {
-            "label": method + told,
+            "label": method + suffix,
             "method": method,
             "systems": systems,
             "config": settings(quick, **others),
-            "axes": axes,
+            "axes": {"subspaces.full": tried},
         }
 
     groups = [
