@@ -21,7 +21,7 @@ import typer
 from typer.core import TyperGroup
 
 from neuromas.errors import Corrupt, InvalidInput, NeuromasError, NotFound
-from neuromas.schema import FitConfig
+from neuromas.schema.fit import FitConfig
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from neuromas.index.index import CLIndex
     from neuromas.recordings.recording import Recording
     from neuromas.recordings.store import RecordingStore
-    from neuromas.schema import DirectionScore, Evaluation, FitRequest
+    from neuromas.schema.evaluation import DirectionScore, Evaluation
+    from neuromas.schema.fit import FitRequest
     from neuromas.systems.system import System
 
 INTERRUPTED = 130

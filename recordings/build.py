@@ -19,7 +19,7 @@ import numpy as np
 from neuromas.recordings.convert.converter import convert
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store import RecordingStore
-from neuromas.schema import NwbRecipe
+from neuromas.schema.recipe import NwbRecipe
 from neuromas.systems.capture import capture
 from neuromas.systems.training import load_system
 

@@ -14,7 +14,8 @@ from hypothesis import settings
 from torch import Tensor
 
 from neuromas.causal.model import PAD, CausalModel
-from neuromas.schema import SystemConfig, VariableSpec
+from neuromas.schema.recording import VariableSpec
+from neuromas.schema.system import SystemConfig
 from neuromas.systems.system import Context, Packed, System
 
 settings.register_profile("neuromas", deadline=None)  # how long a test takes says more of the machine than of the code

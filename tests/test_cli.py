@@ -27,7 +27,8 @@ from neuromas.fit.fitters import FITTERS
 from neuromas.recordings.export import export
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store import RecordingStore
-from neuromas.schema import Evaluation, FitConfig, FitReport, FitRequest
+from neuromas.schema.evaluation import Evaluation
+from neuromas.schema.fit import FitConfig, FitReport, FitRequest
 from neuromas.systems import training
 
 ROOT = Path(__file__).parents[1]

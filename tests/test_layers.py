@@ -74,6 +74,7 @@ MODULES = {
 """Order inside packages, importer to the right of the imported."""
 
 SOURCES = sorted(path for path in ROOT.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
+SCHEMA = ("document", "recording", "recipe", "system", "fit", "evaluation", "sweep", "export")
 
 
 def place(module: str) -> tuple[str, str]:

@@ -8,10 +8,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from neuromas import schema
+from neuromas.schema import export
 
 FOLDER = Path(__file__).parents[1] / "schemas"
-EXPORTED = schema.json_schemas()
+EXPORTED = export.json_schemas()
 ADVICE = "regenerate with: python -m neuromas.schema schemas/"
 
 
@@ -30,5 +30,5 @@ def test_schema_is_itself_valid(name):
 
 
 def test_schemas_can_be_regenerated(tmp_path):
-    schema.main([str(tmp_path)])
+    export.main([str(tmp_path)])
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == EXPORTED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from neuromas.causal.model import BoolArray, CausalModel, IntArray, register_task
-from neuromas.schema import VariableSpec
+from neuromas.schema.recording import VariableSpec
 
 MAX_VALUE = 20
 MAX_OPERATIONS = 10

@@ -11,7 +11,7 @@ import numpy as np
 
 from neuromas.causal.model import BoolArray, CausalModel, IntArray, register_task
 from neuromas.errors import InvalidInput
-from neuromas.schema import VariableSpec
+from neuromas.schema.recording import VariableSpec
 
 MAX_QUANTITY = 20
 HOLD_OUT = (4, 9, 14, 17)

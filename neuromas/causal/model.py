@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuromas.errors import InvalidInput, NotFound
-from neuromas.schema import VariableSpec
+from neuromas.schema.recording import VariableSpec
 
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]

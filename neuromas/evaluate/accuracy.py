@@ -33,7 +33,8 @@ from neuromas.evaluate.inference import bootstrap_interval, split_half_reliabili
 from neuromas.files import sha256_bytes
 from neuromas.index.choose import near
 from neuromas.provenance import now, versions
-from neuromas.schema import DirectionScore, Evaluation, Provenance, SourceTargetScore, ValueScore
+from neuromas.schema.document import Provenance
+from neuromas.schema.evaluation import DirectionScore, Evaluation, SourceTargetScore, ValueScore
 from neuromas.systems.system import Packed, System, all_right
 
 CONTROLS = ("none", "random", "wrong-variable", "cl-ceiling")

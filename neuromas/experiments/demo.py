@@ -21,7 +21,7 @@ from neuromas.progress import Bar
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store import shipped_store
 from neuromas.report.page import DemoPage, write_page
-from neuromas.schema import DirectionScore, Evaluation
+from neuromas.schema.evaluation import DirectionScore, Evaluation
 from neuromas.systems.system import System
 from neuromas.systems.training import load_system
 

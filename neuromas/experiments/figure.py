@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 from matplotlib.figure import Figure
 
-from neuromas.schema import Sweep
+from neuromas.schema.sweep import Sweep
 
 
 @dataclass(frozen=True)

@@ -34,21 +34,11 @@ from neuromas.fit.result import RESULT, FitResult
 from neuromas.measures.comparison import compare
 from neuromas.provenance import now, versions
 from neuromas.recordings.recording import Recording
-from neuromas.schema import (
-    Document,
-    Evaluation,
-    FitConfig,
-    FitReport,
-    FitRequest,
-    JobSystem,
-    MeasureReport,
-    Provenance,
-    Sweep,
-    SweepGroup,
-    SweepJob,
-    SystemConfig,
-    TrainSpec,
-)
+from neuromas.schema.document import Document, Provenance
+from neuromas.schema.evaluation import Evaluation
+from neuromas.schema.fit import FitConfig, FitReport, FitRequest
+from neuromas.schema.sweep import JobSystem, MeasureReport, Sweep, SweepGroup, SweepJob
+from neuromas.schema.system import SystemConfig, TrainSpec
 from neuromas.systems.capture import capture
 from neuromas.systems.huggingface import CARD
 from neuromas.systems.system import System

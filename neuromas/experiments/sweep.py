@@ -39,7 +39,8 @@ from neuromas.experiments.jobs import (
 )
 from neuromas.files import write_atomically
 from neuromas.progress import Bar
-from neuromas.schema import Sweep, SweepJob, SystemConfig, TrainSpec
+from neuromas.schema.sweep import Sweep, SweepJob
+from neuromas.schema.system import SystemConfig, TrainSpec
 from neuromas.systems.system import check_device
 from neuromas.systems.training import shipped_systems
 

@@ -46,7 +46,8 @@ from neuromas.fit.objective import Term
 from neuromas.fit.result import FitResult
 from neuromas.provenance import now, versions
 from neuromas.recordings.recording import Recording
-from neuromas.schema import FitConfig, FitInput, FitReport, Misses, Provenance, Validation
+from neuromas.schema.document import Provenance
+from neuromas.schema.fit import FitConfig, FitInput, FitReport, Misses, Validation
 from neuromas.systems.system import System
 
 _LATER = ("task_options",)
@@ -80,7 +81,7 @@ class Fitter:
     rank : int or mapping, optional
         Components given to ``full``; or ranks of disjoint blocks, e.g. ``{"phase": 4, "count": 12}``.
     **options
-        Any other field of `neuromas.schema.FitConfig`: ``map``, ``init``, ``epsilon``, ``batch_size``, ``seed``, …
+        Any other field of `neuromas.schema.fit.FitConfig`: ``map``, ``init``, ``epsilon``, ``batch_size``, ``seed``, …
 
     Raises
     ------

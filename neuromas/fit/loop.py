@@ -23,7 +23,7 @@ from neuromas.fit.objective import Batch, Losses, Part, losses, losses_together,
 from neuromas.fit.plan import Plan, State, batch_rows, draw_generator, learning_rate
 from neuromas.fit.replay import MOST, Replay, replayable
 from neuromas.interrupts import deferred_interrupt
-from neuromas.schema import Validation
+from neuromas.schema.fit import Validation
 from neuromas.weights import read_safetensors
 
 CHECKPOINT = "checkpoint.safetensors"

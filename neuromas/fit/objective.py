@@ -20,7 +20,7 @@ from neuromas.align.alignment import Subspace, component_mask
 from neuromas.align.interchange import LinearMap, interchange
 from neuromas.align.side import Direction, PairSet
 from neuromas.evaluate.divergence import cl_distance
-from neuromas.schema import FitConfig
+from neuromas.schema.fit import FitConfig
 from neuromas.systems.system import Packed, all_right
 
 T = TypeVar("T")

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from neuromas.align.alignment import Subspace, TrainableMap
 from neuromas.align.side import PairSet
 from neuromas.fit.objective import Term
-from neuromas.schema import FitConfig, Validation
+from neuromas.schema.fit import FitConfig, Validation
 
 _DRAWS, _BATCHES = 7919, 7907  # separate the streams of counterfactual latents, of batches, and of pairs
 

@@ -22,7 +22,7 @@ from neuromas.fit.loop import Progress
 from neuromas.fit.result import RESULT, FitResult
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store import resolve_store
-from neuromas.schema import FitInput, FitRequest
+from neuromas.schema.fit import FitInput, FitRequest
 from neuromas.systems.system import System
 from neuromas.systems.training import CONFIG, load_system
 
@@ -36,7 +36,7 @@ def parse_request(document: Mapping[str, Any], where: str) -> FitRequest:
     Parameters
     ----------
     document : mapping
-        Fields of `neuromas.schema.FitRequest`; its ``config`` needs at least ``method``.
+        Fields of `neuromas.schema.fit.FitRequest`; its ``config`` needs at least ``method``.
     where : str
         File or command that it comes from, for messages.
 

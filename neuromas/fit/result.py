@@ -16,7 +16,8 @@ from neuromas.align.side import Side
 from neuromas.errors import Corrupt, InvalidInput, NotFound
 from neuromas.evaluate.accuracy import evaluate
 from neuromas.files import sha256_file, write_atomically
-from neuromas.schema import Evaluation, FitReport, Validation
+from neuromas.schema.evaluation import Evaluation
+from neuromas.schema.fit import FitReport, Validation
 from neuromas.systems.system import System
 
 RESULT, ALIGNMENT, HISTORY = "result.json", "alignment.safetensors", "history.csv"

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuromas.errors import InvalidInput
-from neuromas.schema import VariableSpec
+from neuromas.schema.recording import VariableSpec
 
 
 @dataclass(frozen=True)

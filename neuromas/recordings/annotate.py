@@ -20,7 +20,9 @@ from neuromas.recordings.export import readable
 from neuromas.recordings.expression import evaluate_mask
 from neuromas.recordings.grouping import by_trial
 from neuromas.recordings.recording import Recording
-from neuromas.schema import Provenance, RecordingManifest, VariableRecipe, VariableSpec
+from neuromas.schema.document import Provenance
+from neuromas.schema.recipe import VariableRecipe
+from neuromas.schema.recording import RecordingManifest, VariableSpec
 
 
 def sample_columns(recording: Recording) -> dict[str, NDArray[Any]]:
@@ -57,7 +59,7 @@ def annotate(
     recording : Recording
     variables : mapping of str to str, VariableRecipe or mapping
         Name → expression of the coordinates on sample (`sample_columns`) and of the table's columns, or a
-        `neuromas.schema.VariableRecipe` with meanings, bins, units.
+        `neuromas.schema.recipe.VariableRecipe` with meanings, bins, units.
     table : DataFrame or mapping of str to array, optional
         More columns, one row per value of `on`. Rows for trials that were not recorded are no matter.
     on : str or sequence of str

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from neuromas import dims
 from neuromas.errors import InvalidInput
-from neuromas.schema import RecordingManifest, VariableSpec
+from neuromas.schema.recording import RecordingManifest, VariableSpec
 
 BLOCK_BYTES = 8 * 2**20
 """About how much activity is held in memory at once while a recording is read, checked or written."""

@@ -12,7 +12,8 @@ from numpy.typing import ArrayLike, NDArray
 from neuromas.errors import InvalidDocument, NeuromasError
 from neuromas.recordings.check import listing
 from neuromas.recordings.expression import evaluate_known
-from neuromas.schema import VariableRecipe, VariableSpec
+from neuromas.schema.recipe import VariableRecipe
+from neuromas.schema.recording import VariableSpec
 
 
 def tidy(values: ArrayLike) -> NDArray[Any]:

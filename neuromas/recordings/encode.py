@@ -15,7 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound
 from neuromas.recordings.check import beyond_exact, listing
-from neuromas.schema import RecordingManifest, VariableSpec
+from neuromas.schema.recording import RecordingManifest, VariableSpec
 
 MANIFEST_ATTRIBUTE = "neuromas_manifest"
 """Dataset attribute that holds the manifest as JSON, so that a saved dataset can be read back."""

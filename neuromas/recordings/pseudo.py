@@ -20,7 +20,8 @@ from neuromas.recordings.check import listing
 from neuromas.recordings.grouping import by_trial
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.split import DEFAULT_FRACTIONS, Split, split_by_coordinate, split_by_part
-from neuromas.schema import Provenance, PseudoPopulation, VariableSpec
+from neuromas.schema.document import Provenance
+from neuromas.schema.recording import PseudoPopulation, VariableSpec
 
 _APART = (
     "units were not recorded together (a pseudo-population): correlations between units at equal values mean nothing"

@@ -47,7 +47,7 @@ from neuromas.recordings.encode import (
     unit_coordinates,
 )
 from neuromas.recordings.relabel import mapping_entry, relabelled
-from neuromas.schema import GroupTable, RecordingManifest, VariableSpec
+from neuromas.schema.recording import GroupTable, RecordingManifest, VariableSpec
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -173,7 +173,7 @@ class Recording:
         activity_units : str, optional
             Physical units of the activity, e.g. ``Hz``.
         **fields
-            Any other field of `neuromas.schema.RecordingManifest`: ``access``, ``task``, ``layer``, ``missing``,
+            Any other field of `neuromas.schema.recording.RecordingManifest`: ``access``, ``task``, ``layer``, ``missing``,
             ``sampling``, ``licence``, ``citation``, ``description``, ``provenance``.
 
         Returns

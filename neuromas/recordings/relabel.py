@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.recordings.check import listing
 from neuromas.recordings.encode import small_codes, small_integers
-from neuromas.schema import VariableSpec
+from neuromas.schema.recording import VariableSpec
 
 
 def mapping_entry(canonical: str, entry: object) -> tuple[str, Mapping[Any, Any]]:

@@ -21,7 +21,7 @@ from neuromas.errors import Corrupt, InvalidInput
 from neuromas.recordings.check import listing
 from neuromas.recordings.grouping import group
 from neuromas.recordings.recording import Recording
-from neuromas.schema import GroupTable, RecordingManifest
+from neuromas.schema.recording import GroupTable, RecordingManifest
 
 IN_MEMORY = 64 * 2**20
 """Bytes of samples that are shuffled at once; a few times as much memory is used."""

@@ -54,15 +54,8 @@ from neuromas.recordings.check import block_bounds
 from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, labelled
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.spool import Spool, pieces
-from neuromas.schema import (
-    FORMAT_VERSION,
-    NAME_PATTERN,
-    FileEntry,
-    GroupTable,
-    RecordingManifest,
-    RecordingSetIndex,
-    SetEntry,
-)
+from neuromas.schema.document import FORMAT_VERSION, NAME_PATTERN, FileEntry
+from neuromas.schema.recording import GroupTable, RecordingManifest, RecordingSetIndex, SetEntry
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Digest

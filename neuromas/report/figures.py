@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
-from neuromas.schema import DirectionScore, FitReport
+from neuromas.schema.evaluation import DirectionScore
+from neuromas.schema.fit import FitReport
 
 COLOURS = {
     "none": "#9a9a9a",

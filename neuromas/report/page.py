@@ -25,7 +25,7 @@ from neuromas.report.figures import (
     training_curves,
     value_histogram,
 )
-from neuromas.schema import DirectionScore
+from neuromas.schema.evaluation import DirectionScore
 
 _SHOWN_SAMPLES = 600  # per system in the scatter plot
 

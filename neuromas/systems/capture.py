@@ -26,7 +26,8 @@ from neuromas.provenance import now, versions
 from neuromas.recordings.encode import infer_spec, plain
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store import RecordingStore
-from neuromas.schema import Access, Provenance, Sampling, VariableSpec
+from neuromas.schema.document import Access, Provenance
+from neuromas.schema.recording import Sampling, VariableSpec
 from neuromas.systems.inputs import Batch, as_batch, as_hashes, before, slices
 from neuromas.systems.system import System
 from neuromas.systems.torch_module import TorchSystem

@@ -26,7 +26,7 @@ from neuromas.causal.in_context import PROMPT
 from neuromas.causal.model import CausalModel, Sequences, get_task
 from neuromas.errors import Corrupt, InvalidInput, NotFound
 from neuromas.files import sha256_bytes, sha256_file
-from neuromas.schema import LanguageModelCard, SystemConfig
+from neuromas.schema.system import LanguageModelCard, SystemConfig
 from neuromas.systems.system import EMBEDDING, Context, Packed, System, check_device, find_layer
 
 CARD = "neuromas.json"

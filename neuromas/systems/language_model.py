@@ -20,7 +20,8 @@ from neuromas.causal.model import PAD, CausalModel, Sequences, get_task
 from neuromas.errors import InvalidInput
 from neuromas.files import write_atomically
 from neuromas.provenance import now, versions
-from neuromas.schema import LanguageModelCard, Provenance
+from neuromas.schema.document import Provenance
+from neuromas.schema.system import LanguageModelCard
 from neuromas.systems.huggingface import CARD, HuggingFace, import_transformers, load_huggingface, read_words
 from neuromas.systems.system import check_device
 from neuromas.systems.training import BATCH_SIZE, HELD_OUT_STREAM, MAX_RATE, learning_rate

@@ -21,7 +21,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 
 from neuromas.errors import InvalidInput
-from neuromas.schema import SystemConfig
+from neuromas.schema.system import SystemConfig
 from neuromas.systems.system import EMBEDDING, HIDDEN, Context, Packed, Trained
 
 

@@ -19,7 +19,7 @@ from torch.nn import functional
 
 from neuromas.causal.model import PAD, Sequences
 from neuromas.errors import InvalidInput, NotFound
-from neuromas.schema import SystemConfig
+from neuromas.schema.system import SystemConfig
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from neuromas.causal.model import TASKS, CausalModel, get_task
 from neuromas.errors import InvalidInput, NeuromasError, ReadOnly
-from neuromas.schema import SystemConfig
+from neuromas.schema.system import SystemConfig
 from neuromas.systems.inputs import Batch
 from neuromas.systems.system import Context, Packed, System, check_device, find_layer
 

@@ -19,7 +19,8 @@ from neuromas.errors import Corrupt, InvalidInput, NotFound
 from neuromas.files import sha256_bytes, write_atomically
 from neuromas.interrupts import deferred_interrupt
 from neuromas.provenance import now, versions
-from neuromas.schema import Provenance, SystemConfig
+from neuromas.schema.document import Provenance
+from neuromas.schema.system import SystemConfig
 from neuromas.systems.huggingface import CARD, is_huggingface, load_huggingface
 from neuromas.systems.recurrent import GRU, LSTM
 from neuromas.systems.system import EMBEDDING, System, Trained, check_device

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neuromas.errors import InvalidInput
-from neuromas.schema import SystemConfig
+from neuromas.schema.system import SystemConfig
 from neuromas.systems.system import Context, Packed, Trained
 
 _BASE = 10_000.0

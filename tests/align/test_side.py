@@ -14,7 +14,7 @@ from neuromas.causal.model import get_task
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound, ReadOnly
 from neuromas.fit.fitters import MAS
 from neuromas.recordings.recording import Recording
-from neuromas.schema import FitConfig
+from neuromas.schema.fit import FitConfig
 from neuromas.systems.capture import capture
 from neuromas.systems.system import Packed
 from neuromas.systems.training import load_system

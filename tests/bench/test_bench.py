@@ -19,7 +19,7 @@ from neuromas.errors import InvalidInput
 from neuromas.fit.fitters import DAS
 from neuromas.fit.loop import batch_rows, init, step
 from neuromas.report.figures import png
-from neuromas.schema import SystemConfig
+from neuromas.schema.system import SystemConfig
 from neuromas.systems.training import load_system
 
 

@@ -13,7 +13,7 @@ from neuromas.align.interchange import LinearMap
 from neuromas.align.side import make_sides
 from neuromas.evaluate.accuracy import CONTROLS, evaluate
 from neuromas.recordings.recording import Recording
-from neuromas.schema import Evaluation
+from neuromas.schema.evaluation import Evaluation
 
 N_UNITS, N_VALUES = 9, 4
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from neuromas.schema import Sweep
+from neuromas.schema.sweep import Sweep
 
 FIRST, SECOND = "multi-object/gru-0", "multi-object/gru-1"
 TINY = {

@@ -14,7 +14,7 @@ from neuromas.experiments.figures import FIGURES, common, fig_3a, language_model
 from neuromas.experiments.jobs import expand
 from neuromas.report.figures import png
 from neuromas.report.panels import svg, titled
-from neuromas.schema import Sweep
+from neuromas.schema.sweep import Sweep
 from neuromas.systems.training import shipped_systems
 
 PAPER = {"2a", "2b", "2c", "2d", "3a", "3b", "5", "6"}

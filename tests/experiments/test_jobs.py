@@ -12,7 +12,9 @@ from neuromas.causal.model import get_task
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound
 from neuromas.experiments import jobs
 from neuromas.experiments.figures import FIGURES
-from neuromas.schema import FitConfig, Sweep, SweepJob, TrainSpec
+from neuromas.schema.fit import FitConfig
+from neuromas.schema.sweep import Sweep, SweepJob
+from neuromas.schema.system import TrainSpec
 from neuromas.systems.training import load_system
 
 

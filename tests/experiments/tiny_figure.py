@@ -9,7 +9,7 @@ from neuromas.experiments.figure import Claim, PaperFigure
 from neuromas.experiments.figures import FIGURES
 from neuromas.experiments.table import headline
 from neuromas.report.figures import new_figure
-from neuromas.schema import Sweep
+from neuromas.schema.sweep import Sweep
 
 SMALL = {"n_trials": 100, "n_train_pairs": 200, "n_validation_pairs": 40, "batch_size": 32, "validate_every": 5}
 

@@ -20,7 +20,7 @@ from neuromas.fit import loop
 from neuromas.fit.fitters import FITTERS
 from neuromas.fit.loop import CHECKPOINT, Interrupted
 from neuromas.fit.result import ALIGNMENT, HISTORY, RESULT, FitResult
-from neuromas.schema import FitReport
+from neuromas.schema.fit import FitReport
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
 

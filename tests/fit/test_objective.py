@@ -14,7 +14,7 @@ from neuromas.align.interchange import interchange
 from neuromas.align.side import Direction, draw_pair_set, make_sides
 from neuromas.evaluate.divergence import cl_distance
 from neuromas.fit.objective import Term, losses, make_batch, token_totals
-from neuromas.schema import FitConfig
+from neuromas.schema.fit import FitConfig
 from neuromas.systems.system import Packed
 
 

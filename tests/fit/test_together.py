@@ -16,7 +16,7 @@ from neuromas.fit.loop import Interrupted, Plan, State, init, step, step_togethe
 from neuromas.fit.result import FitResult
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store import shipped_store
-from neuromas.schema import FitConfig
+from neuromas.schema.fit import FitConfig
 from neuromas.systems.recurrent import GRU
 from neuromas.systems.training import load_system
 from neuromas.systems.transformer import Transformer

@@ -17,7 +17,7 @@ from neuromas.index.index import CLIndex, FewMatchesWarning
 from neuromas.index.query import ANY, between
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.split import split_by_trial
-from neuromas.schema import VariableSpec
+from neuromas.schema.recording import VariableSpec
 
 DEVICES = [
     "cpu",

@@ -9,7 +9,7 @@ import pytest
 
 from neuromas.errors import InvalidInput
 from neuromas.index.query import ANY, Between, between, describe, matches, parse_query
-from neuromas.schema import VariableSpec
+from neuromas.schema.recording import VariableSpec
 
 PHASE = VariableSpec(name="phase", type="categorical", values=(3, 5), meanings=("demo", "lick left"))
 COUNT = VariableSpec(name="count", type="integer")

@@ -20,7 +20,7 @@ from neuromas.recordings.annotate import (
 )
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store import RecordingStore
-from neuromas.schema import VariableRecipe
+from neuromas.schema.recipe import VariableRecipe
 
 ACTIVITY = np.arange(24.0).reshape(4, 2, 3)  # 4 trials, 2 steps, 3 units
 

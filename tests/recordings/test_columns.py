@@ -8,7 +8,7 @@ import pytest
 
 from neuromas.errors import InvalidDocument
 from neuromas.recordings.columns import make_variables, tidy
-from neuromas.schema import VariableRecipe
+from neuromas.schema.recipe import VariableRecipe
 
 
 def made(values: list[object], **recipe: object) -> tuple[list[object], tuple[str, ...] | None]:

@@ -16,14 +16,14 @@ from neuromas.recordings.convert.converter import Converter, convert, converters
 from neuromas.recordings.export import export
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store import RecordingStore
-from neuromas.schema import ArraysRecipe
+from neuromas.schema.recipe import ArraysRecipe
 
 PLUGIN = '''
 """Lines of numbers, the first of each a count: `.acme`."""
 import numpy as np
 from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.recording import Recording
-from neuromas.schema import Recipe
+from neuromas.schema.recipe import Recipe
 
 class AcmeRecipe(Recipe):
     scale: float = 1.0

@@ -20,7 +20,7 @@ from neuromas.recordings.convert.converter import convert, find_converter
 from neuromas.recordings.convert.pynapple import from_pynapple, to_pynapple
 from neuromas.recordings.convert.tables import to_tables
 from neuromas.recordings.recording import Recording
-from neuromas.schema import Sampling
+from neuromas.schema.recording import Sampling
 
 EVERY_TIME = [HealthCheck.function_scoped_fixture]
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound
 from neuromas.recordings import check
 from neuromas.recordings.recording import Recording
-from neuromas.schema import Sampling, VariableSpec
+from neuromas.schema.recording import Sampling, VariableSpec
 
 
 def problems(*args, **kwargs) -> str:

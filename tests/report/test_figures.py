@@ -14,7 +14,7 @@ from neuromas.report.figures import (
     source_target_map,
     value_histogram,
 )
-from neuromas.schema import DirectionScore, SourceTargetScore, ValueScore
+from neuromas.schema.evaluation import DirectionScore, SourceTargetScore, ValueScore
 
 
 def score(method, iia, *, low=None, high=None, access="no", values=(), **fields):

@@ -16,7 +16,7 @@ from torch.nn import functional  # noqa: E402
 from neuromas.causal.in_context import PROMPT, InContext  # noqa: E402
 from neuromas.errors import Corrupt, InvalidInput, NotFound  # noqa: E402
 from neuromas.files import sha256_file  # noqa: E402
-from neuromas.schema import LanguageModelCard  # noqa: E402
+from neuromas.schema.system import LanguageModelCard  # noqa: E402
 from neuromas.systems.capture import capture  # noqa: E402
 from neuromas.systems.huggingface import CARD, HuggingFace, load_huggingface  # noqa: E402
 from neuromas.systems.language_model import train_language_model, word_tokenizer  # noqa: E402

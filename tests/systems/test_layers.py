@@ -8,7 +8,7 @@ import torch
 
 from neuromas.causal.model import get_task
 from neuromas.errors import InvalidInput, NotFound
-from neuromas.schema import SystemConfig
+from neuromas.schema.system import SystemConfig
 from neuromas.systems.capture import capture
 from neuromas.systems.system import Packed
 from neuromas.systems.training import SYSTEMS, load_system, train

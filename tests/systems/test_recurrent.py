@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuromas.causal.model import PAD
-from neuromas.schema import SystemConfig
+from neuromas.schema.system import SystemConfig
 from neuromas.systems.recurrent import LSTMNetwork, Recurrent, RecurrentNetwork, _ByLibrary, _full_precision
 from neuromas.systems.system import Packed
 from neuromas.systems.training import SYSTEMS

@@ -10,7 +10,8 @@ from typing import Any
 import pandas as pd
 
 from neuromas.experiments.table import best_of, headline, mean_and_error
-from neuromas.schema import Sweep, TrainSpec
+from neuromas.schema.sweep import Sweep
+from neuromas.schema.system import TrainSpec
 from neuromas.systems.system import HIDDEN
 
 RANKS = (16, 32)

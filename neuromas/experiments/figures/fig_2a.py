@@ -27,7 +27,7 @@ from neuromas.experiments.figures.common import (
 )
 from neuromas.report.figures import new_figure
 from neuromas.report.panels import bars
-from neuromas.schema import Sweep
+from neuromas.schema.sweep import Sweep
 
 LAYERS = ("embedding", "hidden")
 TITLES = {

@@ -14,7 +14,7 @@ from neuromas.experiments.figures.common import at, by_label, declare, settings,
 from neuromas.experiments.table import headline, mean_and_error
 from neuromas.report.figures import new_figure
 from neuromas.report.panels import curve, iia_axis, powers_axis
-from neuromas.schema import Sweep
+from neuromas.schema.sweep import Sweep
 
 TITLE = "IIA against rank, multi-object GRUs"
 RANKS = (1, 2, 4, 8, 16, 32, 64, 128)

@@ -24,7 +24,7 @@ from neuromas.experiments.figures.common import (
 from neuromas.experiments.table import best_of
 from neuromas.report.figures import COLOURS, new_figure
 from neuromas.report.panels import bars, iia_axis
-from neuromas.schema import Sweep
+from neuromas.schema.sweep import Sweep
 
 TITLE = "A system that is only read: CLMAS, Latent Stitch and Stitch, with MAS as the bound"
 METHODS = {

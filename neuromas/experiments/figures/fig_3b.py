@@ -27,7 +27,7 @@ from neuromas.experiments.figures.common import (
 )
 from neuromas.report.figures import new_figure
 from neuromas.report.panels import bars, iia_axis
-from neuromas.schema import Sweep
+from neuromas.schema.sweep import Sweep
 
 TITLE = "The count alone, within and across tasks, GRUs"
 TASKS = ("multi-object", "rounding", "modulo")

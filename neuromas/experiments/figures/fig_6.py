@@ -30,7 +30,7 @@ from neuromas.experiments.figures.common import (
 )
 from neuromas.report.figures import new_figure
 from neuromas.report.panels import bars, iia_axis
-from neuromas.schema import Sweep
+from neuromas.schema.sweep import Sweep
 
 TITLE = "Numbers in arithmetic GRUs, and the count of multi-object GRUs"
 TITLE_5 = "An interchange between an arithmetic and a multi-object GRU"

@@ -26,7 +26,7 @@ from neuromas.experiments.figures.common import (
 )
 from neuromas.report.figures import new_figure
 from neuromas.report.panels import bars, iia_axis
-from neuromas.schema import Sweep
+from neuromas.schema.sweep import Sweep
 
 TITLE = "Embeddings of GRUs and of a small Llama that does the task in context"
 LABEL, WIDTH = "GRU–language model", 128

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from neuromas.experiments.figure import Claim, PaperFigure
 from neuromas.experiments.figures.common import MORE_SEEDS, declare, settings, within
 from neuromas.report.figures import new_figure
-from neuromas.schema import Sweep
+from neuromas.schema.sweep import Sweep
 
 TITLE = "Four multi-object GRUs: aligned at once, and pair by pair"
 AT_ONCE, IN_PAIRS = "at once", "in pairs"

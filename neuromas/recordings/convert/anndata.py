@@ -22,7 +22,7 @@ from neuromas.recordings.convert.take import Arrays, take
 from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, UNIT_PREFIX, manifest_text
 from neuromas.recordings.export import readable
 from neuromas.recordings.recording import Recording
-from neuromas.schema import ArraysRecipe
+from neuromas.schema.recipe import ArraysRecipe
 
 _EXTRA = "anndata"
 

@@ -19,7 +19,7 @@ from neuromas.recordings.convert.take import Arrays, take
 from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, labelled, load_npz, manifest_text
 from neuromas.recordings.export import readable
 from neuromas.recordings.recording import Recording
-from neuromas.schema import ArraysRecipe
+from neuromas.schema.recipe import ArraysRecipe
 
 _PRESENT = "present"  # (trial, step): which entries are samples
 

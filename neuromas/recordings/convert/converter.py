@@ -11,7 +11,7 @@ from typing import Any
 
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.recordings.recording import Recording
-from neuromas.schema import Recipe
+from neuromas.schema.recipe import Recipe
 
 GROUP = "neuromas.converters"
 """Entry points of this group bring converters: each names a `Converter`."""

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from neuromas.errors import InvalidInput
 from neuromas.recordings.columns import make_variables, tidy
 from neuromas.recordings.expression import evaluate, evaluate_mask
-from neuromas.schema import EventRecipe, Sampling, VariableSpec
+from neuromas.schema.recipe import EventRecipe
+from neuromas.schema.recording import Sampling, VariableSpec
 
 SLACK_S = 1e-9
 """Edges are sums of floats: what lies so near before one belongs to the bin that begins there."""

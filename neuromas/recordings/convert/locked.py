@@ -16,7 +16,7 @@ from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.events import Events, event_times, sampling_of
 from neuromas.recordings.convert.source import assemble, free_names, provenance_of
 from neuromas.recordings.recording import Recording
-from neuromas.schema import EventRecipe
+from neuromas.schema.recipe import EventRecipe
 
 
 def in_time_order(columns: Mapping[str, Any], align: str, where: str) -> dict[str, NDArray[Any]]:

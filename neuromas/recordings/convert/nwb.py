@@ -39,7 +39,8 @@ from neuromas.recordings.convert.events import (
 from neuromas.recordings.convert.source import assemble, check_fields, free_names, unreadable
 from neuromas.recordings.expression import evaluate_mask
 from neuromas.recordings.recording import Recording
-from neuromas.schema import NwbRecipe, Provenance
+from neuromas.schema.document import Provenance
+from neuromas.schema.recipe import NwbRecipe
 
 _NAME_COLUMNS = ("unit_name", "label", "channel_name")
 _WHOLE = 2**20  # so many timestamps are read in one go; of more, only those that a bisection asks for

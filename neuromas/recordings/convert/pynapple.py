@@ -19,7 +19,7 @@ from neuromas.recordings.convert.locked import in_time_order, recording_of
 from neuromas.recordings.convert.source import need_variables, needed
 from neuromas.recordings.convert.tables import to_tables
 from neuromas.recordings.recording import Recording
-from neuromas.schema import EventRecipe
+from neuromas.schema.recipe import EventRecipe
 
 _EXTRA = "pynapple"
 _WHERE = "pynapple"
@@ -160,7 +160,7 @@ def to_pynapple(recording: Recording) -> tuple[Any, Any]:
 
     Examples
     --------
-    >>> from neuromas.schema import Sampling
+    >>> from neuromas.schema.recording import Sampling
     >>> recording = Recording.from_arrays(
     ...     np.zeros((2, 3, 1)), {"side": ["left", "right"]}, name="toy", sample_metadata={"event_s": [1.0, 5.0]},
     ...     sampling=Sampling(step="time bin", start_s=0, step_s=0.5),

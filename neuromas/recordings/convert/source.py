@@ -18,7 +18,9 @@ from neuromas.provenance import now, versions
 from neuromas.recordings.check import listing
 from neuromas.recordings.encode import labelled
 from neuromas.recordings.recording import Recording
-from neuromas.schema import Provenance, Recipe, RecordingManifest, VariableSpec
+from neuromas.schema.document import Provenance
+from neuromas.schema.recipe import Recipe
+from neuromas.schema.recording import RecordingManifest, VariableSpec
 
 
 def name_of(path: Path, endings: Sequence[str] = ()) -> str:

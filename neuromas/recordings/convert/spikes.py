@@ -22,7 +22,7 @@ from neuromas.recordings.convert.text import read_text
 from neuromas.recordings.encode import load_npz
 from neuromas.recordings.expression import evaluate, names_in
 from neuromas.recordings.recording import Recording
-from neuromas.schema import SpikesRecipe
+from neuromas.schema.recipe import SpikesRecipe
 
 ENDINGS = (".txt", ".txt.gz")
 _TIME = "time"  # of an event, where columns hold the times of one kind each

@@ -22,7 +22,7 @@ from neuromas.recordings.convert.take import Arrays, take
 from neuromas.recordings.convert.text import read_text
 from neuromas.recordings.export import readable
 from neuromas.recordings.recording import Recording
-from neuromas.schema import ArraysRecipe
+from neuromas.schema.recipe import ArraysRecipe
 
 _INDEX = "Unnamed: 0"  # what pandas writes without being asked, and how it reads it
 CSV_ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")

@@ -21,7 +21,8 @@ from neuromas.recordings.convert.source import assemble, entry, free_names, prov
 from neuromas.recordings.encode import SAMPLE_PREFIX, UNIT_PREFIX, Layout, as_floats, declared_names, flatten
 from neuromas.recordings.expression import names_in
 from neuromas.recordings.recording import Recording
-from neuromas.schema import ArraysRecipe, Sampling, VariableRecipe
+from neuromas.schema.recipe import ArraysRecipe, VariableRecipe
+from neuromas.schema.recording import Sampling
 
 LARGEST_DENSE_BYTES = 8 * 2**30
 """Sparse activity is written out in full up to here."""

@@ -1,0 +1,5 @@
+"""Write every JSON Schema: ``python -m neuromas.schema schemas/``."""
+
+from neuromas.schema.export import main
+
+main()

@@ -1,0 +1,55 @@
+"""Every document that reaches a disk, as JSON Schema."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from neuromas.schema.document import Document
+from neuromas.schema.evaluation import Evaluation
+from neuromas.schema.fit import FitConfig, FitReport, FitRequest
+from neuromas.schema.recipe import ArraysRecipe, NwbRecipe, SpikesRecipe
+from neuromas.schema.recording import GroupTable, RecordingManifest, RecordingSetIndex
+from neuromas.schema.sweep import MeasureReport, Sweep, SweepJob
+from neuromas.schema.system import LanguageModelCard, SystemConfig
+
+
+def json_schemas() -> dict[str, str]:
+    """File name → JSON Schema text of every document that reaches a disk."""
+    documents: list[type[Document]] = [
+        RecordingManifest,
+        NwbRecipe,
+        SpikesRecipe,
+        ArraysRecipe,
+        RecordingSetIndex,
+        GroupTable,
+        SystemConfig,
+        LanguageModelCard,
+        FitConfig,
+        FitRequest,
+        FitReport,
+        Evaluation,
+        Sweep,
+        SweepJob,
+        MeasureReport,
+    ]
+    return {
+        f"{_snake(document.__name__)}.schema.json": json.dumps(document.model_json_schema(), indent=2) + "\n"
+        for document in documents
+    }
+
+
+def _snake(name: str) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write every JSON Schema: ``python -m neuromas.schema schemas/``."""
+    given = sys.argv[1:] if arguments is None else arguments
+    folder = Path(given[0] if given else "schemas")
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in json_schemas().items():
+        (folder / name).write_text(text, encoding="utf-8")

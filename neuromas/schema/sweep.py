@@ -1,0 +1,134 @@
+"""Documents of a sweep: a figure as declared, its jobs, and what a measure says."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from neuromas.schema.document import Access, Document, Name, Provenance, Sha256
+from neuromas.schema.evaluation import EvaluationSpec
+from neuromas.schema.fit import FitConfig
+from neuromas.schema.system import SystemName, TrainSpec
+
+
+class SweepGroup(Document):
+    """Fits, or measures, of one kind: every choice of systems, at every point of the axes."""
+
+    label: str = Field(min_length=1)
+    tags: dict[str, str] = Field(default_factory=dict)
+    """Columns of the table that tell this group from others, e.g. ``{"panel": "a"}``."""
+    method: Literal["das", "mas", "clmas", "stitch", "latent-stitch"] | None = None
+    measure: str | None = None
+    """Either this, of `neuromas.measures.registry.MEASURES`, or a method."""
+    systems: tuple[tuple[SystemName, ...], ...] = Field(min_length=1)
+    """Which systems go into each fit, in the order in which the fit gets them."""
+    read: tuple[int, ...] = ()
+    """Positions of systems that the fit gets as a recording only; the evaluation may run them, as oracles."""
+    oracles: bool = True
+    """Whether the evaluation runs the systems that were only read."""
+    config: dict[str, Any] = Field(default_factory=dict)
+    """Fields of FitConfig; for a measure, options of `neuromas.measures.comparison.compare`, and ``n_per_quantity``."""
+    axes: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    """Field of ``config``, dotted where nested (``subspaces.full``), → its values; all combinations are taken."""
+    evaluation: EvaluationSpec = EvaluationSpec()
+
+    @model_validator(mode="after")
+    def _check_group(self) -> Self:
+        if (self.method is None) == (self.measure is None):
+            raise ValueError(
+                f"group {self.label!r} needs either a method or a measure, got {self.method!r} and {self.measure!r}"
+            )
+        if self.measure is not None and any(len(chosen) != 2 for chosen in self.systems):
+            raise ValueError(f"group {self.label!r}: a measure compares 2 systems")
+        if self.measure is not None and self.read:
+            raise ValueError(f"group {self.label!r}: a measure reads both systems; read= is for fits")
+        for chosen in self.systems:
+            strange = [place for place in self.read if not 0 <= place < len(chosen)]
+            if strange:
+                raise ValueError(f"group {self.label!r}: read={strange}, but the systems are {', '.join(chosen)}")
+        empty = [axis for axis, values in self.axes.items() if not values]
+        if empty:
+            raise ValueError(f"group {self.label!r}: no values on axis {', '.join(empty)}")
+        return self
+
+
+class Sweep(Document):
+    """A figure as declared: which systems, and which fits and measures of them."""
+
+    format_version: Literal[1] = 1
+    figure: Name
+    title: str
+    quick: bool = False
+    """Whether this is the smaller sweep; the figure says so."""
+    note: str = ""
+    """What is smaller about it, for a quick one."""
+    systems: dict[SystemName, TrainSpec] = Field(default_factory=dict)
+    """Systems to train where they are not shipped; all others that groups name must be shipped."""
+    groups: tuple[SweepGroup, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _check_sweep(self) -> Self:
+        if self.quick and not self.note:
+            raise ValueError("a quick sweep needs a note that says what is smaller about it")
+        layered = [name for name in self.systems if "@" in name]
+        if layered:
+            raise ValueError(f"systems are declared without a layer, got {', '.join(layered)}")
+        labels = [group.label for group in self.groups]
+        twice = sorted({label for label in labels if labels.count(label) > 1})
+        if twice:
+            raise ValueError(f"two groups are labelled {', '.join(map(repr, twice))}")
+        return self
+
+
+class JobSystem(Document):
+    """A system as a job of a sweep takes it."""
+
+    name: SystemName
+    """As the sweep calls it, with the layer if it is not the usual one."""
+    access: Access = "intervene"
+    made: TrainSpec
+    weights_sha256: Sha256 | None = None
+    """Null until it is trained; part of the job's identity, so that a retrained system is another fit."""
+
+
+class SweepJob(Document):
+    """One fit or measure of a sweep, settled in full: ``job.json`` beside its result."""
+
+    format_version: Literal[1] = 1
+    config: FitConfig | None = None
+    measure: str | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+    """Of the measure."""
+    systems: tuple[JobSystem, ...] = Field(min_length=1)
+    oracles: bool = True
+    evaluation: EvaluationSpec | None = None
+
+    def identity(self) -> str:
+        """SHA-256 over everything that was chosen but for controls; a new field at its default changes no identity."""
+        chosen = self.model_dump(mode="json", exclude_defaults=True)
+        chosen.get("evaluation", {}).pop("controls", None)
+        return hashlib.sha256(json.dumps(chosen, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+class MeasureReport(Document):
+    """``measure.json``: what a measure says about two systems on the same trials."""
+
+    format_version: Literal[1] = 1
+    job: SweepJob
+    options: dict[str, Any]
+    """All of the measure's options, as they were used."""
+    values: tuple[float, ...] = Field(min_length=1)
+    """One per resample."""
+    mean: float
+    low: float
+    """Smallest value of a resample."""
+    high: float
+    n_trials: int
+    n_samples: int
+    """In each resample."""
+    n_usable: int
+    seconds: float
+    provenance: Provenance
