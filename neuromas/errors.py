@@ -6,7 +6,8 @@ wording does; the command line prints the message and exits with ``exit_code``.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import difflib
+from collections.abc import Iterable, Sequence
 
 
 class NeuromasError(Exception):
@@ -88,3 +89,17 @@ class StorageFailed(NeuromasError, OSError):
 
     kind = "storage_failed"
     exit_code = 8
+
+
+def suggestion(name: object, known: Iterable[str]) -> str:
+    """The nearest known name, as a question to end an error message with; empty if none is near.
+
+    Examples
+    --------
+    >>> suggestion("learning_rat", ["learning_rate", "seed"])
+    "; did you mean 'learning_rate'?"
+    >>> suggestion("colour", ["learning_rate", "seed"])
+    ''
+    """
+    nearest = difflib.get_close_matches(str(name), list(known), n=1, cutoff=0.6)
+    return f"; did you mean {nearest[0]!r}?" if nearest else ""
