@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from neuromas.errors import InvalidDocument
+from neuromas.errors import InvalidDocument, suggestion
 
 FORMAT_VERSION = 1
 """Version of the stored layout of recordings and recording sets."""
@@ -24,7 +25,7 @@ Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 class Document(BaseModel):
     """Base of all documents."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, defer_build=True)
 
     @classmethod
     def problems(cls, document: object) -> list[str]:
@@ -42,6 +43,7 @@ class Document(BaseModel):
 
         Examples
         --------
+        >>> from neuromas.schema.recording import VariableSpec
         >>> VariableSpec.problems({"name": "count", "type": "number"})
         ["type: expected 'categorical', 'integer' or 'real', got 'number'"]
         """
@@ -51,7 +53,7 @@ class Document(BaseModel):
             else:
                 cls.model_validate(document)
         except ValidationError as error:
-            return [_describe(problem) for problem in error.errors()]
+            return [_describe(problem, cls) for problem in error.errors()]
         return []
 
     @classmethod
@@ -69,20 +71,105 @@ class Document(BaseModel):
         return self.model_dump_json(indent=2) + "\n"
 
 
-def _describe(problem: Mapping[str, Any]) -> str:
+_EXPECTED = {
+    "bool_parsing": "true or false",
+    "bool_type": "true or false",
+    "dict_type": "an object",
+    "finite_number": "a finite number",
+    "float_parsing": "a number",
+    "float_type": "a number",
+    "greater_than": "a number above {gt:g}",
+    "greater_than_equal": "a number of at least {ge:g}",
+    "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
+    "int_type": "a whole number",
+    "less_than": "a number below {lt:g}",
+    "less_than_equal": "a number of at most {le:g}",
+    "list_type": "a list",
+    "literal_error": "{expected}",
+    "model_attributes_type": "an object",
+    "model_type": "an object",
+    "string_pattern_mismatch": "text that matches {pattern}",
+    "string_too_long": "text of at most {max_length} characters",
+    "string_too_short": "text of at least {min_length} characters",
+    "string_type": "text",
+    "too_short": "a list of at least {min_length}",
+    "tuple_type": "a list",
+}
+"""What pydantic's kinds of problem expected, in plain words."""
+_SHOWN = 80  # characters of a value in a message
+
+
+def _describe(problem: Mapping[str, Any], document: type[BaseModel]) -> str:
     place = ".".join(str(part) for part in problem["loc"]) or "document"
-    message = problem["msg"]
-    if problem["type"] == "missing":
+    kind, message = problem["type"], problem["msg"]
+    if kind == "missing":
         message = "required, but missing"
-    elif problem["type"] == "extra_forbidden":
-        message = "no such field"
-    elif problem["type"] == "literal_error":
-        message = f"expected {problem['ctx']['expected']}, got {problem['input']!r}"
-    elif problem["type"] == "value_error":
+    elif kind == "extra_forbidden":
+        message = f"no such field{suggestion(problem['loc'][-1], _fields_at(document, problem['loc'][:-1]))}"
+    elif kind == "value_error":
         message = message.removeprefix("Value error, ")
+    elif kind in _EXPECTED:
+        message = f"expected {_EXPECTED[kind].format_map(problem.get('ctx', {}))}, got {_shown(problem['input'])}"
     elif "input" in problem and not isinstance(problem["input"], (dict, list)):
-        message = f"{message} (got {problem['input']!r})"
+        message = f"{message} (got {_shown(problem['input'])})"
     return f"{place}: {message}"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+def _fields_at(document: type[BaseModel], place: Sequence[str | int]) -> list[str]:
+    """Names of the fields at `place` in `document`; empty where no document lies there."""
+    for part in place:
+        field = document.model_fields.get(str(part))
+        inner = [] if field is None else list(documents_in(field.annotation))
+        if inner:
+            document = inner[0]
+        elif field is None and not isinstance(part, int):
+            continue  # the key of a mapping, or the branch of a union
+    return list(document.model_fields)
+
+
+def documents_in(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The documents that a field's type mentions."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for inner in get_args(annotation):
+        yield from documents_in(inner)
+
+
+@dataclass(frozen=True)
+class Shell:
+    """How a field is spelled in the shell, where that does not follow from its name and type.
+
+    Attributes
+    ----------
+    name : str
+        The option, e.g. ``--rank``; by default the field's name with hyphens.
+    short : str
+        One letter, e.g. ``-n``.
+    metavar : str
+        What stands for the value in the help.
+    split : bool
+        Whether a comma separates entries of a list or pairs of a mapping.
+    file : bool
+        The value is a JSON file's path, and the field what the file holds.
+    keys : tuple of str
+        Entries of a mapping that have options of their own, by their names.
+    positional : bool
+        An argument instead of an option.
+    """
+
+    name: str = ""
+    short: str = ""
+    metavar: str = ""
+    split: bool = False
+    file: bool = False
+    keys: tuple[str, ...] = ()
+    positional: bool = False
 
 
 class Provenance(Document):
