@@ -150,26 +150,44 @@ class Shell:
     name : str
         The option, e.g. ``--rank``; by default the field's name with hyphens.
     short : str
-        One letter, e.g. ``-n``.
+        A second spelling, e.g. ``-o``.
     metavar : str
         What stands for the value in the help.
-    split : bool
-        Whether a comma separates entries of a list or pairs of a mapping.
-    file : bool
-        The value is a JSON file's path, and the field what the file holds.
-    keys : tuple of str
-        Entries of a mapping that have options of their own, by their names.
     positional : bool
         An argument instead of an option.
+    whole : bool
+        A comma belongs to the value; otherwise it separates entries.
+    file : bool
+        The value is the path of a JSON file, or JSON text, and the field is what it holds.
+    bare : str
+        Key of a mapping for a value without one: ``16`` for ``full=16``.
+    keys : tuple of str
+        Keys of a mapping that have options of their own.
     """
 
     name: str = ""
     short: str = ""
     metavar: str = ""
-    split: bool = False
-    file: bool = False
-    keys: tuple[str, ...] = ()
     positional: bool = False
+    whole: bool = False
+    file: bool = False
+    bare: str = ""
+    keys: tuple[str, ...] = ()
+
+
+def merged(document: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """`document` with the entries of `changes`; a mapping in both is merged in the same way, anything else is replaced.
+
+    Examples
+    --------
+    >>> merged({"config": {"seed": 0, "map": "linear"}}, {"config": {"seed": 1}})
+    {'config': {'seed': 1, 'map': 'linear'}}
+    """
+    result = dict(document)
+    for key, value in changes.items():
+        both = isinstance(value, Mapping) and isinstance(result.get(key), Mapping)
+        result[key] = merged(result[key], value) if both else value
+    return result
 
 
 class Provenance(Document):

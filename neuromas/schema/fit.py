@@ -7,16 +7,20 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, field_validator, model_validator
 
-from neuromas.schema.document import Access, Document, Provenance, Sha256
+from neuromas.schema.document import Access, Document, Provenance, Sha256, Shell
 
 
 class FitConfig(Document):
     """Everything that decides a fit, except the systems themselves."""
 
     format_version: Literal[1] = 1
-    method: Literal["das", "mas", "clmas", "stitch", "latent-stitch"]
+    method: Annotated[
+        Literal["das", "mas", "clmas", "stitch", "latent-stitch"], Shell(metavar="METHOD", positional=True)
+    ]
     """Which directions carry which loss; see `neuromas.fit.fitters`."""
-    subspaces: dict[str, Annotated[int, Field(gt=0)]] | None = Field(default={"full": 16}, min_length=1)
+    subspaces: Annotated[
+        dict[str, Annotated[int, Field(gt=0)]] | None, Shell(name="--rank", metavar="N|VARIABLE=N,…", bare="full")
+    ] = Field(default={"full": 16}, min_length=1)
     """Rank of each disjoint block, by variable, by variables joined with ``+``, or ``full``; null: full, at full width."""
     variables: tuple[str, ...] | None = Field(default=None, min_length=1)
     """What is compared, the columns of V*; null: the causal model's, or all that the recordings share."""
@@ -39,7 +43,7 @@ class FitConfig(Document):
     """Where iterations start: random columns, or from mean latents per value."""
     solver: Literal["gradient", "closed-form"] = "gradient"
     """Latent Stitch only: ``closed-form`` is orthogonal Procrustes on the L2 term."""
-    direction: tuple[str, str] | None = None
+    direction: Annotated[tuple[str, str] | None, Shell(metavar="SOURCE,TARGET")] = None
     """Stitch and Latent Stitch: names of source and target."""
     learn_scale: bool = True
     """Whether λ of an orthogonal map is fitted, or stays where it starts."""
@@ -156,9 +160,9 @@ class FitRequest(Document):
 
     format_version: Literal[1] = 1
     config: FitConfig
-    systems: tuple[str, ...] = ()
+    systems: Annotated[tuple[str, ...], Shell(name="--system", metavar="DIR[@LAYER]", whole=True)] = ()
     """Folders, or names of shipped systems, that may be run."""
-    read: tuple[str, ...] = ()
+    read: Annotated[tuple[str, ...], Shell(metavar="SET/RECORDING", whole=True)] = ()
     """SET/RECORDING names that may only be read."""
     units: dict[str, tuple[str, ...]] | None = None
     mapping: dict[str, dict[str, Any]] | None = None

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, JsonValue
 
-from neuromas.schema.document import Document, Name, Provenance, Sha256
+from neuromas.schema.document import Document, Name, Provenance, Sha256, Shell
 
 
 class SystemConfig(Document):
@@ -50,6 +50,7 @@ class LanguageModelCard(Document):
     words: dict[str, str] = Field(default_factory=dict)
     """Token of the task → text, where that is not the token itself after a space."""
     name: Name | None = None
+    """Name of the system. By default KIND-SEED."""
     dtype: str | None = None
     """Numbers that the weights are kept in, e.g. ``float32``."""
     seed: int = 0
@@ -66,10 +67,12 @@ SystemName = Annotated[str, Field(pattern=SYSTEM_PATTERN, max_length=200)]
 class TrainSpec(Document):
     """How a network is made: what `neuromas.systems.training.train` takes."""
 
-    task: str
-    options: dict[str, Any] = Field(default_factory=dict)
+    task: Annotated[str, Shell(metavar="TASK", positional=True)]
+    options: Annotated[
+        dict[str, JsonValue], Shell(name="--task-option", metavar="KEY=VALUE", keys=("void", "hold_out"))
+    ] = Field(default_factory=dict)
     """Of the task, e.g. ``{"void": 0.2}``."""
-    kind: str = "gru"
+    kind: Annotated[str, Shell(name="--system", metavar="KIND")] = "gru"
     seed: int = Field(default=0, ge=0)
     memory: int = Field(default=0, ge=0)
     """Steps that the gates of a recurrent network remember at first."""
@@ -77,3 +80,10 @@ class TrainSpec(Document):
     target_accuracy: float = Field(default=0.999, ge=0, le=1)
     min_iterations: int = Field(default=2_000, ge=0)
     max_iterations: int = Field(default=20_000, gt=0)
+
+
+class TrainRequest(TrainSpec):
+    """Train a network on a task."""
+
+    name: Name | None = None
+    """Name of the system. By default KIND-SEED."""

@@ -1,0 +1,94 @@
+"""Annotate: another version of a recording, with other samples, units, variables or names."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from neuromas.actions.register import Registered, publish
+from neuromas.actions.stores import existing_store
+from neuromas.errors import InvalidInput, NotFound
+from neuromas.recordings.annotate import (
+    annotate as add_variables,
+)
+from neuromas.recordings.annotate import (
+    drop_variables,
+    next_version,
+    rename_variables,
+    select,
+    shuffled,
+    standardised,
+)
+from neuromas.recordings.recording import Recording
+from neuromas.schema.actions import AnnotateRequest
+
+
+def annotate(request: AnnotateRequest) -> Registered:
+    """Register another version of a recording; the recording itself stays as it is.
+
+    The order is: select samples and units, add variables, drop, rename, standardise, shuffle.
+
+    Parameters
+    ----------
+    request : AnnotateRequest
+
+    Returns
+    -------
+    Registered
+
+    Raises
+    ------
+    InvalidInput
+        Nothing to change, or an expression, table or selection that cannot be used.
+    NotFound
+        A recording, variable, column or file that does not exist.
+    Conflict
+        The set holds other content under the new name.
+    """
+    store = existing_store(request.store)
+    before = store.get(request.recording, load=False)
+    recording = changed(before, request)
+    if recording is before:
+        raise InvalidInput(
+            "nothing to change: expected variable=, where=, units_where=, rename=, drop=, standardise= or shuffle=",
+            kind="invalid_option",
+        )
+    set_name, _, own = request.recording.partition("/")
+    names = [entry.name.partition("/")[2] for entry in store.list() if entry.set == set_name]
+    manifest = recording.manifest.model_copy(update={"name": request.name or next_version(own, names)})
+    (registered,) = publish(store, [recording.replaced(recording.dataset, manifest)], set_name)
+    return registered
+
+
+def changed(recording: Recording, request: AnnotateRequest) -> Recording:
+    """`recording` with the changes that `request` asks for; the same object if there are none."""
+    recording = select(recording, request.where, request.units_where)
+    added: dict[str, Any] = {**request.recipe, **request.variable}
+    if added:
+        columns = None if request.table is None else _read_table(Path(request.table))
+        recording = add_variables(recording, added, table=columns, on=list(request.on), replace=request.replace)
+    elif request.table is not None:
+        raise InvalidInput(
+            "a table brings columns; variable NAME=COLUMN says which of them to take", kind="invalid_option"
+        )
+    if request.drop:
+        recording = drop_variables(recording, list(request.drop))
+    if request.rename:
+        recording = rename_variables(recording, request.rename)
+    if request.standardise:
+        recording = standardised(recording)
+    if request.shuffle is not None:
+        recording = shuffled(recording, seed=request.shuffle, within=request.within, by=request.shuffle_by)
+    return recording
+
+
+def _read_table(path: Path) -> Any:
+    import pandas as pd
+
+    try:
+        return pd.read_csv(path, sep=None, engine="python")
+    except FileNotFoundError:
+        raise NotFound(f"no such file: {path}", kind="no_such_file") from None
+    # pandas' errors are ValueErrors
+    except (OSError, ValueError) as error:
+        raise InvalidInput(f"{path}: cannot be read as a table: {error}", kind="unreadable_source") from error

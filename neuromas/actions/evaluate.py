@@ -1,0 +1,65 @@
+"""Evaluate: the score of a fit on held-out pairs, with its controls."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+
+from neuromas.evaluate.accuracy import scores_table
+from neuromas.files import write_atomically
+from neuromas.fit.request import reopen
+from neuromas.fit.result import FitResult
+from neuromas.schema.actions import EvaluateRequest
+from neuromas.schema.evaluation import Evaluation
+from neuromas.systems.system import System
+from neuromas.systems.training import load_system
+
+EVALUATION, IIA = "evaluation.json", "iia.csv"
+
+
+def evaluate(request: EvaluateRequest, *, device: str = "cpu") -> Evaluation:
+    """Score a fit and write ``evaluation.json`` and ``iia.csv`` into its folder.
+
+    Parameters
+    ----------
+    request : EvaluateRequest
+    device : str
+
+    Returns
+    -------
+    Evaluation
+
+    Raises
+    ------
+    NotFound
+        No fit in the folder, or a system, recording or oracle that does not exist.
+    Corrupt
+        Systems or recordings are not those that were fitted.
+    InvalidInput
+        An oracle for a system that can be run.
+    """
+    folder = Path(request.folder)
+    result = reopen(folder, store=request.store, device=device)
+    oracles = oracles_by_side(result, {name: load_system(path, device) for name, path in request.oracle.items()})
+    evaluation = result.evaluate(oracles=oracles, n_pairs=request.n_pairs, part=request.part, seed=request.seed)
+    write_atomically(folder / EVALUATION, evaluation.to_json())
+    write_atomically(folder / IIA, scores_table(evaluation.scores))
+    return evaluation
+
+
+def oracles_by_side(result: FitResult, oracles: Mapping[str, System]) -> dict[str, System]:
+    """Oracles by the names that a fit has for its systems; recordings may be called SET/RECORDING as well.
+
+    A warning says where an oracle has another name than the system that was recorded.
+    """
+    names = {side.recording.name: side.name for side in result.sides}
+    named = {names.get(name, name): oracle for name, oracle in oracles.items()}
+    for side in result.sides:
+        oracle = named.get(side.name)
+        if oracle is not None and side.recording.manifest.system != oracle.name:
+            warnings.warn(
+                f"{side.name} was recorded from {side.recording.manifest.system!r}, the oracle is called {oracle.name!r}",
+                stacklevel=2,
+            )
+    return named

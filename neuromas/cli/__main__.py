@@ -1,0 +1,5 @@
+"""``python -m neuromas.cli`` is the ``neuromas`` command."""
+
+from neuromas.cli import main
+
+main()
