@@ -83,7 +83,7 @@ MODULES = {
         "plan",
     ),
     "experiments": ("demo", "jobs", "sweep", "table", "figure", "figures", "reproduce"),
-    "cli": ("terminal", "options", "verbs", "recordings", "systems", "alignment", "experiments"),
+    "cli": ("terminal", "options", "verbs", "recordings", "systems", "alignment", "experiments", "reference"),
     "bench": ("measure", "peers", "fit", "index", "store", "growth", "schedule"),
 }
 """Order inside packages, importer to the right of the imported."""

@@ -286,9 +286,9 @@ def read_words(documents: Sequence[type[Document]], words: Mapping[str, Any], *,
     for document in documents:
         entries: dict[str, Any] = {}
         for one in options_of(document):
-            given = words.get(one.parameter)
-            if given is not None and given != []:
-                _put(entries, one.path, one.value(given))
+            word = words.get(one.parameter)
+            if word is not None and word not in ([], ()):
+                _put(entries, one.path, one.value(word))
             for key in one.shell.keys:
                 text = words.get(f"{one.parameter}__{key}")
                 if text is not None:

@@ -89,12 +89,19 @@ def verb(
     return lambda run: Verb(run, documents, others, table, tuple(extra))
 
 
+def verb_of(name: str) -> Verb:
+    """What a verb takes and does; imports its module."""
+    made = getattr(import_module(f"neuromas.cli.{VERBS[name][1]}"), f"{name}_")
+    assert isinstance(made, Verb)
+    return made
+
+
 def load(name: str) -> TyperCommand:
     """The command of a verb, with all of its options."""
     from neuromas.cli.options import read_words, signature
 
-    panel, module, sentence = VERBS[name]
-    made: Verb = getattr(import_module(f"neuromas.cli.{module}"), f"{name}_")
+    panel, _, sentence = VERBS[name]
+    made = verb_of(name)
     parameters = signature(made.documents, others=made.others, table=made.table)
 
     def call(**words: Any) -> None:

@@ -8,6 +8,7 @@ from pydantic import Field, JsonValue
 
 from neuromas.schema.document import Access, Document, Name, Shell
 from neuromas.schema.fit import FitRequest
+from neuromas.schema.system import TrainRequest
 
 RecordingName = Annotated[str, Shell(metavar="SET/RECORDING", positional=True)]
 Store = Annotated[str | None, Shell(metavar="PATH")]
@@ -321,3 +322,24 @@ class IntoFile(Document):
 
     out: Annotated[str | None, Shell(metavar="FILE")] = None
     """File to write. The ending says the format; - is standard output."""
+
+
+def requests_by_verb() -> dict[str, type[Document]]:
+    """The request document of every action, by the verb that it is named after."""
+    return {
+        "register": RegisterRequest,
+        "annotate": AnnotateRequest,
+        "pool": PoolRequest,
+        "list": ListRequest,
+        "show": ShowRequest,
+        "verify": VerifyRequest,
+        "remove": RemoveRequest,
+        "query": QueryRequest,
+        "export": ExportRequest,
+        "train": TrainRequest,
+        "capture": CaptureRequest,
+        "fit": FitsRequest,
+        "evaluate": EvaluateRequest,
+        "plan": PlanRequest,
+        "compare": CompareRequest,
+    }

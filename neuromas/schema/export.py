@@ -8,6 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from neuromas.schema.actions import requests_by_verb
 from neuromas.schema.document import Document
 from neuromas.schema.evaluation import Evaluation
 from neuromas.schema.fit import FitConfig, FitReport, FitRequest
@@ -35,6 +36,7 @@ def json_schemas() -> dict[str, str]:
         Sweep,
         SweepJob,
         MeasureReport,
+        *requests_by_verb().values(),
     ]
     return {
         f"{_snake(document.__name__)}.schema.json": json.dumps(document.model_json_schema(), indent=2) + "\n"
