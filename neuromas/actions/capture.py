@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from neuromas.actions.outputs import check_file
 from neuromas.actions.register import Registered, publish
 from neuromas.causal.model import get_task
 from neuromas.errors import InvalidInput
@@ -40,7 +41,7 @@ def capture(request: CaptureRequest, *, out: str | Path | None = None, device: s
         raise InvalidInput("capture: expected either --set NAME or --out FILE", kind="nowhere_to_go")
     store = None if request.set is None else resolve_store(request.store)
     if out is not None:
-        check_ending(Path(out), (".nc", ".npz"))
+        check_file(check_ending(Path(out), (".nc", ".npz")))
     recording = capture_system(
         load_system(request.system, device),
         request.n_trials,

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import xarray as xr
 
+from neuromas.actions.outputs import check_file
 from neuromas.align.side import Side
 from neuromas.errors import NotFound, suggestion
 from neuromas.evaluate.stimulation import save_plan, stimulation_plan
@@ -37,7 +38,7 @@ def plan(request: PlanRequest, out: str | Path, *, device: str = "cpu") -> xr.Da
     InvalidInput
         An ending that stands for no format, or values that the target cannot hold.
     """
-    check_ending(Path(out), (".nc", ".csv"))
+    check_file(check_ending(Path(out), (".nc", ".csv")))
     result = reopen(request.folder, store=request.store, device=device)
     made = stimulation_plan(
         result.alignment,
