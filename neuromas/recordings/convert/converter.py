@@ -60,8 +60,8 @@ class Converter:
                 ) from error
 
 
-_OWN = ("nwb", "spikes", "arrays", "tables", "anndata")
-"""Modules beside this one, each with a tuple ``CONVERTERS``."""
+_OWN = ("nwb.converter", "spikes", "arrays", "tables", "anndata")
+"""Modules of this package, each with a tuple ``CONVERTERS``."""
 
 
 def converters() -> dict[str, Converter]:

@@ -53,7 +53,7 @@ class Events:
     @property
     def notes(self) -> str:
         """Which rows were left out, for the provenance."""
-        told = {"without a time": self.n_without_time, "not asked for": self.n_not_taken}
+        told = {"without a time": self.n_without_time, "not selected": self.n_not_taken}
         return ", ".join(f"{count} rows {why}" for why, count in told.items() if count)
 
 

@@ -15,7 +15,7 @@ from neuromas.errors import InvalidInput
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.events import SLACK_S, bin_spikes, check_size, take_events, within
-from neuromas.recordings.convert.locked import in_time_order, recording_of
+from neuromas.recordings.convert.locked import Binned, in_time_order, recording_of
 from neuromas.recordings.convert.source import need_variables, needed
 from neuromas.recordings.convert.tables import to_tables
 from neuromas.recordings.recording import Recording
@@ -97,15 +97,17 @@ def from_pynapple(data: Any, intervals: Any, recipe: EventRecipe | Mapping[str, 
     activity[~recorded] = np.nan
     return recording_of(
         events,
-        activity.astype(np.float32),
-        units,
+        Binned(
+            activity.astype(np.float32),
+            units,
+            physical="1" if not spiking or recipe.activity == "count" else "Hz",
+            unit_metadata=metadata,
+        ),
         recipe,
         fields,
-        name=_WHERE,
+        defaults={"name": _WHERE},
         where=_WHERE,
         libraries=(_EXTRA,),
-        activity_units="1" if not spiking or recipe.activity == "count" else "Hz",
-        unit_metadata=metadata,
     )
 
 

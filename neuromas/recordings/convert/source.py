@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput
-from neuromas.files import sha256_file
+from neuromas.files import sha256_bytes, sha256_file
 from neuromas.provenance import now, versions
 from neuromas.recordings.check import listing
 from neuromas.recordings.encode import labelled
@@ -39,15 +39,24 @@ def name_of(path: Path, endings: Sequence[str] = ()) -> str:
 def provenance_of(
     path: Path | None, recipe: Recipe, notes: Sequence[str] = (), libraries: Sequence[str] = ()
 ) -> Provenance:
-    """The source's name and hash (of a file, not of a folder), the recipe as JSON, what was left out, and versions."""
-    told = [f"recipe {recipe.model_dump_json(exclude_unset=True)}", *filter(None, notes)]
+    """The source's name and hash, the recipe as JSON, what was left out, and versions."""
+    texts = [f"recipe {recipe.model_dump_json(exclude_unset=True)}", *filter(None, notes)]
     return Provenance(
         source=path.name if path is not None else "",
-        source_sha256=sha256_file(path) if path is not None and path.is_file() else None,
+        source_sha256=None if path is None else _hash(path),
         created=now(),
         versions=versions(("numpy", *libraries)),
-        notes="; ".join(told),
+        notes="; ".join(texts),
     )
+
+
+def _hash(path: Path) -> str:
+    """SHA-256 of a file; of a folder, of the names and hashes of its files in order."""
+    if path.is_file():
+        return sha256_file(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    lines = [f"{file.relative_to(path).as_posix()} {sha256_file(file)}\n" for file in files]
+    return sha256_bytes("".join(lines).encode())
 
 
 def unreadable(path: Path, what: str, error: object) -> InvalidInput:

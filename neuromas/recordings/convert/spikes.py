@@ -16,7 +16,7 @@ from neuromas.recordings.check import listing
 from neuromas.recordings.columns import as_text, tidy
 from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.convert.events import bin_spikes, check_size, spanned, take_events
-from neuromas.recordings.convert.locked import in_time_order, recording_of
+from neuromas.recordings.convert.locked import Binned, in_time_order, recording_of
 from neuromas.recordings.convert.source import entry, name_of, need_variables
 from neuromas.recordings.convert.text import read_text
 from neuromas.recordings.encode import load_npz
@@ -48,15 +48,13 @@ def convert_spikes(path: Path, recipe: SpikesRecipe, fields: Mapping[str, Any]) 
         activity[recorded, :, column] = bin_spikes(times, events.edges[recorded], width)
     return recording_of(
         events,
-        activity,
-        list(spikes),
+        Binned(activity, list(spikes), physical="Hz" if recipe.activity == "rate" else "1"),
         recipe,
         fields,
-        name=name_of(path, (*ENDINGS, ".csv.gz")),
+        defaults={"name": name_of(path, (*ENDINGS, ".csv.gz"))},
         where=str(path),
         path=path,
         notes=notes,
-        activity_units="Hz" if recipe.activity == "rate" else "1",
     )
 
 
