@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from scipy.sparse import csr_matrix
 
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound
-from neuromas.recordings.convert import take
+from neuromas.recordings.convert import named_arrays
 from neuromas.recordings.convert.anndata import from_anndata, to_anndata
 from neuromas.recordings.convert.arrays import from_xarray, to_xarray
 from neuromas.recordings.convert.converter import convert, find_converter
@@ -156,7 +156,7 @@ def test_anndata_of_somebody_else(monkeypatch):
         from_anndata(adata, {"activity": "raw"})
     with pytest.raises(NotFound, match="no array 'session' \\(trial\\)"):
         from_anndata(adata, {"trial": "session"})
-    monkeypatch.setattr(take, "LARGEST_DENSE_BYTES", 90)
+    monkeypatch.setattr(named_arrays, "LARGEST_DENSE_BYTES", 90)
     with pytest.raises(InvalidInput, match="sparse activity of shape \\(4, 3\\) would take") as raised:
         from_anndata(adata)
     assert raised.value.kind == "too_large"

@@ -15,10 +15,11 @@ from neuromas import dims
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
-from neuromas.recordings.convert import take as taking
+from neuromas.recordings.convert import named_arrays
 from neuromas.recordings.convert.converter import Converter
+from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import entry, name_of, needed, unreadable
-from neuromas.recordings.convert.take import Arrays, take
+from neuromas.recordings.convert.take import take
 from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, UNIT_PREFIX, manifest_text
 from neuromas.recordings.export import readable
 from neuromas.recordings.recording import Recording
@@ -72,10 +73,10 @@ def _arrays(adata: Any, recipe: ArraysRecipe, where: str) -> Arrays:
     activity, units = _activity(adata, recipe.activity, where)
     if issparse(activity):
         size = activity.shape[0] * activity.shape[1] * activity.dtype.itemsize
-        if size > taking.LARGEST_DENSE_BYTES:
+        if size > named_arrays.LARGEST_DENSE_BYTES:
             raise InvalidInput(
                 f"{where}: sparse activity of shape {activity.shape} would take {size / 2**30:.1f} GiB when written out in "
-                f"full, expected at most {taking.LARGEST_DENSE_BYTES / 2**30:g}; take fewer units or samples",
+                f"full, expected at most {named_arrays.LARGEST_DENSE_BYTES / 2**30:g}; take fewer units or samples",
                 kind="too_large",
             )
         activity = activity.toarray()

@@ -14,8 +14,9 @@ from neuromas import dims
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.convert.matlab import read_mat
+from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import check_fields, name_of, unreadable, with_provenance
-from neuromas.recordings.convert.take import Arrays, take
+from neuromas.recordings.convert.take import take
 from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, labelled, load_npz, manifest_text
 from neuromas.recordings.export import readable
 from neuromas.recordings.recording import Recording

@@ -17,8 +17,9 @@ from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.arrays import per_trial
 from neuromas.recordings.convert.converter import Converter
+from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import entry, name_of, unreadable
-from neuromas.recordings.convert.take import Arrays, take
+from neuromas.recordings.convert.take import take
 from neuromas.recordings.convert.text import read_text
 from neuromas.recordings.export import readable
 from neuromas.recordings.recording import Recording
