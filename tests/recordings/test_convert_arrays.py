@@ -493,8 +493,8 @@ def test_exported_csv_reads_back(tmp_path, planted):
     [
         ({}, InvalidInput, "unit_columns", "which columns are units? unit_columns is a regular expression for their names"),
         ({"unit_columns": "n.*"}, NotFound, "unknown_column", "matches no column"),
-        ({"unit_columns": "u("}, InvalidInput, "recipe", "is no regular expression"),
-        ({"unit_columns": "side|u0"}, InvalidInput, "unit_columns", "matches columns that are no numbers: 'side', e.g. ['left']"),
+        ({"unit_columns": "u("}, InvalidInput, "recipe", "is not a regular expression"),
+        ({"unit_columns": "side|u0"}, InvalidInput, "unit_columns", "columns that hold no numbers: 'side', e.g. ['left']"),
         ({"unit_columns": r"u\d", "trial": "nr"}, NotFound, "unknown_column", "no column 'nr'; there are 'trial'"),
         ({"unit_columns": r"u\d", "step": "trial"}, InvalidDocument, "invalid_document", "samples: more than one at trial 10"),
     ],

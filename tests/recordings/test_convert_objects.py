@@ -303,8 +303,8 @@ def test_trials_that_touch_go_to_pynapple_and_those_that_overlap_do_not():
 def test_to_pynapple_tells_what_is_missing(kept):
     made = {"sample_metadata": {"event_s": [1.0]}} if kept == "event_s" else {"sampling": Sampling(start_s=0, step_s=1)}
     recording = Recording.from_arrays(np.zeros((1, 2, 1)), {"n": [1]}, name="toy", **made)
-    lacking = "sampling.start_s and sampling.step_s" if kept == "event_s" else "a coordinate 'event_s'"
-    with pytest.raises(InvalidInput, match=f"recording 'toy' has no times in a session: it lacks {lacking}"):
+    lacking = "sampling.start_s, sampling.step_s" if kept == "event_s" else "a coordinate 'event_s'"
+    with pytest.raises(InvalidInput, match=f"recording 'toy' has no times in a session; missing: {lacking}"):
         to_pynapple(recording)
 
 
