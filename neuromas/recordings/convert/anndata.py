@@ -203,7 +203,7 @@ def convert_anndata(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any])
 def _take(source: Arrays, recipe: ArraysRecipe, fields: Mapping[str, Any], name: str, path: Path | None) -> Recording:
     # the source's activity is the one that the recipe names
     own = recipe.model_copy(update={"activity": None})
-    return take(source, own, fields, name=name, path=path, asked=recipe, libraries=(_EXTRA,))
+    return take(source, own, fields, name=name, path=path, user_recipe=recipe, libraries=(_EXTRA,))
 
 
 def _read(path: Path) -> Any:

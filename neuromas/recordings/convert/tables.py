@@ -94,7 +94,7 @@ def _from_table(
         fields,
         name=name_of(path, (*CSV_ENDINGS, ".parquet")),
         path=path,
-        asked=recipe,
+        user_recipe=recipe,
         libraries=libraries,
         aside=aside,
         notes=notes,

@@ -37,7 +37,7 @@ def take(
     *,
     name: str,
     path: Path | None = None,
-    asked: ArraysRecipe | None = None,
+    user_recipe: ArraysRecipe | None = None,
     libraries: Sequence[str] = (),
     aside: Sequence[str] = (),
     notes: Sequence[str] = (),
@@ -57,7 +57,7 @@ def take(
         Name of the recording, if neither `fields` nor the file gives one.
     path : Path, optional
         The file, for the provenance.
-    asked : ArraysRecipe, optional
+    user_recipe : ArraysRecipe, optional
         The user's own recipe, if `recipe` was derived from it; for the provenance.
     libraries : sequence of str
         Libraries that read the file, for the provenance.
@@ -79,7 +79,7 @@ def take(
     InvalidDocument
         Variables cannot be computed, or the data are invalid; lists every problem.
     """
-    asked = asked or recipe
+    user_recipe = user_recipe or recipe
     samples = _read_samples(source, recipe)
     units, renamed = _unit_names(source, recipe, samples.activity.shape[-1])
     columns = _read_columns(source, recipe, samples)
@@ -110,8 +110,8 @@ def take(
         *([f"left out: {listing(left_out)}"] if left_out else []),
     ]
     document = _document(source, recipe)
-    if asked != ArraysRecipe() or not _has_provenance(document, path):
-        document["provenance"] = provenance_of(path, asked, notes, libraries)
+    if user_recipe != ArraysRecipe() or not _has_provenance(document, path):
+        document["provenance"] = provenance_of(path, user_recipe, notes, libraries)
     return assemble(
         samples.activity,
         variables,
