@@ -1,4 +1,4 @@
-"""Recipes: what is taken from a foreign file, and how."""
+"""Recipes: what to read from a foreign file, and how."""
 
 from __future__ import annotations
 
@@ -12,65 +12,72 @@ from neuromas.schema.document import Document
 
 
 class VariableRecipe(Document):
-    """How a causal variable comes from the columns of a table."""
+    """How a causal variable is computed from the columns of a table."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
     expression: str = Field(min_length=1)
-    """A column, or what `neuromas.recordings.expression` computes from columns. ``time`` is the centre of a bin in seconds, so
-    that a variable may differ between the steps of a trial; ``event_time`` is the trial's time zero, where there is one."""
+    """Name of a column, or an expression of columns. ``time`` is the centre of a step in seconds and ``event_time`` the time
+    zero of its trial, where the source has times."""
     type: Literal["categorical", "integer", "real"] | None = None
-    """By default as the values are: text and booleans categorical, whole numbers integer, others real."""
+    """Type of the variable. By default, text and booleans are categorical, whole numbers integer, other numbers real."""
     meanings: dict[str, str] | None = None
-    """Value as text → how it reads, for coded columns, e.g. ``{"0": "foil", "1": "target"}``; then categorical."""
+    """Label of each value of a coded column, e.g. ``{"0": "foil", "1": "target"}``. The variable is then categorical."""
     bins: tuple[float, ...] | None = Field(default=None, min_length=2)
-    """Edges that cut a continuous variable into categories; each holds its lower edge, the last one its upper edge too."""
+    """Edges that divide a continuous variable into categories. A category includes its lower edge, the last one also its upper
+    edge."""
     description: str = ""
+    """What the variable means, in words."""
     units: str = "1"
+    """Physical unit of the values."""
 
     @model_validator(mode="after")
     def _check_bins(self) -> Self:
         if self.bins is not None and any(high <= low for low, high in itertools.pairwise(self.bins)):
             raise ValueError(f"bins: expected rising edges, got {list(self.bins)}")
         if self.bins is not None and self.meanings is not None:
-            raise ValueError("expected bins or meanings, got both")
+            raise ValueError("expected either bins or meanings, got both")
         if self.meanings is not None and self.type not in (None, "categorical"):
             raise ValueError(f"meanings make a variable categorical, but type is {self.type!r}")
         return self
 
 
 class Recipe(Document):
-    """What is taken from a foreign file: base of every converter's own recipe."""
+    """What to read from a foreign file: base of the recipes of all formats."""
 
     model_config = ConfigDict(allow_inf_nan=False)
 
     format_version: Literal[1] = 1
+    """Version of the format of recipes."""
     variables: dict[str, VariableRecipe] = Field(default_factory=dict)
-    """Causal variables by name; text alone is an expression."""
+    """Causal variables by name. A text instead of an object is an expression."""
 
     @field_validator("variables", mode="before")
     @classmethod
     def _expand(cls, variables: object) -> object:
         if not isinstance(variables, Mapping):
             return variables
-        return {name: {"expression": one} if isinstance(one, str) else one for name, one in variables.items()}
+        return {
+            name: {"expression": variable} if isinstance(variable, str) else variable
+            for name, variable in variables.items()
+        }
 
 
 class EventRecipe(Recipe):
-    """Activity about events: a trial is a row of a table of events, its steps are bins of time."""
+    """Activity about events: each row of a table of events is a trial, and its steps are bins of time."""
 
     align: str = "start_time"
-    """Column, or expression of columns, that holds each trial's time zero in seconds."""
+    """Column, or expression of columns, with the time zero of each trial in seconds."""
     where: str | None = None
-    """Expression of columns: only rows in which it is true are trials."""
+    """Expression of columns. Only rows for which it is true are trials."""
     start_s: float
-    """Left edge of the first bin, relative to the event."""
+    """Start of the first bin in seconds, relative to time zero."""
     stop_s: float
-    """Right edge of the last bin."""
+    """End of the last bin in seconds, relative to time zero."""
     bin_s: float | None = Field(default=None, gt=0)
-    """Width of a bin; null: one bin, the whole window."""
+    """Width of a bin in seconds. By default, the whole window is one bin."""
     activity: Literal["rate", "count"] = "rate"
-    """Of spikes: in Hz, or how many in a bin."""
+    """Whether spikes become rates in Hz or counts per bin."""
 
     @model_validator(mode="after")
     def _check_window(self) -> Self:
@@ -96,54 +103,59 @@ class EventRecipe(Recipe):
 
 
 class NwbRecipe(EventRecipe):
-    """What is taken from an NWB file."""
+    """What to read from an NWB file."""
 
     table: str = "trials"
-    """Interval table whose rows are the trials."""
+    """Name of the interval table whose rows are the trials."""
     source: str = "units"
-    """``units`` for spike times, or the path of a time series in the file, e.g. ``processing/ophys/DfOverF/RoiResponseSeries``
-    or ``acquisition/ElectricalSeries``: its samples are averaged in each bin."""
+    """``units`` for spike times, or the path of a time series in the file, e.g. ``acquisition/ElectricalSeries``. Samples of a
+    time series are averaged in each bin."""
     units_where: str | None = None
-    """Expression of the columns of the units table (or of the series' channels): only these are taken."""
+    """Expression of the columns that describe the units, or the channels of a series. Only units for which it is true are
+    read."""
     unit_columns: tuple[str, ...] | None = None
-    """Columns kept as metadata of the units; null: all that hold one number or text per unit."""
+    """Columns to keep as metadata of the units. By default, all columns with one number or text per unit."""
     coverage: Literal["auto", "obs_intervals", "spikes", "session"] = "auto"
-    """How it is known when a unit was recorded: by ``obs_intervals``, from its first spike to its last, or throughout.
-    ``auto`` takes ``obs_intervals`` where the file has them, else spikes. Trials outside are missing, never zero."""
+    """When a unit counts as recorded: in its ``obs_intervals``, from its first to its last spike (``spikes``), or in the whole
+    ``session``. ``auto`` means ``obs_intervals`` if the file has them, else ``spikes``; other times are missing, never zero."""
 
 
 class SpikesRecipe(EventRecipe):
-    """What is taken from a table of spike times and one of events, each text, CSV or NPZ."""
+    """What to read from a table of spike times and a table of events, each as text, CSV or NPZ."""
 
     align: str = "time"
+    """Column, or expression of columns, with the time zero of each trial in seconds."""
     times: str | None = None
-    """Column, or expression of columns, of spike times in seconds; null: the first."""
+    """Column, or expression of columns, with spike times in seconds. By default, the first column."""
     unit: str | None = None
-    """Column (or array) that tells which unit fired; null: one unit, the file's."""
+    """Column that names the unit of each spike. By default, the file holds one unit."""
     events: str | None = None
-    """File of events, a row each, beside the spikes; null: columns of the same file."""
+    """Name of a file beside the spikes with one row per event. By default, the events are columns of the same file."""
     event_columns: str | None = None
-    """Wide form: each column holds the times of one kind of event. A regular expression that matches the whole name of such a
-    column; its named groups are the columns of the table of events, beside ``time``."""
+    """Regular expression for the names of columns that each hold the times of one kind of event. Its named groups become columns
+    of the table of events, beside ``time``."""
     coverage: Literal["spikes", "session"] = "spikes"
-    """How it is known when a unit was recorded: from its first spike to its last, or from the first spike of all units to the
-    last. Trials outside are missing, never zero."""
+    """When a unit counts as recorded: from its first to its last spike (``spikes``), or from the first to the last spike of all
+    units (``session``). Trials outside are missing, never zero."""
 
 
 class ArraysRecipe(Recipe):
-    """What is taken from a file of arrays or a table: npz, mat, csv, parquet, netCDF, AnnData."""
+    """What to read from a file of arrays or a table: npz, mat, csv, parquet, netCDF, zarr, AnnData."""
 
     activity: str | None = None
-    """Name of the array of shape (n_trials, n_steps, n_units) or (n_samples, n_units); null: ``activity`` (AnnData: X)."""
+    """Name of the array with the activity, of shape (n_trials, n_steps, n_units) or (n_samples, n_units). By default
+    ``activity``, for AnnData ``X``."""
     axes: tuple[Literal["trial", "step", "unit", "sample"], ...] | None = None
-    """What the axes of that array are, in its own order; null: as above."""
+    """What each axis of the activity is, in the file's order. By default trial, step, unit or sample, unit, by their number."""
     unit_columns: str | None = None
-    """Tables: a regular expression for the columns that are units; the others are coordinates."""
+    """Regular expression for the names of the columns of a table that are units. The other columns are coordinates."""
     trial: str | None = None
-    """Array or column that numbers the trials."""
+    """Array or column with the numbers of the trials. By default ``trial``, if the file has it."""
     step: str | None = None
+    """Array or column with the numbers of the steps. By default ``step``, if the file has it."""
     unit: str | None = None
-    """Array of the units' names."""
+    """Array with the names of the units. By default ``unit``, if the file has it."""
     start_s: float | None = None
-    """Left edge of the first step, where steps are bins of time."""
+    """Start of the first step in seconds, if steps are bins of time."""
     step_s: float | None = Field(default=None, gt=0)
+    """Length of a step in seconds, if steps are bins of time."""

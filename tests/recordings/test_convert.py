@@ -105,7 +105,7 @@ def test_another_packages_format_works_from_the_command_line(package, tmp_path):
 @pytest.mark.parametrize(
     ("entry_points", "message"),
     [
-        ("acme = acme_reader:TAKEN", "the format 'npz' is taken already"),
+        ("acme = acme_reader:TAKEN", "another format is called 'npz'"),
         ("acme = acme_reader:convert", "expected a Converter, got function"),
         ("acme = acme_reader:MISSING", r"'acme' \(acme_reader:MISSING\) cannot be loaded: "),
         ("acme = no_such_module_abc:CONVERTER", "cannot be loaded: No module named 'no_such_module_abc'"),
@@ -145,7 +145,7 @@ def test_unknown_formats_and_files(tmp_path):
     with pytest.raises(NotFound, match="no such file"):
         convert(tmp_path / "none.nwb")
     (tmp_path / "thesis.tex").write_text("")
-    with pytest.raises(InvalidInput, match=r"no format claims this ending; known are .*\.nwb.*\.parquet"):
+    with pytest.raises(InvalidInput, match=r"no format has this ending; the known endings are .*\.nwb.*\.parquet"):
         convert(tmp_path / "thesis.tex")
     with pytest.raises(NotFound, match="no format 'word'; there are nwb, spikes"):
         convert(tmp_path / "thesis.tex", format="word")

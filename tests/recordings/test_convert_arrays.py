@@ -21,7 +21,7 @@ from scipy.io import savemat
 from scipy.sparse import csc_matrix
 
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound
-from neuromas.recordings.convert import take
+from neuromas.recordings.convert import named_arrays
 from neuromas.recordings.convert.arrays import from_xarray
 from neuromas.recordings.convert.converter import convert, find_converter
 from neuromas.recordings.convert.matlab import read_mat
@@ -226,7 +226,7 @@ def test_complex_numbers_are_not_halved(tmp_path):
 def test_sparse_is_written_out_up_to_a_size(tmp_path, monkeypatch):
     savemat(tmp_path / "a.mat", {"activity": csc_matrix(RATES[0]), "side": np.array(SIDE[:4], dtype=object)})
     assert np.array_equal(convert(tmp_path / "a.mat").latents(dtype=np.float64), RATES[0])
-    monkeypatch.setattr(take, "LARGEST_DENSE_BYTES", 50)
+    monkeypatch.setattr(named_arrays, "LARGEST_DENSE_BYTES", 50)
     with pytest.raises(InvalidInput, match="'activity' cannot be used: sparse, and of"):
         convert(tmp_path / "a.mat")
 
@@ -308,9 +308,9 @@ def test_axes_that_lack_have_length_one(tmp_path, axes, shape):
         ({}, InvalidInput, "missing_activity", "no array called 'activity'"),
         ({"activity": "rates", "axes": ["trial", "unit"]}, InvalidInput, "axes", "names 2 axes, the array has 3"),
         ({"activity": "rates", "axes": ["trial", "step", "step"]}, InvalidInput, "axes", "names an axis twice"),
-        ({"activity": "rates", "axes": ["trial", "sample", "unit"]}, InvalidInput, "axes", "cannot stand beside them"),
+        ({"activity": "rates", "axes": ["trial", "sample", "unit"]}, InvalidInput, "axes", "cannot stand beside trial or step"),
         ({"activity": "rates", "axes": ["time", "unit"]}, InvalidDocument, "invalid_document", "expected 'trial', 'step'"),
-        ({"activity": "cube"}, InvalidInput, "axes", "expected 2 or 3 axes; say what they are"),
+        ({"activity": "cube"}, InvalidInput, "axes", "expected 2 or 3 axes; the recipe can name them"),
         ({"activity": "side"}, InvalidInput, "axes", "expected 2 or 3 axes"),
         ({"activity": "rates", "unit": "side"}, InvalidInput, "unit_mismatch", "'side' names 5 units, the activity has 3"),
         ({"activity": "rates", "unit": "nom"}, NotFound, "unknown_array", "no array 'nom' (names of the units)"),
@@ -493,8 +493,8 @@ def test_exported_csv_reads_back(tmp_path, planted):
     [
         ({}, InvalidInput, "unit_columns", "which columns are units? unit_columns is a regular expression for their names"),
         ({"unit_columns": "n.*"}, NotFound, "unknown_column", "matches no column"),
-        ({"unit_columns": "u("}, InvalidInput, "recipe", "is no regular expression"),
-        ({"unit_columns": "side|u0"}, InvalidInput, "unit_columns", "matches columns that are no numbers: 'side', e.g. ['left']"),
+        ({"unit_columns": "u("}, InvalidInput, "recipe", "is not a regular expression"),
+        ({"unit_columns": "side|u0"}, InvalidInput, "unit_columns", "columns that hold no numbers: 'side', e.g. ['left']"),
         ({"unit_columns": r"u\d", "trial": "nr"}, NotFound, "unknown_column", "no column 'nr'; there are 'trial'"),
         ({"unit_columns": r"u\d", "step": "trial"}, InvalidDocument, "invalid_document", "samples: more than one at trial 10"),
     ],

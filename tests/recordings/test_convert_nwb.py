@@ -124,7 +124,7 @@ def test_planted_spikes_are_counted_and_what_was_not_recorded_is_missing(write, 
     notes = recording.manifest.provenance.notes
     assert "1 rows without a time" in notes  # no cue
     assert "1 trials in which no unit was recorded" in notes  # the sentinel
-    assert "recorded in none of the trials: unit-7" in notes  # silent
+    assert "recorded in none of the trials: 'unit-7'" in notes  # silent
 
 
 def test_a_trial_beyond_all_recording_never_yields_zeros(write):
@@ -202,8 +202,8 @@ def test_where_takes_rows_and_units_where_takes_units(write):
     recording = take(path, where="side == 'left' and cue > 0", units_where="snr < 1 or type == 'silent'")
     assert recording.dataset["trial"].values[::4].tolist() == [10, 12, 14]
     assert recording.unit_names == ["unit-5"]
-    assert "3 rows not asked for" in recording.manifest.provenance.notes
-    assert "1 units not asked for" in recording.manifest.provenance.notes
+    assert "3 rows not selected" in recording.manifest.provenance.notes
+    assert "1 units not selected" in recording.manifest.provenance.notes
 
 
 def test_units_bring_their_columns(write):
@@ -362,7 +362,7 @@ def test_conversion_offset_and_the_channels_own_factors_apply(write):
 def test_timestamps_tell_where_samples_lie(write, monkeypatch, whole):
     from pynwb import TimeSeries
 
-    monkeypatch.setattr("neuromas.recordings.convert.nwb._WHOLE", 10**6 if whole else 0)
+    monkeypatch.setattr("neuromas.recordings.convert.nwb.series._WHOLE", 10**6 if whole else 0)
     # 1.1 and 1.3 lie on edges; between 3.0 and 3.4 there is nothing; at 5 only one sample, and one that is NaN
     times = [0.2, 1.0, 1.05, 1.1, 1.3, 1.39, 2.9, 3.4, 5.25, 5.35, 6.0]
     values = [9.0, 1.0, 3.0, 5.0, 7.0, 8.0, 9.0, 9.0, 4.0, np.nan, 9.0]
@@ -423,7 +423,7 @@ def test_of_a_large_series_only_the_trials_are_read(write, monkeypatch):
     import h5py
     from pynwb import TimeSeries
 
-    from neuromas.recordings.convert import nwb
+    from neuromas.recordings.convert.nwb.file import NwbFile
 
     path = write(with_series(lambda file: TimeSeries(name="lfp", data=np.zeros((9, 64)), unit="V", rate=20_000.0)))
     with h5py.File(path, "r+") as file:
@@ -445,7 +445,7 @@ def test_of_a_large_series_only_the_trials_are_read(write, monkeypatch):
             Counted.n_read += read.size
             return read
 
-    monkeypatch.setattr(nwb._Session, "array", lambda self, data: Counted(data))
+    monkeypatch.setattr(NwbFile, "array", lambda self, data: Counted(data))
     tracemalloc.start()
     try:
         recording = take(path, source="lfp")
@@ -553,11 +553,11 @@ def add_references(folder: Path, reference: Any) -> None:
 
 
 def test_references_of_trials_to_series_are_followed_in_zarr(both):
-    from neuromas.recordings.convert.nwb import _opened
+    from neuromas.recordings.convert.nwb.file import open_nwb
 
     add_references(both[1], {"source": ".", "path": "/processing/ecephys/LFP/ElectricalSeries"})
-    with _opened(both[1]) as opened:
-        (row,) = opened.file.trials["timeseries"][2]
+    with open_nwb(both[1]) as opened:
+        (row,) = opened.content.trials["timeseries"][2]
         assert (row.idx_start, row.count, row.timeseries.name) == (0, 1200, "ElectricalSeries")
     expected = take(both[0], SMALL, SMALL_VARIABLES).dataset.drop_attrs()
     assert take(both[1], SMALL, SMALL_VARIABLES).dataset.drop_attrs().identical(expected)
@@ -670,11 +670,11 @@ def test_no_such_series_lists_units_and_series(write):
     [
         ({"align": "go"}, NotFound, ["align", "no column 'go'", "cue"]),
         ({"where": "cue > 100"}, InvalidInput, ["none of 6 rows is a trial", "1 have no time"]),
-        ({"units_where": "snr > 100"}, InvalidInput, ["none of 3 units fulfils 'snr > 100'"]),
+        ({"units_where": "snr > 100"}, InvalidInput, ["units_where='snr > 100' is true for none of 3 units"]),
         ({"units_where": "snr"}, InvalidInput, ["expected something true or false"]),
         ({"unit_columns": ["depth"]}, NotFound, ["no column 'depth'", "snr"]),
-        ({"coverage": "obs_intervals"}, InvalidInput, ["no such column", "spike_times"]),
-        ({"variables": {}}, InvalidInput, ["names no variables", "side, code, clip"]),
+        ({"coverage": "obs_intervals"}, InvalidInput, ["needs a column 'obs_intervals'", "spike_times"]),
+        ({"variables": {}}, InvalidInput, ["names no variable", "'side', 'code', 'clip'"]),
         ({"variables": {"late": "cue"}, "where": "side == 'right'"}, InvalidDocument, ["are missing"]),
         ({"where": "cue < 0"}, InvalidInput, ["no unit was recorded in any of 1 trials", "from 0.5 to 9 s"]),
         ({"align": "side"}, InvalidInput, ["expected a time in seconds for each row"]),

@@ -167,16 +167,16 @@ def test_contents_tell_columns_and_how_many_times_each_holds(tmp_path):
     [
         ({"bin_s": 2}, InvalidDocument, "invalid_document", "bin_s of 2 s is wider than the window of 1 s"),
         ({"bin_s": 0.3}, InvalidDocument, "invalid_document", "does not hold a whole number of bins"),
-        ({"event_columns": "("}, InvalidInput, "recipe", "is no regular expression"),
+        ({"event_columns": "("}, InvalidInput, "recipe", "is not a regular expression"),
         ({"event_columns": "(?P<time>num.*)"}, InvalidInput, "recipe", "cannot be called 'time'"),
         ({"event_columns": "dots.*"}, NotFound, "unknown_column", "matches no column; there are 'num1rad'"),
         ({"event_columns": None}, NotFound, "unknown_column", "no column 'time' of event times"),
         ({"times": "spikes"}, NotFound, "unknown_column", "no column 'spikes'; there are 'SPK01'"),
         ({"unit": "cell"}, NotFound, "unknown_column", "no column 'cell'"),
-        ({"variables": {}}, InvalidInput, "no_variables", "an expression of 'time', 'number', 'control'"),
+        ({"variables": {}}, InvalidInput, "no_variables", "made from columns such as 'time', 'number', 'control'"),
         ({"variables": {"n": "numbr"}}, InvalidDocument, "invalid_document", "no column 'numbr'"),
         ({"where": "number > 7"}, InvalidInput, "no_trials", "none of 6 rows is a trial"),
-        ({"start_s": 100, "stop_s": 101}, InvalidInput, "no_trials", "nothing was recorded about any of 6 events"),
+        ({"start_s": 100, "stop_s": 101}, InvalidInput, "no_trials", "no unit was recorded in any of 6 trials"),
         ({"events": "none.csv"}, NotFound, "no_such_file", "no such file of events"),
         ({"events": "../other.csv"}, InvalidInput, "events_file", "expected a file beside the spikes"),
         ({"binz": 1}, InvalidDocument, "invalid_document", "binz: no such field"),
@@ -193,7 +193,7 @@ def test_bad_recipes_are_told(tmp_path, change, error, kind, told):
 def test_an_event_in_two_columns_is_refused(tmp_path):
     path = write_wide(tmp_path / "a.txt", plant()[0], KINDS | {"num1all": [10.0, 14.0]})
     with pytest.raises(
-        InvalidInput, match=r"2 events would be taken more than once, e\.g\. 10 s from columns 'num1rad', 'num1all'"
+        InvalidInput, match=r"2 events would be used more than once, e\.g\. 10 s from columns 'num1rad', 'num1all'"
     ) as raised:
         convert(path, WIDE | {"event_columns": r"num(?P<number>\d).*", "variables": {"n": "number"}})
     assert raised.value.kind == "duplicate_event"
@@ -299,7 +299,7 @@ def test_expressions_of_times_and_names_that_are_no_identifiers(tmp_path):
     assert (recording.unit_names, recording.latents().ravel().tolist()) == (["spikes"], [1, 0])
     assert "events cues.csv" in recording.manifest.provenance.notes
     assert "left out" not in recording.manifest.provenance.notes
-    with pytest.raises(InvalidInput, match=r"is col\('cue time'\)"):
+    with pytest.raises(InvalidInput, match=r"write col\('cue time'\)"):
         convert(path, recipe | {"align": "cue time"}, format="spikes")
 
 

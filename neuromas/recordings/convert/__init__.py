@@ -1,1 +1,1 @@
-"""Recordings from foreign formats: one module per format, found by name, by a file's ending, or as another package's plug-in."""
+"""Recordings from foreign formats: one module or package per format. Other packages add formats as plug-ins."""

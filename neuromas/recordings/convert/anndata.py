@@ -1,4 +1,4 @@
-"""AnnData's objects and ``.h5ad`` files, there and back: samples are obs, units are var."""
+"""From and to AnnData's objects and ``.h5ad`` files: samples are obs, units are var."""
 
 from __future__ import annotations
 
@@ -15,10 +15,11 @@ from neuromas import dims
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
-from neuromas.recordings.convert import take as taking
+from neuromas.recordings.convert import named_arrays
 from neuromas.recordings.convert.converter import Converter
+from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import entry, name_of, needed, unreadable
-from neuromas.recordings.convert.take import Arrays, take
+from neuromas.recordings.convert.take import take
 from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, UNIT_PREFIX, manifest_text
 from neuromas.recordings.export import readable
 from neuromas.recordings.recording import Recording
@@ -33,13 +34,13 @@ def from_anndata(adata: Any, recipe: ArraysRecipe | Mapping[str, Any] | None = N
     Parameters
     ----------
     adata : anndata.AnnData
-        Samples are obs, units are var. Sparse activity is written out in full, up to `LARGEST_DENSE_BYTES`.
+        Samples are obs, units are var. Sparse activity is written out in full, if it then needs at most 8 GiB.
     recipe : ArraysRecipe or mapping, optional
-        ``activity`` names a layer or an entry of obsm (by default X), ``trial`` and ``step`` columns of obs; variables are
-        expressions of columns of obs. Without variables, those of the manifest that `to_anndata` left in uns are taken, else
-        all columns of obs.
+        ``activity`` names a layer or an entry of obsm; the default is X. ``trial`` and ``step`` name columns of obs. Variables
+        are expressions of columns of obs. Without variables in the recipe, they are those of the manifest that `to_anndata`
+        stored in uns, or else all columns of obs.
     **fields
-        Fields of the manifest; they go before what uns says.
+        Fields of the manifest. They override those in uns.
 
     Returns
     -------
@@ -48,11 +49,11 @@ def from_anndata(adata: Any, recipe: ArraysRecipe | Mapping[str, Any] | None = N
     Raises
     ------
     NotFound
-        No layer, entry or column of that name; lists those there are.
+        No layer, entry or column has that name; the message lists the existing ones.
     InvalidInput
         Sparse activity is too large to be written out in full.
     InvalidDocument
-        Its content is unusable; lists every problem.
+        The content is invalid; lists every problem.
 
     Examples
     --------
@@ -72,10 +73,10 @@ def _arrays(adata: Any, recipe: ArraysRecipe, where: str) -> Arrays:
     activity, units = _activity(adata, recipe.activity, where)
     if issparse(activity):
         size = activity.shape[0] * activity.shape[1] * activity.dtype.itemsize
-        if size > taking.LARGEST_DENSE_BYTES:
+        if size > named_arrays.LARGEST_DENSE_BYTES:
             raise InvalidInput(
                 f"{where}: sparse activity of shape {activity.shape} would take {size / 2**30:.1f} GiB when written out in "
-                f"full, expected at most {taking.LARGEST_DENSE_BYTES / 2**30:g}; take fewer units or samples",
+                f"full, expected at most {named_arrays.LARGEST_DENSE_BYTES / 2**30:g}; select fewer units or samples",
                 kind="too_large",
             )
         activity = activity.toarray()
@@ -84,7 +85,7 @@ def _arrays(adata: Any, recipe: ArraysRecipe, where: str) -> Arrays:
     unusable: dict[str, str] = {}
     for name, values in _columns(adata.obs).items():
         if name in (dims.ACTIVITY, dims.UNIT) or values.dtype.kind not in "biufU":
-            unusable[name] = f"a column of obs of {values.dtype}, or called as the activity or the units"
+            unusable[name] = f"a column of obs of {values.dtype}, or with the name of the activity or the units"
         else:
             arrays[name], named[name] = values, (dims.SAMPLE,)
     if units is not None and recipe.activity not in adata.obsm:
@@ -99,17 +100,17 @@ def _arrays(adata: Any, recipe: ArraysRecipe, where: str) -> Arrays:
 
 def _activity(adata: Any, name: str | None, where: str) -> tuple[Any, NDArray[Any]]:
     """Activity of shape (n_samples, n_units), perhaps sparse, and names of its units."""
-    units = np.array([str(one) for one in adata.var_names], dtype=str)
+    units = np.array([str(name) for name in adata.var_names], dtype=str)
     if name is None or name == "X":
         if adata.X is None:
-            raise NotFound(f"{where}: it has no X; layers are {listing(list(adata.layers))}", kind="unknown_array")
+            raise NotFound(f"{where}: X is missing; layers are {listing(list(adata.layers))}", kind="unknown_array")
         return adata.X, units
     if name in adata.layers:
         return adata.layers[name], units
     if name in adata.obsm:
         values = adata.obsm[name]
         names = values.columns if isinstance(values, pd.DataFrame) else range(values.shape[1])
-        columns = [str(one) if isinstance(one, str) else f"{name}_{one}" for one in names]
+        columns = [label if isinstance(label, str) else f"{name}_{label}" for label in names]
         return values.to_numpy() if isinstance(values, pd.DataFrame) else values, np.array(columns, dtype=str)
     raise NotFound(
         f"{where}: no activity {name!r}; there are X, layers {listing(list(adata.layers)) or 'none'} and obsm "
@@ -119,7 +120,7 @@ def _activity(adata: Any, name: str | None, where: str) -> tuple[Any, NDArray[An
 
 
 def _columns(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
-    """Columns as numbers, booleans or text; categories as what they stand for."""
+    """Columns as numbers, booleans or text; categories as their labels."""
     columns = {}
     for name in table.columns:
         values = table[name]
@@ -130,7 +131,7 @@ def _columns(table: pd.DataFrame) -> dict[str, NDArray[Any]]:
 
 
 def to_anndata(recording: Recording) -> Any:
-    """An AnnData object of everything that `recording` holds.
+    """An AnnData object with everything that `recording` holds.
 
     Parameters
     ----------
@@ -140,8 +141,8 @@ def to_anndata(recording: Recording) -> Any:
     -------
     anndata.AnnData
         X is the activity, NaN where a unit was not recorded. Columns of obs are trial, step, variables and other coordinates
-        of samples, categorical variables with their meanings in order; columns of var are metadata of the units. The manifest
-        is JSON text in uns, so that `from_anndata` gives the same recording back.
+        of samples; categorical variables are labels in their order. Columns of var are metadata of the units. The manifest is
+        JSON text in uns, so `from_anndata` gives the same recording back.
 
     Raises
     ------
@@ -172,9 +173,9 @@ def to_anndata(recording: Recording) -> Any:
         f"{trial}/{step}" for trial, step in zip(dataset[dims.TRIAL].values, dataset[dims.STEP].values, strict=True)
     ]
     var = {
-        str(key): _column(one.values, None)
-        for key, one in dataset.coords.items()
-        if one.dims == (dims.UNIT,) and key != dims.UNIT
+        str(key): _column(coordinate.values, None)
+        for key, coordinate in dataset.coords.items()
+        if coordinate.dims == (dims.UNIT,) and key != dims.UNIT
     }
     document = manifest.model_copy(update={"set": None, "content_sha256": None, "files": {}})
     return AnnData(
@@ -186,7 +187,7 @@ def to_anndata(recording: Recording) -> Any:
 
 
 def _column(values: NDArray[Any], words: Sequence[str] | None) -> Any:
-    """Text as categories that an ``.h5ad`` file can hold, whatever pandas takes text for; all else as it is."""
+    """Text as categories, which an ``.h5ad`` file can hold with every version of pandas; other values as they are."""
     if values.dtype.kind not in "UO":
         return values
     words = np.unique(values.astype(str)).tolist() if words is None else words
@@ -200,8 +201,9 @@ def convert_anndata(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any])
 
 
 def _take(source: Arrays, recipe: ArraysRecipe, fields: Mapping[str, Any], name: str, path: Path | None) -> Recording:
-    own = recipe.model_copy(update={"activity": None})  # settled already
-    return take(source, own, fields, name=name, path=path, asked=recipe, libraries=(_EXTRA,))
+    # the source's activity is the one that the recipe names
+    own = recipe.model_copy(update={"activity": None})
+    return take(source, own, fields, name=name, path=path, user_recipe=recipe, libraries=(_EXTRA,))
 
 
 def _read(path: Path) -> Any:
@@ -217,8 +219,8 @@ def contents_anndata(path: Path) -> list[tuple[str, str]]:
     """X, layers, obsm, and columns of obs and var."""
     adata = _read(path)
     listed = [("X", "none" if adata.X is None else f"{adata.X.shape} {adata.X.dtype}")]
-    listed += [(name, f"layer: {one.shape} {one.dtype}") for name, one in adata.layers.items()]
-    listed += [(name, f"obsm: {one.shape}") for name, one in adata.obsm.items()]
+    listed += [(name, f"layer: {values.shape} {values.dtype}") for name, values in adata.layers.items()]
+    listed += [(name, f"obsm: {values.shape}") for name, values in adata.obsm.items()]
     listed += [(name, f"obs: {entry(values)}") for name, values in _columns(adata.obs).items()]
     return listed + [(name, f"var: {entry(values)}") for name, values in _columns(adata.var).items()]
 

@@ -1,4 +1,4 @@
-"""Files of named arrays: NumPy archives, MATLAB's ``.mat``, NetCDF and zarr; and xarray's objects, there and back."""
+"""Files of named arrays: NumPy archives, MATLAB's ``.mat``, NetCDF and zarr; and from and to xarray's objects."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from neuromas import dims
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.convert.matlab import read_mat
+from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import check_fields, name_of, unreadable, with_provenance
-from neuromas.recordings.convert.take import Arrays, take
+from neuromas.recordings.convert.take import take
 from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, labelled, load_npz, manifest_text
 from neuromas.recordings.export import readable
 from neuromas.recordings.recording import Recording
@@ -25,11 +26,12 @@ _PRESENT = "present"  # (trial, step): which entries are samples
 
 
 def convert_npz(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any]) -> Recording:
-    """From a NumPy archive; without a recipe, its keys are those of `Recording.from_npz`."""
+    """From a NumPy archive; without a recipe, by `Recording.from_npz`."""
     if recipe == ArraysRecipe():
         check_fields(fields)
         named = dict(fields)
-        if name_of(path) != path.stem and "name" not in fields:  # a file name that no recording can have
+        # no recording can have the file's name
+        if name_of(path) != path.stem and "name" not in fields:
             named["name"] = _read_npz(path).document.get("name", name_of(path))
         return with_provenance(Recording.from_npz(path, **named), path, recipe)
     return take(_read_npz(path), recipe, fields, name=name_of(path), path=path)
@@ -41,12 +43,12 @@ def convert_mat(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any]) -> 
 
 
 def convert_netcdf(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any]) -> Recording:
-    """From NetCDF; without a recipe, as `Recording.from_dataset` takes it."""
+    """From NetCDF; without a recipe, by `Recording.from_dataset`."""
     return _convert_dataset(path, _open_netcdf(path), recipe, fields, ("xarray", "h5netcdf"))
 
 
 def convert_zarr(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any]) -> Recording:
-    """From a zarr group; without a recipe, as `Recording.from_file` takes it."""
+    """From a zarr group; without a recipe, by `Recording.from_file`."""
     if recipe == ArraysRecipe() and (path / "manifest.json").is_file():
         return with_provenance(Recording.from_file(path, **fields), path, recipe)
     return _convert_dataset(path, _open_zarr(path), recipe, fields, ("xarray", "zarr"))
@@ -99,7 +101,7 @@ def _open_zarr(path: Path) -> xr.Dataset:
 
 
 def _from_dataset(dataset: xr.Dataset, where: str) -> Arrays:
-    """A dataset's variables with the names of their axes; codes with CF flags as their meanings."""
+    """A dataset's variables with the names of their axes; codes with CF flags as their labels."""
     document = {}
     if MANIFEST_ATTRIBUTE in dataset.attrs:
         document = manifest_text(dataset.attrs[MANIFEST_ATTRIBUTE], f"{where}: {MANIFEST_ATTRIBUTE}")
@@ -113,13 +115,14 @@ def _from_dataset(dataset: xr.Dataset, where: str) -> Arrays:
             order = np.argsort(codes)
             values = np.array(meanings)[order][np.searchsorted(codes[order], values)]
         if values.dtype.kind == "m":
-            values = values / np.timedelta64(1, "s")  # xarray reads "seconds" as spans of time
+            # xarray reads "seconds" as spans of time
+            values = values / np.timedelta64(1, "s")
         values = tidy(values)
         if values.dtype.kind in "biufU":
             arrays[str(key)] = values
         else:
             unusable[str(key)] = f"{values.dtype}, which is neither numbers nor text"
-    named = {str(key): tuple(str(one) for one in variable.dims) for key, variable in dataset.variables.items()}
+    named = {str(key): tuple(map(str, variable.dims)) for key, variable in dataset.variables.items()}
     return Arrays(arrays, where, dims=named, unusable=unusable, document=document)
 
 
@@ -151,9 +154,9 @@ def from_xarray(
     ----------
     array : DataArray or Dataset
         Activity, or a dataset that holds it (``recipe.activity``, by default ``activity``). Dimensions are called trial, step
-        (or time) and unit, or sample and unit, in any order; otherwise the recipe's ``axes`` say what they are. Coordinates
-        on trial, on trial and step, or on sample are what variables come from, coordinates on unit are metadata of the
-        units. Steps at the end of a trial that are NaN in every unit are padding.
+        (or time) and unit, or sample and unit, in any order; otherwise the recipe's ``axes`` say what they are. Variables
+        come from coordinates on trial, on trial and step, or on sample. Coordinates on unit are metadata of the units. Steps
+        at the end of a trial that are NaN in every unit are padding.
     recipe : ArraysRecipe or mapping, optional
     **fields
         Fields of the manifest; ``name`` is the array's own by default.
@@ -194,15 +197,15 @@ def from_xarray(
 
 
 def to_xarray(recording: Recording) -> xr.DataArray:
-    """Activity as (trial, step, unit), for whoever works with xarray.
+    """Activity as an xarray object of dimensions (trial, step, unit).
 
     Returns
     -------
     DataArray
-        Coordinates: every one of the recording, categorical variables as their meanings, per trial where they are constant
-        in each trial, else per (trial, step); ``time``, the centre of a step in seconds, where the recording's sampling tells
-        it. Where trials differ in length, NaN, empty text or false stands for what is not there, and ``present`` tells what
-        is. The manifest is an attribute, so that `from_xarray` gives the same recording back.
+        It has every coordinate of the recording, categorical variables as their labels. A coordinate that is constant in each
+        trial is per trial, others are per (trial, step). ``time`` is the centre of a step in seconds, if the recording's
+        sampling gives it. If trials differ in length, missing steps hold NaN, empty text or false, and ``present`` says
+        which steps exist. The manifest is an attribute, so `from_xarray` gives the same recording back.
 
     Examples
     --------
@@ -250,7 +253,7 @@ def to_xarray(recording: Recording) -> xr.DataArray:
 
 
 def per_trial(values: NDArray[Any], row: NDArray[np.int64], n_trials: int) -> NDArray[Any] | None:
-    """The one value of each trial, shape (n_trials,), from those of its samples; None if a trial has several.
+    """The value of each trial, shape (n_trials,), from the values of its samples; None if a trial has several values.
 
     Examples
     --------
@@ -259,15 +262,15 @@ def per_trial(values: NDArray[Any], row: NDArray[np.int64], n_trials: int) -> ND
     """
     first = np.zeros(n_trials, dtype=np.int64)
     first[row[::-1]] = np.arange(len(row))[::-1]
-    one = values[first]
-    same = values == one[row]
+    of_trial = values[first]
+    same = values == of_trial[row]
     if values.dtype.kind == "f":
-        same |= np.isnan(values) & np.isnan(one[row])
-    return one if bool(np.all(same)) else None
+        same |= np.isnan(values) & np.isnan(of_trial[row])
+    return of_trial if bool(np.all(same)) else None
 
 
 def _absent(values: NDArray[Any], present: NDArray[np.bool_]) -> NDArray[Any]:
-    """An array of the shape of `present` that can hold `values`, filled with what stands for nothing."""
+    """An array of the shape of `present` that can hold `values`, filled with the value of missing steps."""
     if values.dtype.kind in "iu" and not present.all():
         return np.full(present.shape, np.nan)
     return np.full(

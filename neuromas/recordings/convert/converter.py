@@ -1,4 +1,4 @@
-"""What a converter is, and where it is found: those that come along, and those that other packages bring."""
+"""What a converter is, and how it is found: neuromas's own, and those that other packages bring."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ GROUP = "neuromas.converters"
 
 @dataclass(frozen=True)
 class Converter:
-    """One foreign format.
+    """The converter of a foreign format.
 
     Attributes
     ----------
     name : str
-        What ``--format`` calls it.
+        Name of the format, as in ``--format``.
     endings : tuple of str
-        File names that it claims, each with its dot, longest match first.
+        Endings of the file names of this format, each with its dot. If several formats claim a file, the longest ending wins.
     recipe : type of Recipe
-        The document that says what is taken.
+        The document that says what to read from a file.
     convert : callable
-        ``convert(path, recipe, fields) -> Recording``. `fields` are fields of the manifest that the user gave; they go
-        before what the file says.
+        ``convert(path, recipe, fields) -> Recording``. `fields` are fields of the manifest that the user gives. They override
+        what the file says.
     contents : callable, optional
-        ``contents(path) -> list of (what, told)``: what there is in a file to choose from, for people.
+        ``contents(path) -> list of (name, description)``: what a file holds, for people who write a recipe.
     requires : tuple of str
         Modules that must be importable.
     extra : str
-        What ``pip install "neuromas[EXTRA]"`` brings them.
+        The extra of neuromas that installs them: ``pip install "neuromas[EXTRA]"``.
     """
 
     name: str
@@ -60,8 +60,8 @@ class Converter:
                 ) from error
 
 
-_OWN = ("nwb", "spikes", "arrays", "tables", "anndata")
-"""Modules beside this one, each with a tuple ``CONVERTERS``."""
+_OWN = ("nwb.converter", "spikes", "arrays", "tables", "anndata")
+"""Modules of this package, each with a tuple ``CONVERTERS``."""
 
 
 def converters() -> dict[str, Converter]:
@@ -70,40 +70,41 @@ def converters() -> dict[str, Converter]:
     Raises
     ------
     InvalidInput
-        A plug-in cannot be loaded, is no `Converter`, or takes another's name.
+        A plug-in cannot be loaded, is not a `Converter`, or has the name of another format.
 
     Examples
     --------
     >>> "npz" in converters()
     True
     """
-    found: dict[str, Converter] = {}
+    by_name: dict[str, Converter] = {}
     for module in _OWN:
-        for one in import_module(f"{__package__}.{module}").CONVERTERS:
-            found[one.name] = one
+        for converter in import_module(f"{__package__}.{module}").CONVERTERS:
+            by_name[converter.name] = converter
     for point in sorted(entry_points(group=GROUP), key=lambda point: point.name):
-        one = _plugin(point)
-        if one.name in found:
+        converter = _plugin(point)
+        if converter.name in by_name:
             raise InvalidInput(
-                f"converter plug-in {point.value!r}: the format {one.name!r} is taken already", kind="converter_plugin"
+                f"converter plug-in {point.value!r}: another format is called {converter.name!r}",
+                kind="converter_plugin",
             )
-        found[one.name] = one
-    return found
+        by_name[converter.name] = converter
+    return by_name
 
 
 def _plugin(point: EntryPoint) -> Converter:
     try:
-        one = point.load()
+        converter = point.load()
     except Exception as error:  # whatever another package raises when it is imported
         raise InvalidInput(
             f"converter plug-in {point.name!r} ({point.value}) cannot be loaded: {error}", kind="converter_plugin"
         ) from error
-    if not isinstance(one, Converter):
+    if not isinstance(converter, Converter):
         raise InvalidInput(
-            f"converter plug-in {point.name!r} ({point.value}): expected a Converter, got {type(one).__name__}",
+            f"converter plug-in {point.name!r} ({point.value}): expected a Converter, got {type(converter).__name__}",
             kind="converter_plugin",
         )
-    return one
+    return converter
 
 
 def find_converter(path: Path, name: str | None = None) -> Converter:
@@ -112,25 +113,27 @@ def find_converter(path: Path, name: str | None = None) -> Converter:
     Raises
     ------
     NotFound
-        There is no format of that name; lists those there are.
+        No format has that name; the message lists the existing ones.
     InvalidInput
-        Nobody claims the ending; lists the endings that are known.
+        No format has the file's ending; the message lists the known endings.
     """
-    known = converters()
+    by_name = converters()
     if name is not None:
-        if name not in known:
-            raise NotFound(f"no format {name!r}; there are {', '.join(known)}", kind="unknown_format")
-        return known[name]
-    if (path / "manifest.json").is_file():  # a stored recording, whatever its folder is called
-        return known["zarr"]
-    claims = [(ending, one) for one in known.values() for ending in one.endings if path.name.endswith(ending)]
-    if not claims:
-        endings = sorted({ending for one in known.values() for ending in one.endings})
+        if name not in by_name:
+            raise NotFound(f"no format {name!r}; there are {', '.join(by_name)}", kind="unknown_format")
+        return by_name[name]
+    if (path / "manifest.json").is_file():  # a stored recording, whatever the name of its folder
+        return by_name["zarr"]
+    claims = [(ending, converter) for converter in by_name.values() for ending in converter.endings]
+    fitting = [claim for claim in claims if path.name.endswith(claim[0])]
+    if not fitting:
+        endings = ", ".join(sorted({ending for ending, _ in claims}))
         raise InvalidInput(
-            f"{path}: no format claims this ending; known are {', '.join(endings)}. --format names one: {', '.join(known)}",
+            f"{path}: no format has this ending; the known endings are {endings}. --format can name the format: "
+            f"{', '.join(by_name)}",
             kind="unknown_format",
         )
-    return max(claims, key=lambda claim: len(claim[0]))[1]
+    return max(fitting, key=lambda claim: len(claim[0]))[1]
 
 
 def convert(
@@ -147,25 +150,25 @@ def convert(
     path : str or Path
         File or folder.
     recipe : Recipe, mapping or path of a JSON file, optional
-        What is taken; which fields there are depends on the format (``schemas/``).
+        What to read from the file. Its fields depend on the format (``schemas/``).
     format : str, optional
-        Name of the converter; by default the one that claims the file's ending.
+        Name of the format. By default, the file's ending says it.
     **fields
-        Fields of the manifest, e.g. ``name``, ``system``, ``access``, ``licence``; they go before what the file says.
+        Fields of the manifest, e.g. ``name``, ``system``, ``access``, ``licence``. They override what the file says.
 
     Returns
     -------
     Recording
-        With ``access="read"`` unless told otherwise; its provenance names the file, its hash and the recipe.
+        With ``access="read"``, unless `fields` say otherwise. Its provenance names the file, its hash and the recipe.
 
     Raises
     ------
     NotFound
-        There is no such file, or nothing in it by a name that the recipe gives.
+        The file does not exist, or something that the recipe names is not in it.
     InvalidInput
-        The file is not what its ending says, no format claims it, or a library is needed that is not installed.
+        The file is not what its ending says, its format is unknown, or a library that it needs is not installed.
     InvalidDocument
-        The recipe, or what came of it, is unusable; lists every problem.
+        The recipe, or the recording that it gives, is invalid; lists every problem.
 
     Examples
     --------
@@ -190,7 +193,7 @@ def read_recipe(converter: Converter, recipe: Recipe | Mapping[str, Any] | str |
     Raises
     ------
     NotFound, InvalidDocument
-        No such file; or it breaks the schema, with every problem.
+        The recipe file does not exist; or the recipe is invalid, with every problem.
     """
     if isinstance(recipe, converter.recipe):
         return recipe

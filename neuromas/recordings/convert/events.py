@@ -1,4 +1,4 @@
-"""Trials from a table of events, and spikes counted in bins about them: what every event-locked format shares."""
+"""Trials from a table of events, and spikes counted in bins: what all event-locked formats share."""
 
 from __future__ import annotations
 
@@ -16,30 +16,31 @@ from neuromas.schema.recipe import EventRecipe
 from neuromas.schema.recording import Sampling, VariableSpec
 
 SLACK_S = 1e-9
-"""Edges are sums of floats: what lies so near before one belongs to the bin that begins there."""
+"""Edges are sums of floats, so a time that lies so little before an edge belongs to the bin that begins there."""
 
 LARGEST_BYTES = 8 * 2**30
-"""Activity may be so large, written out in full."""
+"""The largest activity, written out in full."""
 
-EVENT_TIME = "event_time"  # time zero of a trial, to expressions
+EVENT_TIME = "event_time"
+"""Name of the time zero of a trial in expressions."""
 
 
 @dataclass(frozen=True)
 class Events:
-    """The trials that a recipe takes from a table.
+    """The trials that a recipe selects from a table.
 
     Attributes
     ----------
     rows : ndarray of int64, shape (n_trials,)
         Rows of the table.
     times : ndarray of float64, shape (n_trials,)
-        Time zero of each, in seconds.
+        Time zero of each trial, in seconds.
     edges : ndarray of float64, shape (n_trials, n_steps + 1)
-        Of the bins, in seconds.
+        Edges of the bins, in seconds.
     variables : dict of str to ndarray, shape (n_trials, n_steps)
     specs : list of VariableSpec
-    n_without_time, n_not_taken : int
-        Rows left out because they have no time zero, or because ``where`` is not true there.
+    n_without_time, n_not_selected : int
+        Rows left out because they have no time zero, or because ``where`` is not true for them.
     """
 
     rows: NDArray[np.int64]
@@ -48,24 +49,24 @@ class Events:
     variables: dict[str, NDArray[Any]]
     specs: list[VariableSpec]
     n_without_time: int
-    n_not_taken: int
+    n_not_selected: int
 
     @property
     def notes(self) -> str:
         """Which rows were left out, for the provenance."""
-        told = {"without a time": self.n_without_time, "not asked for": self.n_not_taken}
-        return ", ".join(f"{count} rows {why}" for why, count in told.items() if count)
+        counts = {"without a time": self.n_without_time, "not selected": self.n_not_selected}
+        return ", ".join(f"{count} rows {why}" for why, count in counts.items() if count)
 
 
 def take_events(columns: Mapping[str, Any], recipe: EventRecipe, where: str) -> Events:
-    """The trials that `recipe` takes from a table.
+    """The trials that `recipe` selects from a table.
 
     Parameters
     ----------
     columns : mapping of str to array, each of shape (n_rows,)
     recipe : EventRecipe
-        In ``where``, ``time`` is a column of the table, if there is one; in variables it is the centre of a bin. In both,
-        ``event_time`` is the trial's time zero, unless a column is called so.
+        In ``where``, ``time`` is a column of the table, if the table has one; in variables it is the centre of a bin. In
+        both, ``event_time`` is the trial's time zero, unless a column has this name.
     where : str
         File and table, for messages.
 
@@ -76,9 +77,9 @@ def take_events(columns: Mapping[str, Any], recipe: EventRecipe, where: str) -> 
     Raises
     ------
     NotFound
-        `align` or `where` names no column; lists those there are.
+        `align` or `where` names a column that does not exist; the message lists the existing ones.
     InvalidInput
-        No row is left.
+        No row is a trial.
     InvalidDocument
         Variables cannot be computed; lists every problem.
 
@@ -93,15 +94,17 @@ def take_events(columns: Mapping[str, Any], recipe: EventRecipe, where: str) -> 
     n_rows = len(next(iter(columns.values()), ()))
     times = event_times(columns, recipe.align, where)
     columns.setdefault(EVENT_TIME, times)
-    taken = np.ones(n_rows, dtype=bool)
+    selected = np.ones(n_rows, dtype=bool)
     if recipe.where is not None:
-        taken = evaluate_mask(recipe.where, columns, n_rows, f"{where}: where")
+        selected = evaluate_mask(recipe.where, columns, n_rows, f"{where}: where")
     timed = np.isfinite(times)
-    rows = np.flatnonzero(taken & timed)
+    rows = np.flatnonzero(selected & timed)
     if rows.size == 0:
         raise InvalidInput(
             f"{where}: none of {n_rows} rows is a trial: {int((~timed).sum())} have no time in {recipe.align!r}"
-            + (f", {int((~taken).sum())} do not fulfil {recipe.where!r}" if recipe.where is not None else ""),
+            + (
+                f", where={recipe.where!r} is not true for {int((~selected).sum())}" if recipe.where is not None else ""
+            ),
             kind="no_trials",
         )
     check_size(len(rows), recipe.n_steps, 1, where)
@@ -115,15 +118,15 @@ def take_events(columns: Mapping[str, Any], recipe: EventRecipe, where: str) -> 
         rows=rows,
         times=times[rows],
         edges=times[rows, None] + relative,
-        variables={name: np.broadcast_to(one, shape) for name, one in values.items()},
+        variables={name: np.broadcast_to(value, shape) for name, value in values.items()},
         specs=specs,
-        n_without_time=int((taken & ~timed).sum()),
-        n_not_taken=int((~taken).sum()),
+        n_without_time=int((selected & ~timed).sum()),
+        n_not_selected=int((~selected).sum()),
     )
 
 
 def event_times(columns: Mapping[str, Any], align: str, where: str) -> NDArray[np.float64]:
-    """What `align` says of each row, in seconds; InvalidInput if that is no number."""
+    """The time of each row by the expression `align`, in seconds; InvalidInput if it gives no numbers."""
     n_rows = len(next(iter(columns.values()), ()))
     times = evaluate(align, columns, f"{where}: align")
     if times.dtype.kind not in "biuf" or times.shape not in ((), (n_rows,)):
@@ -136,25 +139,25 @@ def event_times(columns: Mapping[str, Any], align: str, where: str) -> NDArray[n
 
 
 def check_size(n_trials: int, n_steps: int, n_units: int, where: str) -> None:
-    """InvalidInput if activity of this shape takes more than `LARGEST_BYTES`."""
+    """InvalidInput if activity of this shape needs more than `LARGEST_BYTES`."""
     size = 8 * n_trials * n_steps * n_units
     if size > LARGEST_BYTES:
         raise InvalidInput(
             f"{where}: {n_trials} trials × {n_steps} steps × {n_units} units would take {size / 2**30:.1f} GiB, expected at most "
-            f"{LARGEST_BYTES / 2**30:g}; take wider bins, a shorter window, fewer trials or units",
+            f"{LARGEST_BYTES / 2**30:g}; use wider bins or a shorter window, or select fewer trials or units",
             kind="too_large",
         )
 
 
 def sampling_of(recipe: EventRecipe) -> Sampling:
-    """What the recipe's steps are."""
+    """The steps of the recipe, for the manifest."""
     return Sampling(step="time bin", step_s=recipe.width_s, start_s=recipe.start_s, aligned_to=recipe.align)
 
 
 def bin_spikes(
     times: NDArray[np.float64], edges: NDArray[np.float64], rate_per_s: float | None = None
 ) -> NDArray[np.float64]:
-    """Spikes of one unit in each bin; a spike on an edge belongs to the bin that begins there, rounding aside.
+    """Spikes of one unit in each bin. A spike on an edge belongs to the bin that begins there.
 
     Parameters
     ----------
@@ -163,12 +166,12 @@ def bin_spikes(
     edges : ndarray of shape (n_trials, n_steps + 1)
         Rising.
     rate_per_s : float, optional
-        Nominal width of a bin: edges far from 0 are rounded, and rates of equal counts must be equal.
+        Nominal width of a bin in seconds. It replaces the difference of edges, which is rounded differently in each bin.
 
     Returns
     -------
     ndarray of shape (n_trials, n_steps)
-        Counts, or Hz with `rate_per_s`.
+        Counts, or rates in Hz with `rate_per_s`.
 
     Examples
     --------
@@ -180,14 +183,14 @@ def bin_spikes(
 
 
 def spanned(times: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Trials that lie between the first and the last of `times`, shape (n_trials,); none if there are no times."""
+    """Whether each trial lies between the first and the last of `times`, shape (n_trials,); false without times."""
     if times.size == 0:
         return np.zeros(len(edges), dtype=bool)
     return (edges[:, 0] >= times.min() - SLACK_S) & (edges[:, -1] <= times.max() + SLACK_S)
 
 
 def within(intervals: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Bins that lie in one of `intervals`, shape (n_intervals, 2); the result is of shape (n_trials, n_steps).
+    """Whether each bin lies in one of `intervals`, shape (n_intervals, 2); the result has shape (n_trials, n_steps).
 
     Examples
     --------
@@ -204,7 +207,7 @@ def within(intervals: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArra
 
 
 def _merged(intervals: NDArray[np.float64]) -> list[list[float]]:
-    """Intervals in order, those that touch or overlap as one."""
+    """Intervals in order; those that touch or overlap are joined."""
     merged: list[list[float]] = []
     for start, stop in intervals[np.argsort(intervals[:, 0], kind="stable")].tolist():
         if merged and start <= merged[-1][1] + SLACK_S:

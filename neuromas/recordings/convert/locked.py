@@ -1,8 +1,10 @@
-"""Recordings locked to events, from what was recorded in each bin: trials in time order, what was not recorded left out."""
+"""Recordings locked to events: the one way from activity in bins to a recording, for every format."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +21,45 @@ from neuromas.recordings.recording import Recording
 from neuromas.schema.recipe import EventRecipe
 
 
+@dataclass(frozen=True)
+class Binned:
+    """Activity in the bins of events, and the units that it belongs to.
+
+    Attributes
+    ----------
+    activity : ndarray of shape (n_trials, n_steps, n_units)
+        NaN where a unit was not recorded.
+    units : sequence of str
+        Names of the units.
+    physical : str
+        Physical unit of the activity.
+    unit_metadata : mapping of str to array of shape (n_units,), or to (array, attributes)
+    span : str
+        When there was a recording, for messages.
+    left_out : sequence of str
+        What was not read, for the provenance.
+    """
+
+    activity: NDArray[Any]
+    units: Sequence[str]
+    physical: str = "1"
+    unit_metadata: Mapping[str, Any] = field(default_factory=dict)
+    span: str = ""
+    left_out: Sequence[str] = ()
+
+    @cached_property
+    def recorded_units(self) -> NDArray[np.bool_]:
+        """Units that were recorded in at least one bin, shape (n_units,)."""
+        return ~np.isnan(self.activity).all(axis=(0, 1))
+
+    @cached_property
+    def recorded_bins(self) -> NDArray[np.bool_]:
+        """Bins in which at least one unit was recorded, shape (n_trials, n_steps)."""
+        return ~np.isnan(self.activity).all(axis=2)
+
+
 def in_time_order(columns: Mapping[str, Any], align: str, where: str) -> dict[str, NDArray[Any]]:
-    """Rows of a table of events in order of their times, so that a row's number is its trial's, whatever is taken.
+    """Rows of a table of events in order of their times, so that trial numbers do not depend on the selected rows.
 
     Examples
     --------
@@ -34,66 +73,111 @@ def in_time_order(columns: Mapping[str, Any], align: str, where: str) -> dict[st
 
 def recording_of(
     events: Events,
-    activity: NDArray[Any],
-    units: Sequence[str],
+    binned: Binned,
     recipe: EventRecipe,
     fields: Mapping[str, Any],
     *,
-    name: str,
+    defaults: Mapping[str, Any],
     where: str,
     path: Path | None = None,
     notes: Sequence[str] = (),
     libraries: Sequence[str] = (),
-    activity_units: str = "1",
-    unit_metadata: Mapping[str, Any] | None = None,
+    row_ids: NDArray[Any] | None = None,
+    keep_empty_bins: bool = False,
 ) -> Recording:
-    """A recording of `events`, less the bins in which no unit was recorded and the units recorded in none of them.
+    """A recording of `events`, without the trials in which no unit was recorded and without the units that never were.
 
     Parameters
     ----------
     events : Events
-        Of a table in time order.
-    activity : ndarray of shape (n_trials, n_steps, n_units)
-        NaN where a unit was not recorded.
+    binned : Binned
+    recipe : EventRecipe
+    fields : mapping
+        Fields of the manifest that the user gives. They override `defaults`.
+    defaults : mapping
+        Fields of the manifest that the source tells; ``name`` is required.
+    where : str
+        The source, for messages.
+    path : Path, optional
+        The source's file, for the provenance.
     notes : sequence of str
         For the provenance, beside what was left out.
+    libraries : sequence of str
+        Libraries that read the source, for the provenance.
+    row_ids : ndarray of shape (n_rows,), optional
+        Ids of the rows of the table of events. Trials have these numbers if no id occurs twice; otherwise, and by default, trials
+        have the numbers of their rows.
+    keep_empty_bins : bool
+        Whether a kept trial keeps its bins in which no unit was recorded, as NaN. By default these bins are no samples.
+
+    Raises
+    ------
+    InvalidInput
+        No unit was recorded in any bin.
+    InvalidDocument
+        `fields` or the data are invalid; lists every problem.
     """
-    present = ~np.isnan(activity).all(axis=2)
-    if not present.any():
+    present, units = binned.recorded_bins, binned.recorded_units
+    trials: NDArray[np.bool_] = np.any(present, axis=1)
+    if not trials.any():
         raise InvalidInput(
-            f"{where}: nothing was recorded about any of {len(events.rows)} events, which lie between "
-            f"{events.times.min():g} and {events.times.max():g} s",
+            f"{where}: no unit was recorded in any of {len(trials)} trials, which lie between {events.edges.min():g} and "
+            f"{events.edges.max():g} s" + (f"; {binned.span}" if binned.span else ""),
             kind="no_trials",
         )
-    kept = present.any(axis=1)
-    recorded = ~np.isnan(activity).all(axis=(0, 1))
-    never = [name for name, there in zip(units, recorded, strict=True) if not there]
-    activity = activity[:, :, recorded]
-    dropped, holes = int((~kept).sum()), int((~present[kept]).sum())
-    told = [
-        events.notes,
-        f"{dropped} trials in which no unit was recorded" if dropped else "",
-        f"{holes} bins of other trials in which no unit was recorded" if holes else "",
-        f"units that were recorded in none of the trials: {listing(never)}" if never else "",
-    ]
-    left_out = ", ".join(filter(None, told))
-    defaults = {
-        "name": name,
-        "units": activity_units,
+    if keep_empty_bins:
+        present = np.broadcast_to(trials[:, None], present.shape)
+    numbers, unnumbered = _trial_numbers(events, row_ids)
+    left_out = [*_left_out(events, binned, trials, present), *unnumbered]
+    activity = binned.activity[:, :, units]
+    document = {
+        **defaults,
+        "units": binned.physical,
         "missing": bool(np.isnan(activity[present]).any()),
         "sampling": sampling_of(recipe),
-        "provenance": provenance_of(path, recipe, [*notes, f"left out: {left_out}" if left_out else ""], libraries),
+        "provenance": provenance_of(
+            path, recipe, [*notes, f"left out: {'; '.join(left_out)}" if left_out else ""], libraries
+        ),
     }
-    names = free_names(unit_metadata or {}, [*events.variables, dims.EVENT_S])
+    free = free_names(binned.unit_metadata, [*events.variables, dims.EVENT_S])
     return assemble(
-        activity[kept],
-        {name: values[kept] for name, values in events.variables.items()},
+        activity[trials],
+        {name: values[trials] for name, values in events.variables.items()},
         events.specs,
-        defaults,
+        document,
         fields,
-        trial=events.rows[kept],
-        present=present[kept],
-        units=[name for name, there in zip(units, recorded, strict=True) if there],
-        unit_metadata={names[name]: np.asarray(values)[recorded] for name, values in (unit_metadata or {}).items()},
-        sample_metadata={} if dims.EVENT_S in events.variables else {dims.EVENT_S: events.times[kept]},
+        trial=numbers[trials],
+        present=present[trials],
+        units=[name for name, recorded in zip(binned.units, units, strict=True) if recorded],
+        unit_metadata={free[name]: _of_units(values, units) for name, values in binned.unit_metadata.items()},
+        sample_metadata={} if dims.EVENT_S in events.variables else {dims.EVENT_S: events.times[trials]},
     )
+
+
+def _trial_numbers(events: Events, row_ids: NDArray[Any] | None) -> tuple[NDArray[Any], list[str]]:
+    """Numbers of the trials, shape (n_trials,), and a note if row ids cannot be them."""
+    if row_ids is None:
+        return events.rows, []
+    ids = row_ids[events.rows]
+    if np.unique(ids).size < ids.size:
+        return events.rows, ["row ids, because some occur twice: trials are numbered by rows"]
+    return ids, []
+
+
+def _left_out(events: Events, binned: Binned, trials: NDArray[np.bool_], present: NDArray[np.bool_]) -> list[str]:
+    """What the recording does not hold, for the provenance."""
+    n_trials, n_bins = int((~trials).sum()), int((~present[trials]).sum())
+    never = [name for name, recorded in zip(binned.units, binned.recorded_units, strict=True) if not recorded]
+    notes = [
+        events.notes,
+        f"{n_trials} trials in which no unit was recorded" if n_trials else "",
+        f"{n_bins} bins of other trials in which no unit was recorded" if n_bins else "",
+        *binned.left_out,
+        f"units that were recorded in none of the trials: {listing(never, len(never))}" if never else "",
+    ]
+    return [note for note in notes if note]
+
+
+def _of_units(values: Any, units: NDArray[np.bool_]) -> Any:
+    """Metadata of some units; with attributes, if there are any."""
+    return (np.asarray(values[0])[units], values[1]) if isinstance(values, tuple) else np.asarray(values)[units]

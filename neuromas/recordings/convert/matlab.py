@@ -1,4 +1,4 @@
-"""MATLAB's ``.mat`` files of every version as plain arrays, with its own order of axes; nothing in them is ever run."""
+"""MATLAB's ``.mat`` files of every version as plain arrays, axes in MATLAB's order; nothing in them is ever run."""
 
 from __future__ import annotations
 
@@ -15,11 +15,12 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatlabFunction, MatlabObject, MatlabOpaque
 from scipy.sparse import csc_matrix, issparse
 
-from neuromas.recordings.convert import take
+from neuromas.recordings.convert import named_arrays
+from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import unreadable
-from neuromas.recordings.convert.take import Arrays
 
 _DEEPEST = 16  # structs within structs
+_OBJECT = "an object of MATLAB's (table, string, datetime, function, class); save plain arrays instead"
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,7 @@ class _Struct:
 @dataclass(frozen=True)
 class _Cell:
     entries: list[Any]
-    """In MATLAB's order, whatever the shape."""
+    """In MATLAB's order, without the shape."""
 
 
 @dataclass(frozen=True)
@@ -41,58 +42,58 @@ class _Unusable:
 
 
 def read_mat(path: Path) -> Arrays:
-    """Every array of a ``.mat`` file: numbers, logicals, text; fields of structs as ``struct.field``.
+    """Every array of a ``.mat`` file: numbers, logicals and text; fields of structs as ``struct.field``.
 
-    A field of a struct array with one number or text per element is an array of these, and so is such a cell array.
+    A cell array with one number or text per cell becomes an array, and so does a field of a struct array with one number or
+    text per element.
 
     Raises
     ------
     InvalidInput
-        The file is no ``.mat`` file, or is damaged.
+        The file is not a ``.mat`` file, or is damaged.
     """
     try:
         values = _read_hdf5(path) if h5py.is_hdf5(path) else _read_v5(path)
     except Exception as error:  # whatever a foreign file makes these libraries raise
         raise unreadable(path, "a .mat file", error) from error
-    found = Arrays({}, str(path), vectors=True)
+    source = Arrays({}, str(path), vectors=True)
     for name, value in values.items():
-        _spread(name, value, found, 0)
-    return found
+        _add(source, name, value, 0)
+    return source
 
 
-def _spread(name: str, value: Any, found: Arrays, depth: int) -> None:
-    """Put what `value` holds into `found`, structs by field."""
+def _add(source: Arrays, name: str, value: Any, depth: int) -> None:
+    """Add what `value` holds to `source`, structs by field."""
     if isinstance(value, _Struct) and depth < _DEEPEST:
         for label, entries in value.fields.items():
-            one = entries[0] if len(entries) == 1 else _Cell(entries)
-            _spread(f"{name}.{label}", one, found, depth + 1)
+            _add(source, f"{name}.{label}", entries[0] if len(entries) == 1 else _Cell(entries), depth + 1)
         return
     if isinstance(value, _Struct):
         value = _Unusable(f"structs within structs, more than {_DEEPEST} deep")
     if isinstance(value, _Cell):
         value = _joined(value)
     if isinstance(value, _Unusable):
-        found.unusable[name] = value.reason
+        source.unusable[name] = value.reason
     else:
-        found.arrays[name] = value
+        source.arrays[name] = value
 
 
 def _joined(cell: _Cell) -> NDArray[Any] | _Unusable:
-    """A cell array of one number or text each as an array."""
+    """A cell array of one number or text per cell as an array."""
     plain: list[Any] = []
-    for one in cell.entries:
-        if not isinstance(one, np.ndarray) or one.size > 1 or (one.size == 0 and one.dtype.kind != "U"):
-            what = "other things" if not isinstance(one, np.ndarray) else f"an array of shape {one.shape}"
+    for entry in cell.entries:
+        if not isinstance(entry, np.ndarray) or entry.size > 1 or (entry.size == 0 and entry.dtype.kind != "U"):
+            what = f"an array of shape {entry.shape}" if isinstance(entry, np.ndarray) else "other things"
             return _Unusable(f"a cell or struct array of {what}; expected one number or text in each")
-        plain.append(one.item() if one.size else "")
-    if len({isinstance(one, str) for one in plain}) > 1:
+        plain.append(entry.item() if entry.size else "")
+    if len({isinstance(value, str) for value in plain}) > 1:
         return _Unusable("a cell or struct array of both numbers and text")
     return np.array(plain)
 
 
 def _numbers(array: NDArray[Any]) -> NDArray[Any] | _Unusable:
     if array.dtype.kind == "c":
-        return _Unusable("complex numbers; take a part or the magnitude before it is saved")
+        return _Unusable("complex numbers; save a part of them, or the magnitude")
     if array.dtype.kind in "biuf":
         return array.astype(array.dtype.newbyteorder("="), copy=False)
     return _Unusable(f"{array.dtype}, which is neither numbers nor text")
@@ -100,7 +101,7 @@ def _numbers(array: NDArray[Any]) -> NDArray[Any] | _Unusable:
 
 def _dense(matrix: Any) -> NDArray[Any] | _Unusable:
     size = int(np.prod(matrix.shape, dtype=np.float64) * matrix.dtype.itemsize)
-    if size > take.LARGEST_DENSE_BYTES:
+    if size > named_arrays.LARGEST_DENSE_BYTES:
         return _Unusable(f"sparse, and of {size / 2**30:.1f} GiB when written out in full")
     return _numbers(matrix.toarray())
 
@@ -110,7 +111,8 @@ def _dense(matrix: Any) -> NDArray[Any] | _Unusable:
 
 def _read_v5(path: Path) -> dict[str, Any]:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of two variables of one name, the last counts, as in MATLAB
+        # scipy warns of two variables of one name; the last counts, as in MATLAB
+        warnings.simplefilter("ignore")
         warnings.simplefilter("error", ComplexWarning)
         try:
             loaded = loadmat(path, mat_dtype=True)
@@ -125,16 +127,18 @@ def _read_v5(path: Path) -> dict[str, Any]:
 
 def _from_v5(value: Any) -> Any:
     if isinstance(value, MatlabOpaque | MatlabObject | MatlabFunction):
-        return _Unusable("an object of MATLAB's (table, string, datetime, function, class); save plain arrays instead")
+        return _Unusable(_OBJECT)
     if issparse(value):
         return _dense(value)
     if not isinstance(value, np.ndarray):
         return _Unusable("an empty struct")
     array = value
     if array.dtype.names is not None:
-        return _Struct({name: [_from_v5(one) for one in array[name].ravel(order="F")] for name in array.dtype.names})
+        return _Struct(
+            {name: [_from_v5(value) for value in array[name].ravel(order="F")] for name in array.dtype.names}
+        )
     if array.dtype.kind == "O":
-        return _Cell([_from_v5(one) for one in array.ravel(order="F")])
+        return _Cell([_from_v5(entry) for entry in array.ravel(order="F")])
     if array.dtype.kind == "U":
         return np.char.rstrip(array) if array.size > 1 else array
     return _numbers(array)
@@ -160,34 +164,44 @@ def _from_hdf5(item: Any, file: Any, depth: int) -> Any:
     if depth > _DEEPEST:
         return _Unusable(f"more than {_DEEPEST} deep")
     if "MATLAB_object_decode" in item.attrs or kind in ("function_handle", "opaque"):
-        return _Unusable("an object of MATLAB's (table, string, datetime, function, class); save plain arrays instead")
+        return _Unusable(_OBJECT)
     if isinstance(item, h5py.Group):
-        if "MATLAB_sparse" in item.attrs:
-            return _sparse(item)
-        fields = {name: _member(item, name, file, depth + 1) for name in item}
-        lists = [one for one in fields.values() if isinstance(one, list)]
-        if lists and len(lists) == len(fields):
-            return _Struct(fields)
-        return _Struct({name: [one] for name, one in fields.items()})
+        return _sparse(item) if "MATLAB_sparse" in item.attrs else _struct(item, file, depth)
     if item.external is not None or item.is_virtual:
         return _Unusable("numbers that lie in another file")
     if item.attrs.get("MATLAB_empty", 0):
-        shape = tuple(int(size) for size in np.atleast_1d(item[()]))
-        if kind == "char":
-            return np.array([], dtype=str)
-        return _Cell([]) if kind == "cell" else np.zeros(shape)
-    array = item[()]
+        return _empty(item, kind)
     if h5py.check_ref_dtype(item.dtype) is not None:
-        entries = [_from_hdf5(file[reference], file, depth + 1) for reference in np.asarray(array).ravel()]
+        entries = [_from_hdf5(file[reference], file, depth + 1) for reference in np.asarray(item[()]).ravel()]
         return _Cell(entries) if kind == "cell" else entries  # a field of a struct array
-    array = np.asarray(array).T  # MATLAB writes its last axis first
-    if kind == "char":
-        rows = np.atleast_2d(array).astype("<u2")
-        texts = [row.tobytes().decode("utf-16-le", "replace") for row in rows]
-        return np.array(texts if len(texts) == 1 else [text.rstrip() for text in texts], dtype=str)
-    if array.dtype.kind in "SO":
-        return np.array([one.decode() if isinstance(one, bytes) else str(one) for one in array.ravel()], dtype=str)
+    # MATLAB writes its last axis first
+    array = np.asarray(item[()]).T
+    if kind == "char" or array.dtype.kind in "SO":
+        return _texts(array, kind)
     return _numbers(array.astype(bool) if kind == "logical" else array)
+
+
+def _struct(group: Any, file: Any, depth: int) -> _Struct:
+    fields = {name: _member(group, name, file, depth + 1) for name in group}
+    if fields and all(isinstance(value, list) for value in fields.values()):
+        return _Struct(fields)
+    return _Struct({name: [value] for name, value in fields.items()})
+
+
+def _empty(item: Any, kind: str) -> Any:
+    """An empty array, of which MATLAB stores the shape."""
+    if kind == "char":
+        return np.array([], dtype=str)
+    return _Cell([]) if kind == "cell" else np.zeros(tuple(int(size) for size in np.atleast_1d(item[()])))
+
+
+def _texts(array: NDArray[Any], kind: str) -> NDArray[Any]:
+    """Text of each row of characters, or of each entry."""
+    if kind != "char":
+        return np.array([text.decode() if isinstance(text, bytes) else str(text) for text in array.ravel()], dtype=str)
+    rows = np.atleast_2d(array).astype("<u2")
+    texts = [row.tobytes().decode("utf-16-le", "replace") for row in rows]
+    return np.array(texts if len(texts) == 1 else [text.rstrip() for text in texts], dtype=str)
 
 
 def _sparse(group: Any) -> Any:

@@ -1,13 +1,14 @@
 """Arrays of objects that zarr v2 stores as pickles, read as the data that they are.
 
-Nothing is unpickled. A pickle is a program; here its instructions are listed (`pickletools.genops`, which runs none) and those
-that only write down text, numbers, lists and mappings are followed by hand. What the pickle names is kept as a name: nothing is
-imported, called or constructed by it.
+Nothing is unpickled. A pickle is a program. Here its instructions are listed (`pickletools.genops` runs none), and only those
+that write down text, numbers, lists and mappings are followed. What the pickle names is kept as a name: nothing is imported,
+called or constructed.
 """
 
 from __future__ import annotations
 
 import pickletools
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class Named:
-    """A thing that a pickle names, ``module.name``; never looked up."""
+    """A name in a pickle, ``module.name``; it is never looked up."""
 
     module: str
     name: str
@@ -27,22 +28,30 @@ class Named:
 
 
 class _Made(dict[str, Any]):
-    """What a pickle would have made by calling something: the attributes that it would have, and what it is."""
+    """An object that a pickle would have made by a call: its attributes, and the name of what would have been called."""
 
     def __init__(self, of: Named, arguments: tuple[Any, ...]) -> None:
         super().__init__()
-        self.of, self.arguments = of, arguments
+        self.of = of
+        self.arguments = arguments
         self.state: Any = None
 
 
 _REFERENCE = Named("hdmf_zarr.utils", "ZarrReference")
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_PLAIN = (
+_LITERALS = (
     *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8"),
     *("SHORT_BINBYTES", "BINBYTES", "BINBYTES8"),
 )
-_FRESH = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
-_SMALL_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+"""Instructions whose argument is the value."""
+_MAKERS: dict[str, Callable[[], Any]] = {
+    "NONE": lambda: None,
+    "NEWTRUE": lambda: True,
+    "NEWFALSE": lambda: False,
+    "EMPTY_LIST": list,
+    "EMPTY_DICT": dict,
+    "EMPTY_TUPLE": tuple,
+}
+"""Instructions that make a value of their own."""
 
 
 def read_pickled_array(data: bytes) -> NDArray[Any]:
@@ -51,7 +60,7 @@ def read_pickled_array(data: bytes) -> NDArray[Any]:
     Parameters
     ----------
     data : bytes
-        A NumPy array of objects as numcodecs' ``pickle`` filter writes it, of any protocol from 3 on.
+        A NumPy array of objects as numcodecs' ``pickle`` filter writes it, of protocol 3 or later.
 
     Returns
     -------
@@ -61,7 +70,7 @@ def read_pickled_array(data: bytes) -> NDArray[Any]:
     Raises
     ------
     ValueError
-        It is no such array; says what it would have called or what is in its place.
+        The pickle is no such array. The message says what it would have called, or what it holds.
 
     Examples
     --------
@@ -80,71 +89,123 @@ def read_pickled_array(data: bytes) -> NDArray[Any]:
 
 
 def _follow(data: bytes) -> Any:
-    stack: list[Any] = []
-    marks: list[int] = []
-    memo: dict[int, Any] = {}
-
-    def since_mark() -> list[Any]:
-        start = marks.pop()
-        taken = stack[start:]
-        del stack[start:]
-        return taken
-
+    """What the instructions of a pickle write down."""
+    machine = _Machine()
     for instruction, argument, _ in pickletools.genops(data):
         name = instruction.name
-        if name in ("PROTO", "FRAME"):
-            continue
-        if name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
-        elif name in _PLAIN:
-            stack.append(argument)
-        elif name in _FRESH:
-            stack.append(_FRESH[name]())
-        elif name == "MEMOIZE":
-            memo[len(memo)] = stack[-1]
-        elif name in ("BINPUT", "LONG_BINPUT"):
-            memo[int(argument or 0)] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET"):
-            stack.append(memo[int(argument or 0)])
-        elif name == "MARK":
-            marks.append(len(stack))
-        elif name in _SMALL_TUPLES:
-            size = _SMALL_TUPLES[name]
-            stack[-size:] = [tuple(stack[-size:])]
-        elif name == "TUPLE":
-            stack.append(tuple(since_mark()))
-        elif name == "APPEND":
-            stack[-2].append(stack.pop())
-        elif name == "APPENDS":
-            more = since_mark()
-            stack[-1].extend(more)
-        elif name == "SETITEM":
-            value, key = stack.pop(), stack.pop()
-            stack[-1][key] = value
-        elif name == "SETITEMS":
-            pairs = since_mark()
-            stack[-1].update(zip(pairs[::2], pairs[1::2], strict=True))
-        elif name == "GLOBAL":
-            stack.append(_allowed(Named(*str(argument).split(" ", 1))))
-        elif name == "STACK_GLOBAL":
-            last, module = stack.pop(), stack.pop()
-            stack.append(_allowed(Named(str(module), str(last))))
-        elif name in ("REDUCE", "NEWOBJ"):
-            arguments, called = stack.pop(), stack.pop()
-            if not isinstance(called, Named):
-                raise TypeError(f"calls {called!r}")
-            stack.append(_Made(called, tuple(arguments)))
-        elif name == "BUILD":
-            state = stack.pop()
-            made = stack[-1]
-            made.state = state
-            if isinstance(state, dict):
-                made.update(state)
-        elif name == "STOP":
-            return stack.pop()
-        else:
+        if name == "STOP":
+            return machine.stack.pop()
+        if name in _LITERALS:
+            machine.stack.append(argument)
+        elif name in _MAKERS:
+            machine.stack.append(_MAKERS[name]())
+        elif name in _STEPS:
+            _STEPS[name](machine, argument)
+        elif name not in ("PROTO", "FRAME"):
             raise ValueError(f"holds the pickle instruction {name}, which arrays do not need")
     raise ValueError("a pickle that does not end")
+
+
+class _Machine:
+    """The stack, marks and memo of a pickle; each method is one instruction, `argument` is what stands behind it."""
+
+    def __init__(self) -> None:
+        self.stack: list[Any] = []
+        self.marks: list[int] = []
+        self.memo: dict[int, Any] = {}
+
+    def _since_mark(self) -> list[Any]:
+        start = self.marks.pop()
+        entries = self.stack[start:]
+        del self.stack[start:]
+        return entries
+
+    def mark(self, argument: Any) -> None:
+        self.marks.append(len(self.stack))
+
+    def memoize(self, argument: Any) -> None:
+        self.memo[len(self.memo)] = self.stack[-1]
+
+    def put(self, argument: Any) -> None:
+        self.memo[int(argument or 0)] = self.stack[-1]
+
+    def get(self, argument: Any) -> None:
+        self.stack.append(self.memo[int(argument or 0)])
+
+    def tuple(self, argument: Any) -> None:
+        self.stack.append(tuple(self._since_mark()))
+
+    def tuple1(self, argument: Any) -> None:
+        self._last_as_tuple(1)
+
+    def tuple2(self, argument: Any) -> None:
+        self._last_as_tuple(2)
+
+    def tuple3(self, argument: Any) -> None:
+        self._last_as_tuple(3)
+
+    def _last_as_tuple(self, size: int) -> None:
+        self.stack[-size:] = [tuple(self.stack[-size:])]
+
+    def append(self, argument: Any) -> None:
+        self.stack[-2].append(self.stack.pop())
+
+    def appends(self, argument: Any) -> None:
+        entries = self._since_mark()
+        self.stack[-1].extend(entries)
+
+    def setitem(self, argument: Any) -> None:
+        value, key = self.stack.pop(), self.stack.pop()
+        self.stack[-1][key] = value
+
+    def setitems(self, argument: Any) -> None:
+        pairs = self._since_mark()
+        self.stack[-1].update(zip(pairs[::2], pairs[1::2], strict=True))
+
+    def name(self, argument: Any) -> None:
+        self.stack.append(_allowed(Named(*str(argument).split(" ", 1))))
+
+    def stack_name(self, argument: Any) -> None:
+        name, module = self.stack.pop(), self.stack.pop()
+        self.stack.append(_allowed(Named(str(module), str(name))))
+
+    def call(self, argument: Any) -> None:
+        """Write down what would be called; nothing is."""
+        arguments, called = self.stack.pop(), self.stack.pop()
+        if not isinstance(called, Named):
+            raise TypeError(f"calls {called!r}")
+        self.stack.append(_Made(called, tuple(arguments)))
+
+    def build(self, argument: Any) -> None:
+        state = self.stack.pop()
+        made = self.stack[-1]
+        made.state = state
+        if isinstance(state, dict):
+            made.update(state)
+
+
+_STEPS: dict[str, Callable[[_Machine, Any], None]] = {
+    "MARK": _Machine.mark,
+    "MEMOIZE": _Machine.memoize,
+    "BINPUT": _Machine.put,
+    "LONG_BINPUT": _Machine.put,
+    "BINGET": _Machine.get,
+    "LONG_BINGET": _Machine.get,
+    "TUPLE": _Machine.tuple,
+    "TUPLE1": _Machine.tuple1,
+    "TUPLE2": _Machine.tuple2,
+    "TUPLE3": _Machine.tuple3,
+    "APPEND": _Machine.append,
+    "APPENDS": _Machine.appends,
+    "SETITEM": _Machine.setitem,
+    "SETITEMS": _Machine.setitems,
+    "GLOBAL": _Machine.name,
+    "STACK_GLOBAL": _Machine.stack_name,
+    "REDUCE": _Machine.call,
+    "NEWOBJ": _Machine.call,
+    "BUILD": _Machine.build,
+}
+"""Instructions that change the stack, as `pickletools` calls them."""
 
 
 def _allowed(named: Named) -> Named:
@@ -155,34 +216,38 @@ def _allowed(named: Named) -> Named:
     raise ValueError(f"holds a pickled {named}, which is refused because it could run code")
 
 
-def _array(found: Any) -> NDArray[Any]:
-    if isinstance(found, _Made) and found.of.name == "_reconstruct":
-        _, shape, dtype, _, content = found.state  # entries in the order of C, whatever the array's own
-        if not isinstance(content, list):  # else bytes, which an array of numbers has
-            raise ValueError(f"holds a pickled array of {dtype.arguments[0]}, expected one of objects")
-        result = np.empty(len(content), dtype=object)
-        for place, one in enumerate(content):
-            result[place] = _plain(one)
-        return result.reshape(shape)
-    if isinstance(found, list):
-        result = np.empty(len(found), dtype=object)
-        for place, one in enumerate(found):
-            result[place] = _plain(one)
-        return result
-    raise ValueError(f"holds a pickled {getattr(found, 'of', type(found).__name__)}, expected an array")
+def _array(pickled: Any) -> NDArray[Any]:
+    """The array that a pickle wrote down, as NumPy's own object or as a list."""
+    if isinstance(pickled, _Made) and pickled.of.name == "_reconstruct":
+        # entries in the order of C, whatever the array's own
+        _, shape, dtype, _, content = pickled.state
+        if not isinstance(content, list):  # an array of numbers has bytes
+            raise ValueError(f"holds a pickled array of {dtype.arguments[0]}, expected an array of objects")
+        return _entries(content).reshape(shape)
+    if isinstance(pickled, list):
+        return _entries(pickled)
+    raise ValueError(f"holds a pickled {getattr(pickled, 'of', type(pickled).__name__)}, expected an array")
 
 
-def _plain(one: Any) -> Any:
-    """An entry, if it is text, a number, nothing, a reference, or a row of these."""
-    if isinstance(one, tuple) and not any(isinstance(part, tuple) for part in one):
-        return tuple(_plain(part) for part in one)
-    if isinstance(one, _Made):
-        if one.of == _REFERENCE:
-            return one
-        raise ValueError(f"holds a pickled {one.of} in an array, expected text, numbers or references")
-    if isinstance(one, Named):
-        raise ValueError(f"holds a pickled {one} in an array, expected text, numbers or references")
-    reference = isinstance(one, dict) and all(isinstance(part, (str, int, type(None))) for part in one.values())
-    if not reference and one is not None and not isinstance(one, (str, bytes, int, float)):
-        raise ValueError(f"holds a pickled {type(one).__name__} in an array, expected text, numbers or references")
-    return one
+def _entries(content: list[Any]) -> NDArray[Any]:
+    array = np.empty(len(content), dtype=object)
+    for place, entry in enumerate(content):
+        array[place] = _plain(entry)
+    return array
+
+
+def _plain(entry: Any) -> Any:
+    """`entry`, if it is text, a number, nothing, a reference, or a row of these; else ValueError."""
+    if isinstance(entry, tuple) and not any(isinstance(part, tuple) for part in entry):
+        return tuple(_plain(part) for part in entry)
+    if isinstance(entry, _Made) and entry.of == _REFERENCE:
+        return entry
+    what = entry.of if isinstance(entry, _Made) else entry if isinstance(entry, Named) else None
+    plain = entry is None or isinstance(entry, (str, bytes, int, float))
+    if isinstance(entry, dict):
+        plain = all(isinstance(part, (str, int, type(None))) for part in entry.values())
+    if what is not None or not plain:
+        raise ValueError(
+            f"holds a pickled {what or type(entry).__name__} in an array, expected text, numbers or references"
+        )
+    return entry

@@ -1,4 +1,4 @@
-"""Pynapple's objects, there and back: spikes or series in session time, with intervals or a table of events."""
+"""From and to pynapple's objects: spikes or series in session time, with intervals or a table of events."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from neuromas import dims
 from neuromas.errors import InvalidInput
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
-from neuromas.recordings.convert.events import SLACK_S, bin_spikes, check_size, take_events, within
-from neuromas.recordings.convert.locked import in_time_order, recording_of
+from neuromas.recordings.convert.events import SLACK_S, Events, bin_spikes, check_size, take_events, within
+from neuromas.recordings.convert.locked import Binned, in_time_order, recording_of
 from neuromas.recordings.convert.source import need_variables, needed
 from neuromas.recordings.convert.tables import to_tables
 from neuromas.recordings.recording import Recording
@@ -31,25 +31,25 @@ def from_pynapple(data: Any, intervals: Any, recipe: EventRecipe | Mapping[str, 
     Parameters
     ----------
     data : TsGroup, Ts, TsdFrame or Tsd
-        Spike times of units, or series, of which each bin gets the mean. What lies outside its time support was not
-        recorded: it is missing, never zero.
+        Spike times of units, which are counted in each bin; or series, which are averaged in each bin. Bins outside the time
+        support were not recorded: they are missing, never zero.
     intervals : IntervalSet or DataFrame
-        A row per event. An IntervalSet's ``start`` and ``end`` go by these names and as ``start_time`` and ``stop_time``,
-        beside its metadata.
+        A row per event. The columns of an IntervalSet are its metadata, ``start`` and ``end``, and these two again as
+        ``start_time`` and ``stop_time``.
     recipe : EventRecipe or mapping
-        ``align``, by default ``start_time``, is what an event's time zero is.
+        ``align`` is the time zero of an event, by default ``start_time``.
     **fields
         Fields of the manifest, e.g. ``name``.
 
     Returns
     -------
     Recording
-        Trials are numbered in order of their times, whichever are taken.
+        Trials are numbered in order of their times, whichever rows are selected.
 
     Raises
     ------
     NotFound, InvalidInput, InvalidDocument
-        As `neuromas.recordings.convert.events.take_events`; or `data` is of another class.
+        As for `neuromas.recordings.convert.events.take_events`; or `data` is of another class.
 
     Examples
     --------
@@ -75,38 +75,48 @@ def from_pynapple(data: Any, intervals: Any, recipe: EventRecipe | Mapping[str, 
         raise InvalidInput(
             f"{_WHERE}: activity='count' is for spikes; samples of a series are averaged", kind="activity"
         )
-    recorded = within(np.asarray(data.time_support.values, dtype=np.float64), events.edges)
-    metadata: dict[str, NDArray[Any]] = {}
-    if spiking:
-        trains = {str(key): data[key].t for key in data.keys()} if isinstance(data, nap.TsGroup) else {"u0": data.t}  # noqa: SIM118 its own keys
-        units = list(trains)
-        check_size(len(events.rows), recipe.n_steps, len(units), _WHERE)
-        width = recipe.width_s if recipe.activity == "rate" else None
-        per_unit = [bin_spikes(np.asarray(times), events.edges, width) for times in trains.values()]
-        activity = np.stack(per_unit, axis=2)
-    else:
-        values = np.asarray(data.values, dtype=np.float64)
-        units = [str(one) for one in data.columns] if isinstance(data, nap.TsdFrame) else ["u0"]
-        activity = _means(np.asarray(data.t), values.reshape(len(values), -1), events.edges)
-    if isinstance(data, nap.TsGroup | nap.TsdFrame):
-        metadata = {
-            str(name): values
-            for name in data.metadata.columns
-            if name != "rate" and (values := tidy(data.metadata[name].to_numpy())).dtype.kind in "biufU"
-        }
-    activity[~recorded] = np.nan
-    return recording_of(
-        events,
-        activity.astype(np.float32),
-        units,
-        recipe,
-        fields,
-        name=_WHERE,
-        where=_WHERE,
-        libraries=(_EXTRA,),
-        activity_units="1" if not spiking or recipe.activity == "count" else "Hz",
-        unit_metadata=metadata,
+    binned = _spikes(data, recipe, events, nap) if spiking else _series(data, events, nap)
+    return recording_of(events, binned, recipe, fields, defaults={"name": _WHERE}, where=_WHERE, libraries=(_EXTRA,))
+
+
+def _spikes(data: Any, recipe: EventRecipe, events: Events, nap: Any) -> Binned:
+    """Spikes of each unit in each bin."""
+    # a group's own keys; iterating over it gives others
+    keys = data.keys() if isinstance(data, nap.TsGroup) else ()
+    trains = {str(key): data[key].t for key in keys} if isinstance(data, nap.TsGroup) else {"u0": data.t}
+    check_size(len(events.rows), recipe.n_steps, len(trains), _WHERE)
+    width = recipe.width_s if recipe.activity == "rate" else None
+    activity = np.stack([bin_spikes(np.asarray(times), events.edges, width) for times in trains.values()], axis=2)
+    return Binned(
+        _supported(activity, data, events),
+        list(trains),
+        physical="1" if recipe.activity == "count" else "Hz",
+        unit_metadata=_metadata(data) if isinstance(data, nap.TsGroup) else {},
     )
+
+
+def _series(data: Any, events: Events, nap: Any) -> Binned:
+    """Means of each series in each bin."""
+    values = np.asarray(data.values, dtype=np.float64)
+    activity = _means(np.asarray(data.t), values.reshape(len(values), -1), events.edges)
+    framed = isinstance(data, nap.TsdFrame)
+    return Binned(
+        _supported(activity, data, events),
+        [str(name) for name in data.columns] if framed else ["u0"],
+        unit_metadata=_metadata(data) if framed else {},
+    )
+
+
+def _supported(activity: NDArray[np.float64], data: Any, events: Events) -> NDArray[np.float32]:
+    """`activity` with NaN in bins that do not lie in the time support of `data`."""
+    activity[~within(np.asarray(data.time_support.values, dtype=np.float64), events.edges)] = np.nan
+    return activity.astype(np.float32)
+
+
+def _metadata(data: Any) -> dict[str, NDArray[Any]]:
+    """Metadata of the units, without the rate that pynapple computes."""
+    columns = {str(name): tidy(data.metadata[name].to_numpy()) for name in data.metadata.columns if name != "rate"}
+    return {name: values for name, values in columns.items() if values.dtype.kind in "biufU"}
 
 
 def _table(intervals: Any, nap: Any) -> dict[str, NDArray[Any]]:
@@ -123,17 +133,22 @@ def _table(intervals: Any, nap: Any) -> dict[str, NDArray[Any]]:
 
 
 def _means(times: NDArray[np.float64], values: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Means of `values`, shape (n_times, n_units), in each bin, shape (n_trials, n_steps, n_units); NaN in one without any.
+    """Means of `values` in each bin, shape (n_trials, n_steps, n_units); NaN in a bin without values.
 
-    A value that is NaN is left aside.
+    Parameters
+    ----------
+    times : ndarray of shape (n_times,)
+    values : ndarray of shape (n_times, n_units)
+        NaN is left out of the means.
+    edges : ndarray of shape (n_trials, n_steps + 1)
     """
     means = np.full((len(edges), edges.shape[1] - 1, values.shape[1]), np.nan)
     for trial, bounds in enumerate(np.searchsorted(times, edges - SLACK_S, side="left")):
         for step, (first, last) in enumerate(itertools.pairwise(bounds)):
-            there = np.isfinite(values[first:last])
-            n_there = there.sum(axis=0)
-            sums = np.where(there, values[first:last], 0).sum(axis=0)
-            means[trial, step] = np.where(n_there, sums / np.maximum(n_there, 1), np.nan)
+            present = np.isfinite(values[first:last])
+            counts = present.sum(axis=0)
+            sums = np.where(present, values[first:last], 0).sum(axis=0)
+            means[trial, step] = np.where(counts, sums / np.maximum(counts, 1), np.nan)
     return means
 
 
@@ -143,20 +158,20 @@ def to_pynapple(recording: Recording) -> tuple[Any, Any]:
     Parameters
     ----------
     recording : Recording
-        With event times (``event_s``) and the sampling's ``start_s`` and ``step_s``, as event-locked formats give them.
+        It needs event times (``event_s``) and ``start_s`` and ``step_s`` of the sampling, as event-locked formats give them.
 
     Returns
     -------
     activity : pynapple.TsdFrame
         A row per sample at the centre of its bin, a column per unit with the units' metadata.
     trials : pynapple.IntervalSet
-        One interval per trial, with its number, ``event_s`` and every coordinate that is constant in each trial as metadata.
-        A variable that changes within trials is not in it; `neuromas.recordings.convert.arrays.to_xarray` has those.
+        One interval per trial. Its metadata are the trial's number, ``event_s`` and every coordinate that is constant in
+        each trial. For variables that change within trials, use `neuromas.recordings.convert.arrays.to_xarray`.
 
     Raises
     ------
     InvalidInput
-        Event times or sampling are not known, windows of two trials overlap, or pynapple is not installed.
+        Event times or sampling are missing, the windows of two trials overlap, or pynapple is not installed.
 
     Examples
     --------
@@ -170,15 +185,15 @@ def to_pynapple(recording: Recording) -> tuple[Any, Any]:
     ([1.25, 1.75, 2.25, 5.25, 5.75, 6.25], [1.0, 5.0], ['left', 'right'])
     """
     dataset, sampling = recording.dataset, recording.manifest.sampling
-    known = {
+    needs = {
         f"a coordinate {dims.EVENT_S!r}, the time of each trial's event in seconds": dims.EVENT_S in dataset.coords,
         "sampling.start_s": sampling.start_s is not None,
         "sampling.step_s": sampling.step_s is not None,
     }
-    lacking = [what for what, there in known.items() if not there]
-    if lacking or sampling.start_s is None or sampling.step_s is None:
+    missing = [need for need, is_met in needs.items() if not is_met]
+    if missing or sampling.start_s is None or sampling.step_s is None:
         raise InvalidInput(
-            f"recording {recording.name!r} has no times in a session: it lacks {' and '.join(lacking)}", kind="no_times"
+            f"recording {recording.name!r} has no times in a session; missing: {', '.join(missing)}", kind="no_times"
         )
     trials, units = to_tables(recording)
     order = np.argsort(trials["start_time"].to_numpy(), kind="stable")
@@ -191,12 +206,13 @@ def to_pynapple(recording: Recording) -> tuple[Any, Any]:
         names = [str(trials[dims.TRIAL][at]) for at in (first, first + 1)]
         raise InvalidInput(
             f"recording {recording.name!r}: windows of {overlapping.size + 1} trials overlap in session time, e.g. those of "
-            f"trials {listing(names)} ({start[first]:g} to {stop[first]:g} s and from {start[first + 1]:g} s), which "
-            "pynapple's intervals cannot; take a shorter window or fewer trials",
+            f"trials {listing(names)} ({start[first]:g} to {stop[first]:g} s and from {start[first + 1]:g} s); pynapple's "
+            "intervals must not overlap. Use a shorter window or fewer trials",
             kind="overlapping_trials",
         )
     nap = needed("pynapple", _EXTRA)
-    stop[:-1] = np.minimum(stop[:-1], start[1:] - 2e-6)  # pynapple parts intervals that touch, with a warning
+    # pynapple separates intervals that touch, with a warning
+    stop[:-1] = np.minimum(stop[:-1], start[1:] - 2e-6)
     centres = dataset[dims.EVENT_S].values + sampling.start_s + sampling.step_s * (dataset[dims.STEP].values + 0.5)
     rows = np.argsort(centres, kind="stable")
     support = nap.IntervalSet(start, stop, metadata={name: trials[name].tolist() for name in trials.columns})

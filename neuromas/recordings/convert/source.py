@@ -1,4 +1,4 @@
-"""What every converter tells about a source, and how what the user says goes before it."""
+"""What converters share: names, provenance, and the one way from arrays to a recording."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput
-from neuromas.files import sha256_file
+from neuromas.files import sha256_bytes, sha256_file
 from neuromas.provenance import now, versions
 from neuromas.recordings.check import listing
 from neuromas.recordings.encode import labelled
@@ -24,7 +24,7 @@ from neuromas.schema.recording import RecordingManifest, VariableSpec
 
 
 def name_of(path: Path, endings: Sequence[str] = ()) -> str:
-    """The name of a recording from a file: its own less the ending, anything that a name cannot hold as ``-``.
+    """The name of a recording from a file: the file's without the ending, with ``-`` for what a name cannot hold.
 
     Examples
     --------
@@ -39,26 +39,36 @@ def name_of(path: Path, endings: Sequence[str] = ()) -> str:
 def provenance_of(
     path: Path | None, recipe: Recipe, notes: Sequence[str] = (), libraries: Sequence[str] = ()
 ) -> Provenance:
-    """The source's name and hash (of a file, not of a folder), the recipe as JSON, what was left out, and versions."""
-    told = [f"recipe {recipe.model_dump_json(exclude_unset=True)}", *filter(None, notes)]
+    """The source's name and hash, the recipe as JSON, `notes` such as what was left out, and versions."""
+    texts = [f"recipe {recipe.model_dump_json(exclude_unset=True)}", *filter(None, notes)]
     return Provenance(
         source=path.name if path is not None else "",
-        source_sha256=sha256_file(path) if path is not None and path.is_file() else None,
+        source_sha256=None if path is None else _hash(path),
         created=now(),
         versions=versions(("numpy", *libraries)),
-        notes="; ".join(told),
+        notes="; ".join(texts),
     )
 
 
+def _hash(path: Path) -> str:
+    """SHA-256 of a file; of a folder, of the names and hashes of its files in order."""
+    if path.is_file():
+        return sha256_file(path)
+    files = sorted(file for file in path.rglob("*") if file.is_file())
+    lines = [f"{file.relative_to(path).as_posix()} {sha256_file(file)}\n" for file in files]
+    return sha256_bytes("".join(lines).encode())
+
+
 def unreadable(path: Path, what: str, error: object) -> InvalidInput:
-    """The one error for a file that is not what its ending says, or is cut off or damaged."""
-    told = str(error).strip().splitlines() or [type(error).__name__]
-    return InvalidInput(f"{path}: cannot be read as {what}: {told[0]}", kind="unreadable_source")
+    """The error for a file that is not what its ending says, is cut off, or is damaged."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return InvalidInput(f"{path}: cannot be read as {what}: {lines[0]}", kind="unreadable_source")
 
 
 def free_names(names: Iterable[str], taken: Iterable[str], prefix: str = "unit_") -> dict[str, str]:
-    """Each of `names` as a coordinate that nothing else is called: what no coordinate can hold as ``_``, `prefix` before one
-    that is taken, a number behind one that still is.
+    """For each of `names`, the name of a coordinate that is still free.
+
+    Characters that no coordinate can hold become ``_``. A name in `taken` gets the `prefix`, and then, if need be, a number.
 
     Examples
     --------
@@ -66,15 +76,15 @@ def free_names(names: Iterable[str], taken: Iterable[str], prefix: str = "unit_"
     {'brain area': 'brain_area', 'side': 'unit_side', 'brain-area': 'brain_area_2', 'trial': 'unit_trial'}
     """
     used = {*taken, *dims.RESERVED}
-    given: dict[str, str] = {}
+    free: dict[str, str] = {}
     for name in names:
         clean = re.sub(r"\W", "_", name, flags=re.ASCII)
         clean = clean if re.match(r"[A-Za-z_]", clean) else f"_{clean}"
-        if clean in used and clean not in given.values():
+        if clean in used and clean not in free.values():
             clean = f"{prefix}{clean}"
-        given[name] = next(one for one in _numbered(clean) if one not in used)
-        used.add(given[name])
-    return given
+        free[name] = next(candidate for candidate in _numbered(clean) if candidate not in used)
+        used.add(free[name])
+    return free
 
 
 def _numbered(name: str) -> Iterator[str]:
@@ -83,19 +93,20 @@ def _numbered(name: str) -> Iterator[str]:
 
 
 def need_variables(recipe: Recipe, columns: Sequence[str], where: str) -> None:
-    """InvalidInput if `recipe` asks for no variable; lists what one could come from."""
+    """InvalidInput if `recipe` names no variable; lists the columns that variables can be made from."""
     if not recipe.variables:
         raise InvalidInput(
-            f"{where}: the recipe names no variable; expected at least one, an expression of {listing(columns) or 'a column'}",
+            f"{where}: the recipe names no variable; expected at least one, made from columns such as "
+            f"{listing(columns) or 'none'}",
             kind="no_variables",
         )
 
 
 def check_fields(fields: Mapping[str, Any]) -> None:
-    """InvalidDocument with everything that is wrong with the `fields` that a user gives for a manifest."""
+    """InvalidDocument if `fields` of a manifest that a user gives are invalid; lists every problem."""
     stand_ins = {"name": "name", "system": "system", "variables": [{"name": "variable", "type": "real"}]}
-    given = {key: value for key, value in fields.items() if key != "variables" or value}
-    problems = RecordingManifest.problems(stand_ins | given)
+    checked = {key: value for key, value in fields.items() if key != "variables" or value}
+    problems = RecordingManifest.problems(stand_ins | checked)
     if problems:
         raise InvalidDocument("manifest", problems)
 
@@ -108,17 +119,17 @@ def assemble(
     fields: Mapping[str, Any],
     **arrays: Any,
 ) -> Recording:
-    """`Recording.from_arrays`, where the user's `fields` of the manifest go before `defaults`, what the source says.
+    """`Recording.from_arrays`; the user's `fields` of the manifest override `defaults`, those of the source.
 
-    Variables that `fields` declares go before `specs` of the same name.
+    Variables that `fields` declares override `specs` of the same name.
     """
     check_fields(fields)
     document = {**defaults, **{name: value for name, value in fields.items() if name != "variables"}}
     declared = {
         str(document["name"]): document
         for document in (
-            one.model_dump() if isinstance(one, VariableSpec) else dict(one)
-            for one in (*specs, *(fields.get("variables") or ()))
+            spec.model_dump() if isinstance(spec, VariableSpec) else dict(spec)
+            for spec in (*specs, *(fields.get("variables") or ()))
         )
     }
     return Recording.from_arrays(
@@ -134,7 +145,7 @@ def assemble(
 
 
 def with_provenance(recording: Recording, path: Path, recipe: Recipe, libraries: Sequence[str] = ()) -> Recording:
-    """`recording` with the file told, unless what was read brings its own provenance."""
+    """`recording` with the file in its provenance, unless it has a provenance already."""
     if recording.manifest.provenance != Provenance():
         return recording
     provenance = provenance_of(path, recipe, (), libraries)
@@ -143,7 +154,7 @@ def with_provenance(recording: Recording, path: Path, recipe: Recipe, libraries:
 
 
 def entry(values: NDArray[Any], most: int = 3) -> str:
-    """An array for people: shape, dtype and the first few values.
+    """An array in words: shape, dtype and the first few values.
 
     Examples
     --------
@@ -152,15 +163,15 @@ def entry(values: NDArray[Any], most: int = 3) -> str:
     '(2, 2) float64: 1.5, 2.0, 3.0, …'
     """
     flat = values.ravel()
-    told = ", ".join(str(one) for one in flat[:most].tolist())
-    return f"{values.shape} {values.dtype}: {told}" + (", …" if flat.size > most else "")
+    examples = ", ".join(str(value) for value in flat[:most].tolist())
+    return f"{values.shape} {values.dtype}: {examples}" + (", …" if flat.size > most else "")
 
 
 def needed(module: str, extra: str) -> Any:
-    """`module`, imported; InvalidInput says how it is installed."""
+    """`module`, imported; InvalidInput says how to install it."""
     try:
         return import_module(module)
     except ImportError as error:
         raise InvalidInput(
-            f'{module} is needed, but not installed; pip install "neuromas[{extra}]"', kind="missing_extra"
+            f'{module} is needed, but is not installed; pip install "neuromas[{extra}]"', kind="missing_extra"
         ) from error

@@ -16,7 +16,7 @@ from neuromas.recordings.check import listing
 from neuromas.recordings.columns import as_text, tidy
 from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.convert.events import bin_spikes, check_size, spanned, take_events
-from neuromas.recordings.convert.locked import in_time_order, recording_of
+from neuromas.recordings.convert.locked import Binned, in_time_order, recording_of
 from neuromas.recordings.convert.source import entry, name_of, need_variables
 from neuromas.recordings.convert.text import read_text
 from neuromas.recordings.encode import load_npz
@@ -25,14 +25,14 @@ from neuromas.recordings.recording import Recording
 from neuromas.schema.recipe import SpikesRecipe
 
 ENDINGS = (".txt", ".txt.gz")
-_TIME = "time"  # of an event, where columns hold the times of one kind each
+_TIME = "time"  # column of the times of events, made from a column for each kind of event
 
 
 def convert_spikes(path: Path, recipe: SpikesRecipe, fields: Mapping[str, Any]) -> Recording:
     """Activity about events, from spike times.
 
-    Trials are numbered in order of their times, whichever of them are taken, so that units of one session that lie in
-    several files have the same trials.
+    Trials are numbered in order of their times, whichever rows are selected. Units of one session in several files thus have
+    the same trials.
     """
     columns = _columns(path)
     spikes = _spikes(columns, recipe, path)
@@ -48,15 +48,13 @@ def convert_spikes(path: Path, recipe: SpikesRecipe, fields: Mapping[str, Any]) 
         activity[recorded, :, column] = bin_spikes(times, events.edges[recorded], width)
     return recording_of(
         events,
-        activity,
-        list(spikes),
+        Binned(activity, list(spikes), physical="Hz" if recipe.activity == "rate" else "1"),
         recipe,
         fields,
-        name=name_of(path, (*ENDINGS, ".csv.gz")),
+        defaults={"name": name_of(path, (*ENDINGS, ".csv.gz"))},
         where=str(path),
         path=path,
         notes=notes,
-        activity_units="Hz" if recipe.activity == "rate" else "1",
     )
 
 
@@ -74,7 +72,7 @@ def _column(columns: Mapping[str, NDArray[Any]], name: str, where: object) -> ND
 
 def _seconds(values: NDArray[Any], what: str) -> NDArray[np.float64]:
     if values.dtype.kind not in "iuf":
-        strange = next((one for one in values.tolist() if not _is_number(one)), values[0] if values.size else "")
+        strange = next((value for value in values.tolist() if not _is_number(value)), values[0] if values.size else "")
         raise InvalidInput(f"{what}: expected times in seconds, got {strange!r}", kind="unreadable_source")
     return values.astype(np.float64)
 
@@ -85,12 +83,12 @@ def _spikes(columns: Mapping[str, NDArray[Any]], recipe: SpikesRecipe, path: Pat
         raise InvalidInput(f"{path}: no column of spike times", kind="unreadable_source")
     name = next(iter(columns)) if recipe.times is None else recipe.times
     if name in columns:
-        told = columns[name]
+        stored = columns[name]
     elif set(columns) & names_in(name):
-        told = np.atleast_1d(evaluate(name, columns, f"{path}: times"))
+        stored = np.atleast_1d(evaluate(name, columns, f"{path}: times"))
     else:
-        told = _column(columns, name, path)
-    times = _seconds(told, f"{path}: spike times in column {name!r}")
+        stored = _column(columns, name, path)
+    times = _seconds(stored, f"{path}: spike times in column {name!r}")
     fired = np.isfinite(times)
     if not fired.any():
         raise InvalidInput(f"{path}: column {name!r} holds no spike time", kind="unreadable_source")
@@ -99,7 +97,7 @@ def _spikes(columns: Mapping[str, NDArray[Any]], recipe: SpikesRecipe, path: Pat
     units = _column(columns, recipe.unit, path)
     if units.shape != times.shape:
         raise InvalidInput(
-            f"{path}: {name!r} holds {times.size} spike times, but {recipe.unit!r} tells the unit of {units.size}",
+            f"{path}: {name!r} holds {times.size} spike times, but {recipe.unit!r} holds {units.size} units",
             kind="unreadable_source",
         )
     units = _names(units[fired])
@@ -109,19 +107,19 @@ def _spikes(columns: Mapping[str, NDArray[Any]], recipe: SpikesRecipe, path: Pat
             f"{path}: {nameless} of {units.size} spikes have no unit in column {recipe.unit!r}",
             kind="unreadable_source",
         )
-    known, which = np.unique(units, return_inverse=True)
-    return {str(unit): times[fired][which == number] for number, unit in enumerate(known)}
+    names, which = np.unique(units, return_inverse=True)
+    return {str(unit): times[fired][which == number] for number, unit in enumerate(names)}
 
 
 def _names(units: NDArray[Any]) -> NDArray[Any]:
-    """Names as text; a number without its ``.0``, a missing one as nothing."""
+    """Names as text; a whole number without ``.0``, a missing one as empty text."""
     return np.where(np.isnan(units), "", as_text(units)) if units.dtype.kind == "f" else as_text(units)
 
 
 def _events(
     columns: Mapping[str, NDArray[Any]], recipe: SpikesRecipe, path: Path
 ) -> tuple[dict[str, NDArray[Any]], str, list[str]]:
-    """The table of events, where it is, and what there is to note."""
+    """The table of events, its file for messages, and notes for the provenance."""
     notes: list[str] = []
     where = str(path)
     if recipe.events is not None:
@@ -145,12 +143,12 @@ def _events(
 
 
 def _long(columns: Mapping[str, NDArray[Any]], align: str, where: str) -> dict[str, NDArray[Any]]:
-    """Columns as long as those that tell the time, less the rows that hold nothing."""
+    """Columns as long as those that `align` names, without the rows that are empty."""
     named = [name for name in columns if name in names_in(align)]
     if not named:
         if align in columns:
             raise InvalidInput(
-                f"{where}: align={align!r} is no expression; a column whose name is no identifier is col({align!r})",
+                f"{where}: align={align!r} is no expression, but a column has this name; write col({align!r})",
                 kind="expression",
             )
         raise NotFound(
@@ -165,11 +163,11 @@ def _long(columns: Mapping[str, NDArray[Any]], align: str, where: str) -> dict[s
 
 
 def _wide(columns: Mapping[str, NDArray[Any]], pattern: str, where: str) -> dict[str, NDArray[Any]]:
-    """One row for each time in each column that `pattern` matches; its groups are columns beside the time."""
+    """One row for each time in each column that `pattern` matches; named groups become columns beside the time."""
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise InvalidInput(f"event_columns={pattern!r} is no regular expression: {error}", kind="recipe") from error
+        raise InvalidInput(f"event_columns={pattern!r} is not a regular expression: {error}", kind="recipe") from error
     matched = {name: match for name in columns if (match := expression.fullmatch(name))}
     if not matched:
         raise NotFound(
@@ -185,13 +183,13 @@ def _wide(columns: Mapping[str, NDArray[Any]], pattern: str, where: str) -> dict
     counts = [values.size for values in times.values()]
     merged = np.concatenate(list(times.values()))
     origin = np.repeat(list(times), counts)
-    again, inverse, n_times = np.unique(merged, return_inverse=True, return_counts=True)
+    unique, inverse, n_times = np.unique(merged, return_inverse=True, return_counts=True)
     if (n_times > 1).any():
         first = int(np.flatnonzero(n_times > 1)[0])
         raise InvalidInput(
-            f"{where}: event_columns={pattern!r}: {int((n_times > 1).sum())} events would be taken more than once, e.g. "
-            f"{again[first]:g} s from columns {listing(origin[inverse == first].tolist())}; match only columns that part "
-            "the events",
+            f"{where}: event_columns={pattern!r}: {int((n_times > 1).sum())} events would be used more than once, e.g. "
+            f"{unique[first]:g} s from columns {listing(origin[inverse == first].tolist())}; use a pattern that matches each "
+            "event in one column only",
             kind="duplicate_event",
         )
     table = {_TIME: merged}
@@ -201,12 +199,12 @@ def _wide(columns: Mapping[str, NDArray[Any]], pattern: str, where: str) -> dict
 
 
 def _numbers(texts: list[str | None]) -> NDArray[Any]:
-    """`texts` as numbers where each looks like one; None is a missing entry."""
-    if all(one is None or (_is_number(one) and np.isfinite(float(one))) for one in texts):
-        numbers = [np.nan if one is None else float(one) for one in texts]
-        whole = all(one is not None and re.fullmatch(r"[+-]?\d+", one) for one in texts)
+    """`texts` as numbers if all look like numbers; None is a missing entry."""
+    if all(text is None or (_is_number(text) and np.isfinite(float(text))) for text in texts):
+        numbers = [np.nan if text is None else float(text) for text in texts]
+        whole = all(text is not None and re.fullmatch(r"[+-]?\d+", text) for text in texts)
         return np.array(numbers).astype(np.int64) if whole else np.array(numbers)
-    return np.array([one or "" for one in texts])
+    return np.array([text or "" for text in texts])
 
 
 def _is_number(value: object) -> bool:
@@ -218,11 +216,11 @@ def _is_number(value: object) -> bool:
 
 
 def contents_spikes(path: Path) -> list[tuple[str, str]]:
-    """Columns with how many entries they hold and a few of them."""
+    """Columns, each with the number of its entries and a few of them."""
     listed = []
     for name, values in _columns(path).items():
-        held = values[np.isfinite(values)] if values.dtype.kind == "f" else values
-        listed.append((name, entry(held)))
+        present = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+        listed.append((name, entry(present)))
     return listed
 
 

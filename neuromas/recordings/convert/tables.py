@@ -17,14 +17,15 @@ from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.arrays import per_trial
 from neuromas.recordings.convert.converter import Converter
+from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import entry, name_of, unreadable
-from neuromas.recordings.convert.take import Arrays, take
+from neuromas.recordings.convert.take import take
 from neuromas.recordings.convert.text import read_text
 from neuromas.recordings.export import readable
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recipe import ArraysRecipe
 
-_INDEX = "Unnamed: 0"  # what pandas writes without being asked, and how it reads it
+_INDEX = "Unnamed: 0"  # pandas's name for the row numbers that it writes by default
 CSV_ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 
 
@@ -59,22 +60,23 @@ def _from_table(
     notes = []
     if _INDEX in columns and np.array_equal(columns[_INDEX], np.arange(n_rows)) and n_rows:
         columns = {name: values for name, values in columns.items() if name != _INDEX}
-        notes.append("a first column without a name, which numbers the rows, left out")
+        notes.append("a first column without a name, which numbers the rows, was left out")
     units = _unit_columns(columns, recipe, path)
     text = [name for name in units if columns[name].dtype.kind not in "biuf"]
     if text:
         raise InvalidInput(
-            f"{path}: unit_columns={recipe.unit_columns!r} matches columns that are no numbers: {listing(text)}, e.g. "
+            f"{path}: unit_columns={recipe.unit_columns!r} matches columns that hold no numbers: {listing(text)}, e.g. "
             f"{columns[text[0]].ravel()[:1].tolist()}",
             kind="unit_columns",
         )
     if n_rows == 0:
         raise InvalidInput(f"{path}: the table has no rows", kind="unreadable_source")
     others = {name: values for name, values in columns.items() if name not in units}
-    sample = others.get(dims.SAMPLE)  # `export` writes row numbers beside selected samples
+    # `export` writes row numbers beside selected samples
+    sample = others.get(dims.SAMPLE)
     aside = [dims.SAMPLE] if sample is not None and sample.dtype.kind in "iu" and np.all(np.diff(sample) > 0) else []
     clash = [name for name in (dims.ACTIVITY, dims.UNIT) if name in others]
-    unusable = dict.fromkeys(clash, "a column called so would stand for the activity or the units; rename it")
+    unusable = dict.fromkeys(clash, "the activity or the units have this name; rename the column")
     unusable |= {name: f"{values.dtype}" for name, values in others.items() if values.dtype.kind not in "biufU"}
     arrays = {name: values for name, values in others.items() if name not in unusable}
     named: dict[str, tuple[str, ...]] = dict.fromkeys(arrays, (dims.SAMPLE,))
@@ -92,7 +94,7 @@ def _from_table(
         fields,
         name=name_of(path, (*CSV_ENDINGS, ".parquet")),
         path=path,
-        asked=recipe,
+        user_recipe=recipe,
         libraries=libraries,
         aside=aside,
         notes=notes,
@@ -110,7 +112,7 @@ def _unit_columns(columns: Mapping[str, NDArray[Any]], recipe: ArraysRecipe, pat
         expression = re.compile(recipe.unit_columns)
     except re.error as error:
         raise InvalidInput(
-            f"unit_columns={recipe.unit_columns!r} is no regular expression: {error}", kind="recipe"
+            f"unit_columns={recipe.unit_columns!r} is not a regular expression: {error}", kind="recipe"
         ) from error
     matched = [name for name in columns if expression.fullmatch(name)]
     if not matched:
@@ -132,13 +134,13 @@ def contents_parquet(path: Path) -> list[tuple[str, str]]:
 
 
 def to_tables(recording: Recording) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Tables of the trials and of the units, as NWB holds them.
+    """Tables of the trials and of the units, as in NWB files.
 
     Returns
     -------
     trials : DataFrame
-        A row per trial: its number, ``start_time`` and ``stop_time`` in seconds of the session where event times and sampling
-        are known, and every coordinate that is constant in each trial, values as their meanings.
+        A row per trial: its number, and every coordinate that is constant in each trial, categories as their labels. If the
+        recording has event times and sampling, also ``start_time`` and ``stop_time`` in seconds of the session.
     units : DataFrame
         A row per unit: its name and metadata.
 
@@ -164,7 +166,7 @@ def to_tables(recording: Recording) -> tuple[pd.DataFrame, pd.DataFrame]:
             of_trial = per_trial(np.asarray(readable(recording, name)), row, len(trials))
             if of_trial is not None:
                 columns[name] = of_trial
-    of_units = {str(key): one.values for key, one in dataset.coords.items() if one.dims == (dims.UNIT,)}
+    of_units = {str(key): column.values for key, column in dataset.coords.items() if column.dims == (dims.UNIT,)}
     names = of_units.pop(dims.UNIT)
     return pd.DataFrame(columns), pd.DataFrame({dims.UNIT: names} | of_units)
 

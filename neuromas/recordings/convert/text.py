@@ -1,4 +1,4 @@
-"""Tables written as text: which character parts the columns, what is a number, and what no table."""
+"""Tables written as text: the separator of the columns, what is a number, and what is not a table."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.source import unreadable
 
 _MISSING = ("", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "null", "NULL", "None", "-nan", "#N/A")
-"""What stands for no number among numbers; among text only an empty cell is missing."""
+"""Words for a missing number in a column of numbers; in a column of text only an empty cell is missing."""
 
 
 _EXACT: dict[str, Any] = (
     {} if tuple(map(int, pd.__version__.split(".")[:2])) >= (3, 1) else {"float_precision": "round_trip"}
 )
-"""Numbers as they were written: since 3.1, pandas reads them no other way."""
+"""Reads numbers exactly as they were written. Since 3.1, pandas always does."""
 
 
 def read_text(path: Path) -> dict[str, NDArray[Any]]:
-    """Columns of a table with a header, parted by tabs, commas or semicolons; gzipped where the name ends in ``.gz``.
+    """Columns of a table with a header, separated by tabs, commas or semicolons; gzipped if the name ends in ``.gz``.
 
     Returns
     -------
@@ -39,7 +39,7 @@ def read_text(path: Path) -> dict[str, NDArray[Any]]:
     Raises
     ------
     InvalidInput
-        It is no text, is cut off, has no header, names a column twice, or has a row with more cells than the header.
+        The file is not text, is cut off, has no header, names a column twice, or has a row with more cells than the header.
 
     Examples
     --------
@@ -101,15 +101,15 @@ def _is_number(text: str) -> bool:
 
 
 def _settled(values: NDArray[Any]) -> NDArray[Any]:
-    """Text that is all numbers but for words such as ``NA`` as those numbers."""
+    """Text as numbers, if all of it is numbers or words such as ``NA``; other values as they are."""
     if values.dtype.kind != "U":
         return values
-    known = ~np.isin(np.char.strip(values), _MISSING)
-    if not known.any():
+    present = ~np.isin(np.char.strip(values), _MISSING)
+    if not present.any():
         return values
     try:
         numbers = np.full(values.shape, np.nan)
-        numbers[known] = values[known].astype(np.float64)
+        numbers[present] = values[present].astype(np.float64)
     except ValueError:
         return values
     return numbers

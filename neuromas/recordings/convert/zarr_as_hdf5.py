@@ -1,8 +1,8 @@
 """NWB folders that hdmf-zarr wrote, as an HDF5 file in memory.
 
-hdmf-zarr itself needs zarr 2 and cannot be imported beside zarr 3. Its layout is plain, though: groups, arrays and attributes
-as in HDF5, links listed in an attribute, references as a path. Large arrays are not copied: their place is held by an empty
-dataset, and whoever wants their numbers reads them from the folder.
+hdmf-zarr itself needs zarr 2 and cannot be imported beside zarr 3. Its layout is plain: groups, arrays and attributes as in
+HDF5, links listed in an attribute, references as a path. Large arrays are not copied. An empty dataset stands for each of them,
+and their numbers are read from the folder.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from neuromas.errors import InvalidInput
 from neuromas.recordings.convert.pickled_array import read_pickled_array
 
 _LARGEST = 2**22
-"""Bytes up to which an array is copied."""
+"""Size in bytes up to which an array is copied."""
 
 _HOLLOWED = ("data", "timestamps", "waveforms")
-"""Arrays that may be larger: of these, the first two are read through `Hollow`, the others not at all."""
+"""Arrays that may be larger. The first two are read through `Hollow`, the others not at all."""
 
 _OWN_ATTRIBUTES = ("zarr_dtype", "zarr_link", "_ARRAY_DIMENSIONS", ".specloc")
 
 
 class Hollow:
-    """A large array of a zarr folder, of which slices are read when asked for.
+    """A large array of a zarr folder; slices are read on demand.
 
     Parameters
     ----------
@@ -54,7 +54,7 @@ class Hollow:
 
 
 def identity(dataset: Any) -> int:
-    """What tells a dataset from the others of its file, by whichever link it was reached."""
+    """A number that identifies a dataset in its file, by whichever link it was reached."""
     return int(h5py.h5o.get_info(dataset.id).addr)
 
 
@@ -70,21 +70,22 @@ def zarr_as_hdf5(path: Path) -> tuple[Any, dict[int, Hollow]]:
     file : h5py.File
         The caller closes it.
     hollow : dict of int to Hollow
-        What datasets without content in it stand for, by their `identity`.
+        Large arrays, by the `identity` of the empty dataset that stands for each.
 
     Raises
     ------
     InvalidInput
-        The folder is no zarr group of version 2, or leads to other files.
+        The folder is not a zarr group of version 2, or refers to other files.
     """
     if not (path / ".zgroup").is_file():
         raise InvalidInput(
-            f"{path}: cannot be read as an NWB file: it is a folder, but no group of zarr version 2, as hdmf-zarr writes",
+            f"{path}: cannot be read as an NWB file: a folder must be a zarr group of version 2, as hdmf-zarr writes it",
             kind="unreadable_source",
         )
     file = h5py.File(f"{path.name}.h5", "w", driver="core", backing_store=False, libver="latest")
     hollow: dict[int, Hollow] = {}
-    later: list[Callable[[], None]] = []  # what needs the thing that it refers to
+    # references, which can be made only when their targets exist
+    later: list[Callable[[], None]] = []
     try:
         _copy_group(path, path, file, hollow, later)
         for make in later:
@@ -111,7 +112,7 @@ def _copy_group(
     for link in attributes.get("zarr_link", ()):
         _check_inside(root, link)
         group[link["name"]] = h5py.SoftLink(link["path"])
-    for below in sorted(one for one in folder.iterdir() if one.is_dir()):
+    for below in sorted(entry for entry in folder.iterdir() if entry.is_dir()):
         if (below / ".zarray").is_file():
             _copy_array(root, below, group, hollow, later)
         elif (below / ".zgroup").is_file():
@@ -122,7 +123,8 @@ def _check_inside(root: Path, reference: Mapping[str, Any]) -> None:
     source = str(reference.get("source", "."))
     if source != "." and (root / source).resolve() != root.resolve():
         raise InvalidInput(
-            f"{root}: leads to {reference.get('path')!r} in another file, {source!r}; expected one that is complete in itself",
+            f"{root}: refers to {reference.get('path')!r} in another file, {source!r}; expected a folder that is complete in "
+            "itself",
             kind="unreadable_source",
         )
 
@@ -152,7 +154,7 @@ def _copy_array(
 ) -> None:
     attributes = _json(folder / ".zattrs")
     layout = _json(folder / ".zarray")
-    told, shape = attributes.get("zarr_dtype"), tuple(layout["shape"])
+    kind, shape = attributes.get("zarr_dtype"), tuple(layout["shape"])
     plain = isinstance(layout["dtype"], str) and np.dtype(layout["dtype"]).kind in "biuf"
     seldom = folder.name in _HOLLOWED or len(shape) > 2
     if plain and seldom and math.prod(shape) * np.dtype(layout["dtype"]).itemsize > _LARGEST:
@@ -162,15 +164,15 @@ def _copy_array(
         _copy_attributes(root, attributes, dataset, later)
         return
     values = _read_array(folder, layout)
-    if told == "scalar":
+    if kind == "scalar":
         value = values.reshape(-1)[0]
         if isinstance(value, Mapping):
             dataset = group.create_dataset(folder.name, shape=(), dtype=h5py.ref_dtype)
             later.append(lambda: dataset.__setitem__((), _target(root, group.file, value)))
         else:
             dataset = group.create_dataset(folder.name, data=_decoded(value))
-    elif isinstance(told, list):
-        dataset = _copy_compound(root, folder.name, told, values, group, later)
+    elif isinstance(kind, list):
+        dataset = _copy_compound(root, folder.name, kind, values, group, later)
     elif values.dtype.kind == "O" and values.size and isinstance(values.flat[0], Mapping):
         dataset = group.create_dataset(folder.name, shape=shape, dtype=h5py.ref_dtype)
 
@@ -180,7 +182,7 @@ def _copy_array(
 
         later.append(refer)
     elif values.dtype.kind in "OUS":
-        texts = np.array([_decoded(one) for one in values.ravel()], dtype=object).reshape(shape)
+        texts = np.array([_decoded(value) for value in values.ravel()], dtype=object).reshape(shape)
         dataset = group.create_dataset(folder.name, data=texts, shape=shape, dtype=h5py.string_dtype())
     else:
         dataset = group.create_dataset(folder.name, data=values)
@@ -207,7 +209,7 @@ def _copy_compound(
     def fill() -> None:
         made = np.empty(len(rows), dtype=dtype)
         for at, row in enumerate(rows):
-            made[at] = tuple(_target(root, group.file, one) if isinstance(one, Mapping) else one for one in row)
+            made[at] = tuple(_target(root, group.file, cell) if isinstance(cell, Mapping) else cell for cell in row)
         if len(rows):
             dataset[...] = made
 
@@ -222,8 +224,7 @@ def _decoded(value: Any) -> Any:
 def _read_array(folder: Path, layout: Mapping[str, Any]) -> NDArray[Any]:
     """The whole of an array of zarr version 2."""
     shape, chunks = tuple(layout["shape"]), tuple(layout["chunks"])
-    told = layout["dtype"]
-    dtype = np.dtype(told if isinstance(told, str) else [tuple(part) for part in told])
+    dtype = np.dtype(layout["dtype"] if isinstance(layout["dtype"], str) else [tuple(part) for part in layout["dtype"]])
     compressor = get_codec(layout["compressor"]) if layout.get("compressor") else None
     filters = list(layout.get("filters") or ())
     fill = layout.get("fill_value")
@@ -239,8 +240,9 @@ def _read_array(folder: Path, layout: Mapping[str, Any]) -> NDArray[Any]:
             continue
         data: Any = file.read_bytes()
         data = data if compressor is None else compressor.decode(data)
-        for one in reversed(filters):
-            data = read_pickled_array(bytes(data)) if one["id"] == "pickle" else get_codec(dict(one)).decode(data)
+        for codec in reversed(filters):
+            pickled = codec["id"] == "pickle"
+            data = read_pickled_array(bytes(data)) if pickled else get_codec(dict(codec)).decode(data)
         if dtype.names is not None and dtype.hasobject:
             data = data.ravel().tolist()  # rows, as tuples
         part = np.asarray(data, dtype=dtype) if dtype.hasobject else np.frombuffer(data, dtype=dtype)

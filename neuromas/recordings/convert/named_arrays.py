@@ -1,0 +1,64 @@
+"""The arrays of a foreign file by name, whatever the format."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from numpy.typing import NDArray
+
+from neuromas.errors import InvalidInput, NotFound
+from neuromas.recordings.convert.source import entry
+
+LARGEST_DENSE_BYTES = 8 * 2**30
+"""Sparse activity is written out in full up to this size."""
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """What a file holds.
+
+    Attributes
+    ----------
+    arrays : dict of str to ndarray
+    where : str
+        The file, for messages.
+    dims : dict of str to tuple of str
+        Names of the axes, for arrays whose file names them.
+    unusable : dict of str to str
+        Name and reason, for content that is no array of numbers or text.
+    vectors : bool
+        Whether a table of one row or one column is a vector, as in MATLAB. The activity may then miss a last axis of length 1.
+    document : dict
+        Fields of a manifest that the file holds.
+    """
+
+    arrays: dict[str, NDArray[Any]]
+    where: str
+    dims: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    unusable: dict[str, str] = field(default_factory=dict)
+    vectors: bool = False
+    document: dict[str, Any] = field(default_factory=dict)
+
+    def contents(self) -> list[tuple[str, str]]:
+        """Every array with shape, dtype and a few values; then what cannot be used, and why."""
+        listed = [(name, entry(values)) for name, values in self.arrays.items()]
+        return listed + [(name, f"not usable: {reason}") for name, reason in self.unusable.items()]
+
+    def array(self, name: str, what: str) -> NDArray[Any]:
+        """The array called `name`; `what` says what it is for. NotFound lists the existing arrays."""
+        self.refuse_unusable(name)
+        if name not in self.arrays:
+            existing = [f"{key} {values.shape}" for key, values in self.arrays.items()]
+            existing += [f"{key} ({reason})" for key, reason in self.unusable.items()]
+            raise NotFound(
+                f"{self.where}: no array {name!r} ({what}); there are {', '.join(existing) or 'none'}",
+                kind="unknown_array",
+            )
+        return self.arrays[name]
+
+    def refuse_unusable(self, name: object) -> None:
+        """InvalidInput if `name` is in the file, but is no array of numbers or text."""
+        if name in self.unusable:
+            reason = self.unusable[str(name)]
+            raise InvalidInput(f"{self.where}: {name!r} cannot be used: {reason}", kind="opaque_object")

@@ -1,0 +1,111 @@
+"""Columns of the tables of an NWB file, and what a recipe selects by them: units, their names and their metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuromas.errors import InvalidInput, NotFound
+from neuromas.recordings.check import listing
+from neuromas.recordings.columns import tidy
+from neuromas.recordings.expression import evaluate_mask
+from neuromas.schema.recipe import NwbRecipe
+
+_NAME_COLUMNS = ("unit_name", "label", "channel_name")
+"""Columns that name units, if every row has a different name there."""
+
+
+def read_columns(table: Any) -> dict[str, NDArray[Any]]:
+    """Columns of a table with one number or text per row, and its row ids as ``id``."""
+    columns = {"id": np.asarray(table.id.data[:])}
+    for name in table.colnames:
+        values = plain_column(table[name])
+        if values is not None:
+            columns[str(name)] = values
+    return columns
+
+
+def plain_column(column: Any) -> NDArray[Any] | None:
+    """One number or text per row of a column; None if a row holds several, or a reference."""
+    import h5py
+    from hdmf.common import DynamicTableRegion, EnumData, VectorIndex
+
+    if isinstance(column, (VectorIndex, DynamicTableRegion)):
+        return None
+    data = column.data
+    if isinstance(data, h5py.Dataset) and data.shape is not None and len(data.shape) == 1:
+        if h5py.check_ref_dtype(data.dtype) is not None or data.dtype.kind == "V":
+            return None
+        values = tidy(data[:])
+    elif isinstance(data, (list, tuple, np.ndarray)):
+        values = tidy(np.asarray(data))
+    else:
+        return None
+    if isinstance(column, EnumData):
+        elements = tidy(column.elements.data[:])
+        values = elements[values.astype(np.int64)]
+    return values if values.ndim == 1 and values.dtype.kind in "biufU" else None
+
+
+def electrode_columns(column: Any) -> dict[str, NDArray[Any]]:
+    """Group and location of the electrodes of each unit, from the column that refers to them."""
+    table, rows_of_unit = _region(column)
+    columns: dict[str, NDArray[Any]] = {}
+    for source, name in (("group_name", "electrode_group"), ("location", "location")):
+        values = plain_column(table[source]) if source in table.colnames else None
+        if values is not None:
+            texts = values.astype(str)
+            joined = ["; ".join(dict.fromkeys(texts[rows].tolist())) for rows in rows_of_unit]
+            columns[name] = np.array(joined, dtype=str)
+    return columns
+
+
+def _region(column: Any) -> tuple[Any, list[NDArray[np.int64]]]:
+    """The table that a column of references leads to, and its rows for each row of the column."""
+    from hdmf.common import VectorIndex
+
+    if isinstance(column, VectorIndex):
+        rows = np.asarray(column.target.data[:], dtype=np.int64)
+        ends = np.asarray(column.data[:], dtype=np.int64)
+        return column.target.table, np.split(rows, ends[:-1]) if len(ends) else []
+    return column.table, [np.array([row], dtype=np.int64) for row in column.data[:]]
+
+
+def select_units(columns: Mapping[str, NDArray[Any]], recipe: NwbRecipe, n_units: int, where: str) -> NDArray[np.int64]:
+    """Rows of the units for which ``units_where`` is true; InvalidInput if there are none."""
+    if recipe.units_where is None:
+        return np.arange(n_units)
+    rows = np.flatnonzero(evaluate_mask(recipe.units_where, columns, n_units, f"{where}: units_where"))
+    if rows.size == 0:
+        raise InvalidInput(
+            f"{where}: units_where={recipe.units_where!r} is true for none of {n_units} units", kind="no_units"
+        )
+    return rows
+
+
+def metadata_columns(columns: Mapping[str, NDArray[Any]], recipe: NwbRecipe, where: str) -> dict[str, NDArray[Any]]:
+    """Columns that become metadata of the units."""
+    if recipe.unit_columns is None:
+        return {name: values for name, values in columns.items() if name != "id"}
+    unknown = [name for name in recipe.unit_columns if name not in columns]
+    if unknown:
+        raise NotFound(
+            f"{where}: unit_columns: no column {listing(unknown)} with one number or text per unit; expected some of "
+            f"{', '.join(columns)}",
+            kind="unknown_column",
+        )
+    return {name: columns[name] for name in recipe.unit_columns}
+
+
+def unit_names(columns: Mapping[str, NDArray[Any]], prefix: str) -> NDArray[Any]:
+    """Names of the units, shape (n_units,): from a column of unique names, else `prefix` and the row id."""
+    for name in _NAME_COLUMNS:
+        values = columns.get(name)
+        if values is not None and values.dtype.kind == "U" and "" not in values and len(set(values)) == len(values):
+            return values
+    ids = columns["id"]
+    numbers = ids if len(set(ids.tolist())) == len(ids) else np.arange(len(ids))
+    return np.array([f"{prefix}-{number}" for number in numbers.tolist()], dtype=str)
