@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from neuromas import dims
 from neuromas.align.alignment import Alignment
-from neuromas.align.side import Side, warnings_of
+from neuromas.align.prepare import warnings_of
+from neuromas.align.side import Side
 from neuromas.errors import InvalidInput, NoMatch, NotFound
 from neuromas.files import write_atomically
 from neuromas.index.choose import near

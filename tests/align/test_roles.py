@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from neuromas.align.alignment import lay_out
-from neuromas.align.side import Direction, draw_pair_set, make_sides, side_names
+from neuromas.align.pairs import Direction, draw_pair_set
+from neuromas.align.prepare import make_sides, side_names
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.fit.fitters import CLMAS, DAS, MAS
 from neuromas.recordings.recording import Recording

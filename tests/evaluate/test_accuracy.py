@@ -16,10 +16,12 @@ import torch
 
 from neuromas.align.alignment import Alignment, lay_out
 from neuromas.align.interchange import LinearMap
-from neuromas.align.side import Direction, draw_pair_set, make_sides
+from neuromas.align.pairs import Direction, draw_pair_set
+from neuromas.align.prepare import make_sides
 from neuromas.errors import InvalidInput, NotFound, ReadOnly
-from neuromas.evaluate.accuracy import COLUMNS, CONTROLS, behaviour, evaluate, scores_table
+from neuromas.evaluate.accuracy import COLUMNS, CONTROLS, evaluate, scores_table
 from neuromas.evaluate.divergence import nearest_values
+from neuromas.evaluate.ruler import behaviour
 from neuromas.fit.fitters import CLMAS, DAS, MAS, LatentStitch
 from neuromas.recordings.recording import Recording
 from neuromas.systems.capture import capture

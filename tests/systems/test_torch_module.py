@@ -18,7 +18,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from neuromas import dims
-from neuromas.align.side import make_sides
+from neuromas.align.prepare import make_sides
 from neuromas.causal.model import PAD, get_task
 from neuromas.errors import InvalidDocument, InvalidInput, NeuromasError, NotFound, ReadOnly
 from neuromas.fit.fitters import DAS, MAS
