@@ -1431,7 +1431,7 @@ def _print_evaluation(evaluation: Evaluation) -> None:
     for (source, target), scores in by_direction.items():
         first = scores[0]
         how = "its live copy, an oracle, was run here" if first.oracle else "only read, never run"
-        how = "run" if first.access == "yes" else how
+        how = "run" if first.ran else how
         _output().print(_text(f"{source} → {target} ({how}; {first.n_pairs:,} {evaluation.part} pairs)", "bold"))
         several = any(score.subspace for score in scores)
         ran = any(score.iia is not None for score in scores)

@@ -17,15 +17,23 @@ from neuromas.errors import InvalidInput
 from neuromas.evaluate.divergence import (
     Ellipsoid,
     cl_distance,
+    natural_ellipsoid,
     nearest_values,
     outside_ellipsoid,
     relative_distance,
     sliced_wasserstein,
 )
-from neuromas.evaluate.inference import bootstrap_interval
+from neuromas.evaluate.inference import bootstrap_interval, split_half_reliability
 from neuromas.index.choose import near
+from neuromas.index.index import CLIndex
 from neuromas.schema.evaluation import DirectionScore, SourceTargetScore, ValueScore
 from neuromas.systems.system import Packed, all_right
+
+_NATURAL = 5  # stream of seeds
+_N_NATURAL = 10_000
+"""Held-out latents that size the ellipsoid and estimate reliability; more change little and take time."""
+_N_CHANCE = 1_000
+"""Latents of which all combinations with expected values are compared, for retrieval by chance."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +45,7 @@ class Behaviour:
     right : Tensor of bool, shape (n_pairs,)
         Whether every deterministic token was the argmax.
     n_right, n_tokens : Tensor of int64, shape (n_pairs,)
-        Deterministic tokens of each pair, right and all.
+        Deterministic tokens of each pair: those that are right, and all.
     """
 
     right: Tensor = field(repr=False)
@@ -55,48 +63,89 @@ def behaviour(intervened: Tensor, pairs: PairSet, target: Side) -> Behaviour:
     pairs : PairSet
         With continuations.
     target : Side
-        One that can be run.
+        A side that can be run.
+
+    Returns
+    -------
+    Behaviour
 
     Raises
     ------
     ReadOnly
-        It cannot.
+        The side can only be read.
+    InvalidInput
+        The pairs have no continuations.
     """
     if pairs.continuation is None:
         raise InvalidInput(
             "pairs without a causal model have no counterfactual behaviour to compare with", kind="no_model"
         )
-    rights, n_right, n_tokens = [], [], []
+    right, n_right, n_tokens = [], [], []
     at_once = len(pairs) if target.system is None else target.system.at_once
     for start in range(0, len(pairs), at_once):
         rows = np.arange(start, min(start + at_once, len(pairs)))
         packed = Packed.from_continuation(pairs.continuation, rows, intervened.device)
         lengths = None if pairs.lengths is None else pairs.lengths[rows]
         logits = target.resume(intervened[start : start + at_once], packed, pairs.target[rows], lengths)
-        rights.append(all_right(logits, packed, len(rows)))
+        right.append(all_right(logits, packed, len(rows)))
         scored = packed.deterministic
-        told = (logits.argmax(dim=-1) == packed.tokens) & scored
-        n_right.append(torch.bincount(packed.rows[told], minlength=len(rows)))
+        correct = (logits.argmax(dim=-1) == packed.tokens) & scored
+        n_right.append(torch.bincount(packed.rows[correct], minlength=len(rows)))
         n_tokens.append(torch.bincount(packed.rows[scored], minlength=len(rows)))
-    return Behaviour(torch.cat(rights), torch.cat(n_right), torch.cat(n_tokens))
-
-
-def _decoding_part(part: str) -> str:
-    """By whose means values are told: a part that neither the fit was trained on nor the pairs come from.
-
-    With those of the training part a fit to shuffled values would seem to know them.
-    """
-    return "validation" if part == "test" else "test"
+    return Behaviour(torch.cat(right), torch.cat(n_right), torch.cat(n_tokens))
 
 
 @dataclass(frozen=True)
-class _Part:
+class NaturalLatents:
+    """What is known of a target's recorded latents, whatever was intervened on.
+
+    Attributes
+    ----------
+    ellipsoid : Ellipsoid
+        Where latents lie that pairs may draw, whatever their values.
+    decoder : CLIndex
+        Latents whose means decode values.
+    pattern_ceiling : float or None
+        The correlation of the true means with those of the decoder, which are noisy.
+    """
+
+    ellipsoid: Ellipsoid
+    decoder: CLIndex
+    pattern_ceiling: float | None
+
+    @classmethod
+    def of(cls, side: Side, part: str, seed: int) -> NaturalLatents:
+        """Of `side`, for pairs of `part`."""
+        candidates = side.candidates["validation"]
+        drawn = candidates.draw(_N_NATURAL, np.random.default_rng([seed, _NATURAL]))
+        ellipsoid = natural_ellipsoid(side.indexes["train"].latents, side.take(candidates.samples[drawn]))
+        # neither the part that the fit was trained on nor that of the pairs: with the means of the training part, a fit to
+        # shuffled values would seem to know them
+        decoder = side.indexes["validation" if part == "test" else "test"]
+        return cls(ellipsoid, decoder, _pattern_ceiling(side, decoder))
+
+
+def _pattern_ceiling(side: Side, decoder: CLIndex) -> float | None:
+    pooled = side.recording.manifest.pseudo_population
+    if decoder.tolerance or (pooled is not None and pooled.replace):
+        return None  # values with one sample each; or halves that share trials, which agree too well
+    samples = decoder.samples.cpu().numpy()
+    if len(samples) > _N_NATURAL:
+        samples = np.sort(np.random.default_rng(0).choice(samples, _N_NATURAL, replace=False))
+    values = torch.from_numpy(side.recording.values(list(side.variables))[samples])
+    groups = decoder.lookup(values)[0].cpu().numpy()
+    reliability = split_half_reliability(side.take(samples).cpu().numpy(), groups, side.recording.trial[samples])
+    return None if reliability is None else max(0.0, reliability) ** 0.5
+
+
+@dataclass(frozen=True)
+class _Group:
     """Pairs that are scored together, and what natural latents do there.
 
     Attributes
     ----------
     subspace : str
-        Whose pairs; empty for all.
+        Only pairs that interchange this subspace; empty: all pairs.
     rows : Tensor of bool, shape (n_pairs,)
     hit : Tensor of bool, shape (n_pairs,)
         Those of `rows` with a counterfactual latent.
@@ -120,92 +169,68 @@ class _Part:
     distance: float | None
 
 
-class _Ruler:
-    """Measures intervened latents of one direction: behaviour where the target runs, distances always."""
+class Ruler:
+    """Measures intervened latents of one direction.
+
+    Parameters
+    ----------
+    pairs : PairSet
+    target : Side
+        Scored by behaviour too, if it can be run.
+    subspaces : sequence of Subspace
+    natural : NaturalLatents
+        Of the target.
+    generator : torch.Generator
+        Draws counterfactual latents.
+    ran : bool
+        Whether the fit ran the target.
+    oracle : bool
+        Whether the target's system is an oracle.
+    """
 
     def __init__(
         self,
         pairs: PairSet,
         target: Side,
         subspaces: Sequence[Subspace],
-        ellipsoid: Ellipsoid,
-        pattern_ceiling: float | None,
+        natural: NaturalLatents,
         generator: torch.Generator,
         *,
-        accessed: bool,
-        by_oracle: bool,
+        ran: bool,
+        oracle: bool,
     ) -> None:
         index = target.indexes[pairs.part]
-        values = torch.from_numpy(pairs.values)
-        draw, again = index.sample(values, generator), index.sample(values, generator)
-        self.pairs, self.target, self.ellipsoid, self.pattern_ceiling = pairs, target, ellipsoid, pattern_ceiling
-        self.hit, self.accessed, self.by_oracle = draw.hit, accessed, by_oracle
-        # without a match nothing stands in for the latent: such rows count as wrong, and in no distance
+        expected = torch.from_numpy(pairs.values)
+        draw, again = index.sample(expected, generator), index.sample(expected, generator)
+        self.pairs, self.target, self.natural, self.ran, self.oracle = pairs, target, natural, ran, oracle
+        self.hit, self.expected = draw.hit, expected
+        # a miss has no latent to compare with: it counts as wrong, and is in no distance
         self.cl = torch.where(draw.hit[:, None], draw.latents, 0.0)
         self.again = torch.where(draw.hit[:, None], again.latents, 0.0)
-        decoder = target.indexes[_decoding_part(pairs.part)]
-        self.means, self.tolerance = decoder.means(), decoder.tolerance
-        self.wanted = values
-        self.combination, known = decoder.lookup(values)
-        self.decodable, self.differ = draw.hit & (known > 0), draw.hit & (again.samples != draw.samples)
+        self.means = natural.decoder.means()
+        self.combination, n_recorded = natural.decoder.lookup(expected)
+        self.decodable, self.differ = draw.hit & (n_recorded > 0), draw.hit & (again.samples != draw.samples)
         self.projections = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
-        self.parts = [self._part("", torch.ones_like(draw.hit))]
+        self.groups = [self._group("", torch.ones_like(draw.hit))]
         if len(subspaces) > 1:
             number = torch.from_numpy(pairs.subspace).to(draw.hit.device)
-            self.parts += [self._part(one.name, number == i) for i, one in enumerate(subspaces)]
+            self.groups += [self._group(subspace.name, number == i) for i, subspace in enumerate(subspaces)]
 
-    def _part(self, subspace: str, rows: Tensor) -> _Part:
-        hit, differ, decodable = self.hit & rows, self.differ & rows, self.decodable & rows
-        return _Part(
-            subspace,
-            rows,
-            hit,
-            differ,
-            decodable,
-            spread=_mean(cl_distance(self.again[differ], self.cl[differ])),
-            ceiling=self._retrieval(self.cl, decodable)[0],
-            wasserstein=self._wasserstein(self.cl, hit),
-            outside=outside_ellipsoid(self.cl[hit], self.ellipsoid),
-            distance=_median(self.ellipsoid.distance(self.cl[hit])),
-        )
+    def score(self, method: str, intervened: Tensor, *, by_source_target: bool = False) -> list[DirectionScore]:
+        """Scores over all pairs, then by subspace if there are several.
 
-    def _retrieval(self, latents: Tensor, decodable: Tensor) -> tuple[float | None, float | None]:
-        """Share of latents whose nearest mean holds the expected values, and the same by chance."""
-        if not bool(decodable.any()):
-            return None, None
-        found = nearest_values(latents[decodable], self.means.latents)
-        expected = self.combination[decodable]
-        if self.tolerance:
-            wide = np.array([self.tolerance.get(name, 0.0) for name in self.target.variables])
-            told, wanted = self.means.values.cpu()[found.cpu()].numpy(), self.wanted[decodable.cpu()].numpy()
-            some = slice(1000)  # of all ways to pair what was found with what was wanted
-            by_chance = near(told[some, None], wanted[None, some], wide)
-            return float(near(told, wanted, wide).mean()), float(by_chance.mean())
-        frequencies = [torch.bincount(one, minlength=len(self.means.latents)).double() for one in (found, expected)]
-        chance = float((frequencies[0] @ frequencies[1]) / len(found) ** 2)
-        return float((found == expected).double().mean()), chance
+        Parameters
+        ----------
+        method : str
+        intervened : Tensor, shape (n_pairs, n_units), or stepwise (n_pairs, n_steps, n_units)
+            Distances of stepwise interchanges are those of the last step.
+        by_source_target : bool
+            Also score every combination of source and target values.
 
-    def _pattern(self, latents: Tensor, decodable: Tensor) -> float | None:
-        """Correlation of mean latents by expected values with the means that values are told by."""
-        values, which = torch.unique(self.combination[decodable], return_inverse=True)
-        if len(values) < 2:
-            return None
-        which = which.cpu()  # elsewhere `index_add_` sums in any order
-        counts = torch.bincount(which)[:, None]
-        sums = torch.zeros(len(values), latents.shape[1], dtype=torch.float64)
-        means = sums.index_add_(0, which, latents[decodable].double().cpu()) / counts
-        natural = self.means.latents[values].double().cpu()
-        mine, its = means - means.mean(dim=0), natural - natural.mean(dim=0)
-        norms = mine.norm() * its.norm()
-        return float((mine * its).sum() / norms) if norms > 0 else None
-
-    def _wasserstein(self, latents: Tensor, hit: Tensor) -> float | None:
-        # the same projections for every method, so that their scores differ by the latents alone
-        generator = torch.Generator(device=latents.device).manual_seed(self.projections)
-        return sliced_wasserstein(latents[hit], self.again[hit], generator=generator)
-
-    def score(self, method: str, intervened: Tensor, *, in_full: bool = False) -> list[DirectionScore]:
-        """Over all pairs, then by subspace where there are several; `in_full` with IIA by source and target value."""
+        Returns
+        -------
+        list of DirectionScore
+        """
         done: Behaviour | None = None
         right: Tensor | None = None
         if self.target.system is not None:
@@ -214,89 +239,138 @@ class _Ruler:
         if self.pairs.lengths is not None:
             last = torch.from_numpy(self.pairs.lengths - 1).to(intervened.device)
             intervened = intervened[torch.arange(len(last), device=last.device), last]
-        return [self._score(part, method, intervened, done, right, in_full) for part in self.parts]
+        return [self._score(group, method, intervened, done, right, by_source_target) for group in self.groups]
+
+    def _group(self, subspace: str, rows: Tensor) -> _Group:
+        hit, differ, decodable = self.hit & rows, self.differ & rows, self.decodable & rows
+        return _Group(
+            subspace,
+            rows,
+            hit,
+            differ,
+            decodable,
+            spread=_mean(cl_distance(self.again[differ], self.cl[differ])),
+            ceiling=self._retrieval(self.cl, decodable)[0],
+            wasserstein=self._wasserstein(self.cl, hit),
+            outside=outside_ellipsoid(self.cl[hit], self.natural.ellipsoid),
+            distance=_median(self.natural.ellipsoid.distance(self.cl[hit])),
+        )
+
+    def _retrieval(self, latents: Tensor, decodable: Tensor) -> tuple[float | None, float | None]:
+        """Share of latents whose nearest mean holds the expected values, and the same share by chance."""
+        if not bool(decodable.any()):
+            return None, None
+        retrieved = nearest_values(latents[decodable], self.means.latents)
+        tolerance = self.natural.decoder.tolerance
+        if tolerance:
+            widths = np.array([tolerance.get(name, 0.0) for name in self.target.variables])
+            values = self.means.values.cpu()[retrieved.cpu()].numpy()
+            expected = self.expected[decodable.cpu()].numpy()
+            by_chance = near(values[:_N_CHANCE, None], expected[None, :_N_CHANCE], widths)
+            return float(near(values, expected, widths).mean()), float(by_chance.mean())
+        combination = self.combination[decodable]
+        n_means = len(self.means.latents)
+        n_retrieved, n_expected = (torch.bincount(x, minlength=n_means).double() for x in (retrieved, combination))
+        chance = float((n_retrieved @ n_expected) / len(retrieved) ** 2)
+        return float((retrieved == combination).double().mean()), chance
+
+    def _pattern(self, latents: Tensor, decodable: Tensor) -> float | None:
+        """Correlation of mean latents by expected values with the decoder's means of the same values."""
+        values, group = torch.unique(self.combination[decodable], return_inverse=True)
+        if len(values) < 2:
+            return None
+        group = group.cpu()  # on a GPU `index_add_` sums in no fixed order
+        counts = torch.bincount(group)[:, None]
+        sums = torch.zeros(len(values), latents.shape[1], dtype=torch.float64)
+        means = sums.index_add_(0, group, latents[decodable].double().cpu()) / counts
+        recorded = self.means.latents[values].double().cpu()
+        means, recorded = means - means.mean(dim=0), recorded - recorded.mean(dim=0)
+        norms = means.norm() * recorded.norm()
+        return float((means * recorded).sum() / norms) if norms > 0 else None
+
+    def _wasserstein(self, latents: Tensor, hit: Tensor) -> float | None:
+        # the same projections for every method, so that their scores differ by the latents alone
+        generator = torch.Generator(device=latents.device).manual_seed(self.projections)
+        return sliced_wasserstein(latents[hit], self.again[hit], generator=generator)
 
     def _score(
         self,
-        part: _Part,
+        group: _Group,
         method: str,
         intervened: Tensor,
         done: Behaviour | None,
         right: Tensor | None,
-        in_full: bool,
+        by_source_target: bool,
     ) -> DirectionScore:
-        rows, hit = part.rows, part.hit
-        of_part = None if right is None else right[rows]
-        # an interval needs two pairs
-        low, high = (None, None) if of_part is None or len(of_part) < 2 else bootstrap_interval(of_part.cpu().numpy())
-        l2, cosine = relative_distance(intervened[part.differ], self.cl[part.differ], self.again[part.differ])
-        distance = _median(self.ellipsoid.distance(intervened[hit]))
+        rows, hit, ellipsoid = group.rows, group.hit, self.natural.ellipsoid
+        right_here = None if right is None else right[rows]
+        low, high = _interval(right_here)
+        l2, cosine = relative_distance(intervened[group.differ], self.cl[group.differ], self.again[group.differ])
+        distance = _median(ellipsoid.distance(intervened[hit]))
         n_pairs = int(rows.sum())
-        retrieval, chance = self._retrieval(intervened, part.decodable)
+        retrieval, chance = self._retrieval(intervened, group.decodable)
         return DirectionScore(
             method=method,
             source=self.pairs.direction.source.name,
             target=self.target.name,
-            subspace=part.subspace,
-            access="yes" if self.accessed else "no",
-            oracle=self.by_oracle,
-            iia=None if of_part is None else _mean(of_part),
+            subspace=group.subspace,
+            ran=self.ran,
+            oracle=self.oracle,
+            iia=None if right_here is None else _mean(right_here),
             low=low,
             high=high,
-            token_accuracy=None
-            if done is None
-            else float(done.n_right[rows].sum() / done.n_tokens[rows].sum().clamp(1)),
+            token_accuracy=None if done is None else _share(done.n_right[rows], done.n_tokens[rows]),
             n_pairs=n_pairs,
             n_missed=n_pairs - int(hit.sum()),
             coverage=int(hit.sum()) / max(n_pairs, 1),
             cl_loss=None if method == "cl-ceiling" else _mean(cl_distance(intervened[hit], self.cl[hit])),
-            cl_spread=part.spread,
+            cl_spread=group.spread,
             l2_ratio=l2,
             cosine_ratio=cosine,
             wasserstein=self._wasserstein(intervened, hit),
-            wasserstein_natural=part.wasserstein,
-            outside=outside_ellipsoid(intervened[hit], self.ellipsoid),
-            outside_natural=part.outside,
-            mahalanobis_ratio=distance / part.distance if distance is not None and part.distance else None,
+            wasserstein_natural=group.wasserstein,
+            outside=outside_ellipsoid(intervened[hit], ellipsoid),
+            outside_natural=group.outside,
+            mahalanobis_ratio=distance / group.distance if distance is not None and group.distance else None,
             retrieval=retrieval,
-            retrieval_ceiling=part.ceiling,
+            retrieval_ceiling=group.ceiling,
             retrieval_chance=chance,
-            pattern=self._pattern(intervened, part.decodable),
-            pattern_ceiling=self.pattern_ceiling,
+            pattern=self._pattern(intervened, group.decodable),
+            pattern_ceiling=self.natural.pattern_ceiling,
             by_value=self._by_value(rows, right),
-            by_source_target=self._by_source_target(rows, right) if in_full and right is not None else (),
+            by_source_target=self._by_source_target(rows, right) if by_source_target and right is not None else (),
         )
 
     def _by_value(self, rows: Tensor, right: Tensor | None) -> tuple[ValueScore, ...]:
-        mine = rows.cpu().numpy()
-        hit = self.hit.cpu().numpy()[mine]
-        ok = None if right is None else right.cpu().numpy()[mine]
-        combinations, which = np.unique(self.pairs.values[mine], axis=0, return_inverse=True)
+        chosen = rows.cpu().numpy()
+        hit = self.hit.cpu().numpy()[chosen]
+        right_here = None if right is None else right.cpu().numpy()[chosen]
+        combinations, group = np.unique(self.pairs.values[chosen], axis=0, return_inverse=True)
         scores = []
         for number, combination in enumerate(combinations):
-            its = which.reshape(-1) == number
+            members = group.reshape(-1) == number
             scores.append(
                 ValueScore(
                     values=_labels(self.target, combination),
-                    n_pairs=int(its.sum()),
-                    n_missed=int((~hit[its]).sum()),
-                    iia=None if ok is None else float(ok[its].mean()),
+                    n_pairs=int(members.sum()),
+                    n_missed=int((~hit[members]).sum()),
+                    iia=None if right_here is None else float(right_here[members].mean()),
                 )
             )
         return tuple(scores)
 
     def _by_source_target(self, rows: Tensor, right: Tensor) -> tuple[SourceTargetScore, ...]:
-        mine, donor = rows.cpu().numpy(), self.pairs.direction.source
-        own = donor.recording.values(list(donor.variables))[self.pairs.source[mine]]
-        held = self.target.recording.values(list(self.target.variables))[self.pairs.target[mine]]
-        ok = right.cpu().numpy()[mine]
-        combinations, which = np.unique(np.hstack([own, held]), axis=0, return_inverse=True)
-        counts = np.bincount(which.reshape(-1), minlength=len(combinations))
-        n_right = np.bincount(which.reshape(-1), weights=ok, minlength=len(combinations))
+        chosen, source = rows.cpu().numpy(), self.pairs.direction.source
+        donated = source.recording.values(list(source.variables))[self.pairs.source[chosen]]
+        before = self.target.recording.values(list(self.target.variables))[self.pairs.target[chosen]]
+        combinations, group = np.unique(np.hstack([donated, before]), axis=0, return_inverse=True)
+        counts = np.bincount(group.reshape(-1), minlength=len(combinations))
+        n_right = np.bincount(group.reshape(-1), weights=right.cpu().numpy()[chosen], minlength=len(combinations))
+        width = donated.shape[1]
         return tuple(
             SourceTargetScore(
-                source=_labels(donor, combination[: own.shape[1]]),
-                target=_labels(self.target, combination[own.shape[1] :]),
+                source=_labels(source, combination[:width]),
+                target=_labels(self.target, combination[width:]),
                 n_pairs=int(count),
                 iia=float(n / count),
             )
@@ -307,6 +381,15 @@ class _Ruler:
 def _labels(side: Side, combination: NDArray[np.float64]) -> dict[str, str]:
     specs = [side.recording.manifest.variable(name) for name in side.variables]
     return {spec.name: spec.label(code) for spec, code in zip(specs, combination.tolist(), strict=True)}
+
+
+def _interval(right: Tensor | None) -> tuple[float | None, float | None]:
+    # an interval needs two pairs
+    return (None, None) if right is None or len(right) < 2 else bootstrap_interval(right.cpu().numpy())
+
+
+def _share(n_right: Tensor, n_tokens: Tensor) -> float:
+    return float(n_right.sum() / n_tokens.sum().clamp(1))
 
 
 def _mean(values: Tensor) -> float | None:

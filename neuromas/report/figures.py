@@ -86,14 +86,14 @@ def iia_bars(scores: Sequence[DirectionScore], directions: Sequence[tuple[str, s
     for panel, (title, source, target) in zip(axes[0], directions, strict=True):
         mine = [score for score in scores if (score.source, score.target, score.subspace) == (source, target, "")]
         found = {score.method: score for score in mine}
-        not_run = sum(score.access == "no" for score in found.values()) > len(found) / 2
+        not_run = sum(not score.ran for score in found.values()) > len(found) / 2
         shown = [method for method in methods if method in found and found[method].iia is not None]
         for place, method in enumerate(shown):
             score = found[method]
             assert score.iia is not None
             low = score.iia if score.low is None else score.low
             high = score.iia if score.high is None else score.high
-            hatch = "//" if score.access == "yes" and not_run else None  # the bound breaks the panel's rule
+            hatch = "//" if score.ran and not_run else None  # the bound breaks the panel's rule
             panel.bar(place, score.iia, color=COLOURS.get(method, _OTHER), width=0.75, hatch=hatch, edgecolor="white")
             panel.errorbar(
                 place, score.iia, [[score.iia - low], [high - score.iia]], color="black", capsize=3, linewidth=1

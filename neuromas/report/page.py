@@ -166,7 +166,7 @@ def _number(value: float | None, digits: int = 3) -> str:
 
 def _score_table(scores: Sequence[DirectionScore]) -> str:
     head = (
-        "method,source,target,access,oracle,IIA,95 % interval,tokens right,pairs,missed,"
+        "method,source,target,ran,oracle,IIA,95 % interval,tokens right,pairs,missed,"
         "CL error,CL spread,retrieval,by chance,its ceiling"
     )
     rows = []
@@ -174,7 +174,8 @@ def _score_table(scores: Sequence[DirectionScore]) -> str:
         interval = "–" if s.low is None else f"{s.low:.3f}–{s.high:.3f}"
         cells = [
             *(f'<td class="text">{escape(text)}</td>' for text in (s.method, s.source, s.target)),
-            f"<td>{s.access}</td><td>{'yes' if s.oracle else ''}</td><td><b>{_number(s.iia)}</b></td><td>{interval}</td>",
+            f"<td>{'yes' if s.ran else 'no'}</td><td>{'yes' if s.oracle else ''}</td>",
+            f"<td><b>{_number(s.iia)}</b></td><td>{interval}</td>",
             f"<td>{_number(s.token_accuracy)}</td><td>{s.n_pairs}</td><td>{s.n_missed}</td>",
             f"<td>{_number(s.cl_loss)}</td><td>{_number(s.cl_spread)}</td>",
             f"<td>{_number(s.retrieval, 2)}</td><td>{_number(s.retrieval_chance, 2)}</td>"
