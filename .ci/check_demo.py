@@ -15,7 +15,7 @@ from pathlib import Path
 LIVE, BRAIN = "gru-0", "gru-1"
 """The system that runs, and the one that most fits only read."""
 METHODS = ("none", "random", "cl-ceiling", "stitch", "latent-stitch", "das", "mas", "clmas", "clmas-linear")
-COLUMNS = ("method", "source", "target", "access", "iia", "low", "high", "n_pairs")
+COLUMNS = ("method", "source", "target", "ran", "iia", "low", "high", "n_pairs")
 MIN_PAIRS = 1000
 
 Rows = list[dict[str, str]]
@@ -46,8 +46,8 @@ def promises(rows: Rows) -> Iterator[tuple[bool, str]]:
     for method, bound in (("clmas", 0.55), ("clmas-linear", 0.90)):
         yield at_least(bound, method, LIVE, BRAIN)
         yield at_least(0.97, method, BRAIN, LIVE)
-        access = {target: table.get((method, LIVE, target), {}).get("access") for target in (LIVE, BRAIN)}
-        yield access == {LIVE: "yes", BRAIN: "no"}, f"{method} ran {LIVE} and only read {BRAIN}: access {access}"
+        ran = {target: table.get((method, LIVE, target), {}).get("ran") for target in (LIVE, BRAIN)}
+        yield ran == {LIVE: "True", BRAIN: "False"}, f"{method} ran {LIVE} and only read {BRAIN}: ran {ran}"
     mine = score("clmas", LIVE, BRAIN)
     for other in ("stitch", "latent-stitch"):
         others = score(other, LIVE, BRAIN)

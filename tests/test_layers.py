@@ -29,7 +29,7 @@ PACKAGES = (
 )
 """From the bottom up. A package that does not exist yet keeps its place."""
 
-FOUNDATION = ("errors", "dims", "files", "weights", "interrupts", "progress", "provenance", "schema")
+FOUNDATION = ("errors", "dims", "html", "files", "weights", "interrupts", "progress", "provenance", "schema")
 
 MODULES = {
     "foundation": FOUNDATION,
@@ -62,9 +62,9 @@ MODULES = {
         "language_model",
         "capture",
     ),
-    "align": ("rotation", "interchange", "closed_form", "alignment", "side"),
+    "align": ("rotation", "interchange", "closed_form", "alignment", "side", "prepare", "pairs"),
     "measures": ("check", "rsa", "cka", "registry", "samples", "comparison"),
-    "evaluate": ("inference", "divergence", "accuracy", "stimulation"),
+    "evaluate": ("inference", "divergence", "ruler", "accuracy", "stimulation"),
     "fit": ("objective", "result", "plan", "replay", "loop", "fitters", "request"),
     "report": ("figures", "panels", "page"),
     "actions": (

@@ -1,4 +1,4 @@
-"""Alignments: one map per system into shared components, trainable, then frozen, saved and loaded."""
+"""Alignments: one map per system into shared components. Maps are trained, then frozen, saved and loaded."""
 
 from __future__ import annotations
 
@@ -15,16 +15,18 @@ from torch import Tensor, nn
 from neuromas.align.closed_form import axes, canonical, procrustes
 from neuromas.align.interchange import LinearMap, interchange
 from neuromas.align.rotation import make_rotation, random_columns
-from neuromas.errors import Corrupt, InvalidInput, NotFound
+from neuromas.errors import Corrupt, InvalidInput, NotFound, suggestion
 from neuromas.files import sha256_bytes, write_atomically
+from neuromas.html import table
 from neuromas.weights import read_safetensors
 
 MapKind = Literal["orthogonal", "linear"]
+_MATRICES = ("forward", "back", "offset")
 
 
 @dataclass(frozen=True)
 class Subspace:
-    """A run of contiguous components that belongs to some variables (the ones on the diagonal of D_v).
+    """Consecutive components that are given to some variables (the ones on the diagonal of D_v).
 
     Attributes
     ----------
@@ -32,7 +34,7 @@ class Subspace:
         Its variables, joined by ``+``.
     variables : tuple of str
     start, rank : int
-        First component and how many.
+        First component and number of components.
     """
 
     name: str
@@ -42,46 +44,60 @@ class Subspace:
 
 
 def lay_out(ranks: Mapping[str, int]) -> tuple[Subspace, ...]:
-    """Disjoint blocks, one after another, from a mapping of ``"variable"`` or ``"variable+variable"`` to rank.
+    """Disjoint subspaces, one after another.
+
+    Parameters
+    ----------
+    ranks : mapping of str to int
+        ``"variable"`` or ``"variable+variable"`` → rank.
+
+    Returns
+    -------
+    tuple of Subspace
+
+    Raises
+    ------
+    InvalidInput
+        A variable belongs to two subspaces, or a rank is below 1.
 
     Examples
     --------
-    >>> [(block.name, block.start, block.rank) for block in lay_out({"phase": 2, "count": 6})]
+    >>> [(subspace.name, subspace.start, subspace.rank) for subspace in lay_out({"phase": 2, "count": 6})]
     [('phase', 0, 2), ('count', 2, 6)]
     """
-    blocks, start = [], 0
+    subspaces, start = [], 0
     owned = [variable for name in ranks for variable in name.split("+")]
     if len(set(owned)) < len(owned) or (len(owned) > 1 and "full" in owned):
         raise InvalidInput(
-            f"subspaces are disjoint, so a variable belongs to one of them; got {', '.join(map(repr, ranks))}",
+            f"a variable belongs to one subspace only, because subspaces are disjoint; got {', '.join(map(repr, ranks))}",
             kind="overlap",
         )
     for name, rank in ranks.items():
         if rank < 1:
             raise InvalidInput(f"subspace {name!r} has rank {rank}: expected at least 1", kind="rank_too_small")
-        blocks.append(Subspace(name, tuple(name.split("+")), start, rank))
+        subspaces.append(Subspace(name, tuple(name.split("+")), start, rank))
         start += rank
-    return tuple(blocks)
+    return tuple(subspaces)
 
 
 class TrainableMap(nn.Module):
-    """One system's map, R = λQ or z = A Uᵀ(h − μ), with gradients.
+    """The trainable map of one system: R = λQ (orthogonal) or z = A Uᵀ(h − μ) (linear).
 
     Parameters
     ----------
     columns : Tensor, shape (n_units, rank)
-        Orthonormal, where training starts.
+        Orthonormal columns at which training starts.
     rotation : str
-        Parametrisation of the columns.
+        Parametrisation of the columns, a key of `neuromas.align.rotation.ROTATIONS`.
     scale : float
-        λ, orthogonal map only.
+        λ of an orthogonal map.
     learn_scale : bool
     mixing : Tensor, shape (rank, rank), optional
-        A, invertible; given, the map is linear.
+        A, invertible. With it the map is linear.
     blocks : Tensor of bool, shape (rank, rank), optional
-        Where A may differ from zero.
+        Entries of A that may differ from zero.
     offset : Tensor, shape (n_units,), optional
-        μ, fixed.
+        μ, which is not trained.
     """
 
     offset: Tensor
@@ -111,14 +127,14 @@ class TrainableMap(nn.Module):
             self.register_buffer("blocks", blocks)
 
     def forward(self) -> LinearMap:
-        """The map as it stands; computed once per iteration, never per step."""
+        """The current map; computed once per iteration, never per step."""
         columns = self.rotation()
         if self.mixing is None:
             assert self.log_scale is not None
             scale = self.log_scale.exp()
             return LinearMap(scale * columns.T, columns / scale, self.offset)
         mixing = self.mixing if self.blocks is None else self.mixing * self.blocks
-        # a singular A gives numbers that are not finite, which end a fit; to check it here would wait for a GPU
+        # a singular A gives numbers that are not finite, which end a fit; a check here would wait for the GPU
         return LinearMap(mixing @ columns.T, torch.linalg.solve_ex(mixing, columns, left=False)[0], self.offset)
 
 
@@ -126,13 +142,15 @@ class TrainableMap(nn.Module):
 class Alignment:
     """Frozen maps that join systems, one per system.
 
+    ``alignment.maps[name]`` maps latents of a system to the shared components, and back.
+
     Attributes
     ----------
     maps : dict of str to LinearMap
     subspaces : tuple of Subspace
     kind : {"orthogonal", "linear"}
     replace : bool
-        Stitching: the target's own latent is thrown away.
+        Stitching: an interchange discards the target's own latent.
     """
 
     maps: dict[str, LinearMap]
@@ -142,28 +160,79 @@ class Alignment:
 
     @property
     def rank(self) -> int:
+        """Rank of all subspaces together."""
         return next(iter(self.maps.values())).rank
 
+    def __repr__(self) -> str:
+        width = max(map(len, self.maps), default=0)
+        systems = [f"  {name:{width}}  {each.n_units:,} units" for name, each in self.maps.items()]
+        return "\n".join([f"<{self._headline()}>", *systems])
+
+    def _repr_html_(self) -> str:
+        rows = [[name, f"{each.n_units:,}", f"{each.rank:,}"] for name, each in self.maps.items()]
+        return table(["system", "units", "components"], rows, caption=self._headline())
+
+    def _headline(self) -> str:
+        subspaces = ", ".join(f"{subspace.name} (rank {subspace.rank:,})" for subspace in self.subspaces)
+        noun = "subspaces" if len(self.subspaces) > 1 else "subspace"
+        replaces = ", replaces latents" if self.replace else ""
+        return f"Alignment of {len(self.maps)} systems: {self.kind} maps{replaces}, {noun} {subspaces}"
+
     def map_of(self, system: str) -> LinearMap:
-        """The map of `system`; NotFound lists those there are."""
+        """The map of `system`.
+
+        Raises
+        ------
+        NotFound
+            The alignment does not join it; lists those that it joins.
+        """
         if system not in self.maps:
             raise NotFound(
-                f"the alignment has no system {system!r}; it joins {', '.join(self.maps)}", kind="unknown_system"
+                f"the alignment has no system {system!r}; it joins {', '.join(self.maps)}"
+                f"{suggestion(system, self.maps)}",
+                kind="unknown_system",
             )
         return self.maps[system]
 
     def subspace(self, name: str) -> Subspace:
-        """The subspace called `name`; NotFound lists those there are."""
-        for subspace in self.subspaces:
-            if subspace.name == name:
-                return subspace
-        known = ", ".join(subspace.name for subspace in self.subspaces)
-        raise NotFound(f"the alignment has no subspace {name!r}; it has {known}", kind="unknown_subspace")
+        """The subspace called `name`.
+
+        Raises
+        ------
+        NotFound
+            There is none; lists those that exist.
+        """
+        by_name = {subspace.name: subspace for subspace in self.subspaces}
+        if name not in by_name:
+            raise NotFound(
+                f"the alignment has no subspace {name!r}; it has {', '.join(by_name)}{suggestion(name, by_name)}",
+                kind="unknown_subspace",
+            )
+        return by_name[name]
 
     def interchange(
         self, target: Tensor, source: Tensor, *, target_system: str, source_system: str, subspace: str | None = None
     ) -> Tensor:
-        """Put the source's subspace (all components by default) into `target`; shapes as `interchange`."""
+        """Put the source's components into the target's latents.
+
+        Parameters
+        ----------
+        target, source : Tensor, shape (n_pairs, n_units of each)
+        target_system, source_system : str
+        subspace : str, optional
+            The subspace to interchange; all components by default.
+
+        Returns
+        -------
+        Tensor, shape (n_pairs, n_units of the target)
+
+        Raises
+        ------
+        NotFound
+            No such system or subspace.
+        InvalidInput
+            Latents of another width than their map.
+        """
         mask = None
         if subspace is not None and len(self.subspaces) > 1:
             mask = component_mask(self.rank, self.subspace(subspace)).to(target)
@@ -180,18 +249,19 @@ class Alignment:
         return Alignment(maps, self.subspaces, self.kind, self.replace)
 
     def to_bytes(self) -> bytes:
-        """A safetensors file's content: per system ``NAME/forward``, ``NAME/back``, ``NAME/offset``."""
-        tensors = {}
-        for name, one in self.maps.items():
-            for part in ("forward", "back", "offset"):
-                tensors[f"{name}/{part}"] = getattr(one, part).detach().cpu().contiguous().clone()
+        """The content of a safetensors file: per system ``NAME/forward``, ``NAME/back``, ``NAME/offset``."""
+        tensors = {
+            f"{name}/{matrix}": getattr(each, matrix).detach().cpu().contiguous().clone()
+            for name, each in self.maps.items()
+            for matrix in _MATRICES
+        }
         described = {
             "kind": self.kind,
             "replace": self.replace,
             "systems": list(self.maps),
             "subspaces": [vars(subspace) for subspace in self.subspaces],
         }
-        # one entry only: safetensors writes several in an order that changes from call to call, and so would the hash
+        # one entry only: safetensors writes several entries in an order that changes from call to call, which changes the hash
         return save_safetensors(tensors, {"alignment": json.dumps(described)})
 
     def sha256(self) -> str:
@@ -199,12 +269,20 @@ class Alignment:
         return sha256_bytes(self.to_bytes())
 
     def save(self, path: str | Path) -> None:
-        """Write `to_bytes`, whole or not at all."""
+        """Write `to_bytes` to `path`, whole or not at all."""
         write_atomically(path, self.to_bytes())
 
     @classmethod
     def load(cls, path: str | Path) -> Alignment:
-        """Read what `save` wrote; Corrupt if it is not that."""
+        """Read what `save` wrote.
+
+        Raises
+        ------
+        NotFound
+            No file there.
+        Corrupt
+            The file is damaged, or holds something else.
+        """
         path = Path(path)
         if not path.is_file():
             raise NotFound(f"no alignment at {path}", kind="unknown_alignment")
@@ -219,20 +297,20 @@ class Alignment:
                 Subspace(s["name"], tuple(s["variables"]), s["start"], s["rank"]) for s in described["subspaces"]
             )
             rank = sum(subspace.rank for subspace in subspaces)
-            for name, one in maps.items():
-                shapes = tuple(one.forward.shape), tuple(one.back.shape), tuple(one.offset.shape)
-                if shapes != ((rank, one.n_units), (one.n_units, rank), (one.n_units,)):
-                    raise ValueError(f"map of {name!r} has shapes {shapes}, its subspaces have rank {rank}")
+            for name, each in maps.items():
+                shapes = tuple(tuple(getattr(each, matrix).shape) for matrix in _MATRICES)
+                if shapes != ((rank, each.n_units), (each.n_units, rank), (each.n_units,)):
+                    raise ValueError(f"the map of {name!r} has shapes {shapes}, but its subspaces have rank {rank}")
             kind: MapKind = "linear" if described["kind"] == "linear" else "orthogonal"
             return cls(maps, subspaces, kind, described["replace"])
         except (KeyError, ValueError, TypeError) as error:
             raise Corrupt(
-                f"{path} is a safetensors file, but no alignment: {error}", kind="not_an_alignment"
+                f"{path} is a safetensors file, but not an alignment: {error}", kind="not_an_alignment"
             ) from error
 
 
 def component_mask(rank: int, subspace: Subspace) -> Tensor:
-    """Diagonal of D_v: ones at the subspace's components, shape (rank,)."""
+    """The diagonal of D_v: ones at the components of `subspace`, shape (rank,)."""
     mask = torch.zeros(rank)
     mask[subspace.start : subspace.start + subspace.rank] = 1
     return mask
@@ -248,7 +326,30 @@ def random_maps(
     offsets: Sequence[Tensor] | None = None,
     learn_scale: bool = True,
 ) -> list[TrainableMap]:
-    """Maps that start at random orthonormal columns, λ = 1 and A = I; one per width in `n_units`."""
+    """Maps that start at random orthonormal columns, λ = 1 and A = I.
+
+    Parameters
+    ----------
+    n_units : sequence of int
+        Number of units of each system.
+    subspaces : sequence of Subspace
+    kind : {"orthogonal", "linear"}
+    rotation : str
+    seed : int
+    offsets : sequence of Tensor, shape (n_units,), optional
+        μ of linear maps, one per system; zero by default.
+    learn_scale : bool
+
+    Returns
+    -------
+    list of TrainableMap
+        One per system.
+
+    Raises
+    ------
+    InvalidInput
+        The rank is larger than a system's number of units.
+    """
     generator = torch.Generator().manual_seed(seed)
     rank = sum(subspace.rank for subspace in subspaces)
     maps = []
@@ -280,18 +381,18 @@ def closed_form_maps(
     learn_scale: bool = True,
     seed: int = 0,
 ) -> list[TrainableMap]:
-    """Maps that start at the closed form: mean latents per value → axes → a map that brings the systems together.
+    """Maps that start at the closed form: mean latents per value → axes → maps that bring the systems together.
 
     Parameters
     ----------
     means : sequence over subspaces of sequences over systems of Tensor, shape (n_values, n_units)
-        Mean latents for values of the subspace's variables that all systems hold, in the same order.
+        Mean latents per value of the subspace's variables, for values that all systems hold, in the same order.
     subspaces : sequence of Subspace
     kind : {"orthogonal", "linear"}
-        Orthogonal: uncentred means, Procrustes, fitted λ. Linear: centred means, whitening, generalised CCA.
+        Orthogonal: uncentred means, Procrustes analysis, fitted λ. Linear: centred means, whitening, generalised CCA.
     rotation : str
     offsets : sequence over systems of Tensor, shape (n_units,)
-        μ of a linear map; by default the mean over the first subspace's values.
+        μ of linear maps; by default the mean over the first subspace's values.
     learn_scale : bool
     seed : int
 
@@ -308,30 +409,30 @@ def closed_form_maps(
     n_systems = len(means[0])
     if len(means[0][0]) < 2:
         raise InvalidInput(
-            f"the systems share {len(means[0][0])} combinations of values; a closed-form start needs at least 2",
+            f"the systems share {len(means[0][0])} combinations of values, but a closed-form start needs at least 2",
             kind="too_few_shared_values",
         )
     rank = sum(subspace.rank for subspace in subspaces)
-    columns: list[Tensor] = [one.new_zeros(one.shape[1], 0) for one in means[0]]
+    columns: list[Tensor] = [of_system.new_zeros(of_system.shape[1], 0) for of_system in means[0]]
     mixing = [torch.zeros(rank, rank, dtype=means[0][0].dtype) for _ in range(n_systems)]
     turned: list[list[Tensor]] = [[] for _ in range(n_systems)]
     for subspace, per_system in zip(subspaces, means, strict=True):
         block = slice(subspace.start, subspace.start + subspace.rank)
         if kind == "linear":
             per_system = [m - m.mean(dim=0) for m in per_system]
-        found = [axes(m, subspace.rank, seed=seed, avoid=columns[i]) for i, m in enumerate(per_system)]
-        components = [m @ u for m, u in zip(per_system, found, strict=True)]
+        new = [axes(m, subspace.rank, seed=seed, avoid=columns[i]) for i, m in enumerate(per_system)]
+        components = [m @ u for m, u in zip(per_system, new, strict=True)]
         if kind == "linear":
             for i, square in enumerate(canonical(components)):
                 mixing[i][block, block] = square
         else:
             for i, (turn, _) in enumerate(procrustes(components)):
-                found[i] = found[i] @ turn
+                new[i] = new[i] @ turn
                 turned[i].append(components[i] @ turn)
-        columns = [torch.cat([taken, new], dim=1) for taken, new in zip(columns, found, strict=True)]
-    # λ is one number per system, whatever the number of subspaces: least squares onto the first system's components
+        columns = [torch.cat(both, dim=1) for both in zip(columns, new, strict=True)]
+    # λ is one number per system, also with several subspaces: least squares onto the first system's components
     flat = [torch.cat([block.flatten() for block in blocks]) for blocks in turned] if kind == "orthogonal" else []
-    scales = [(one @ flat[0] / (one @ one).clamp_min(1e-30)).item() for one in flat] or [1.0] * n_systems
+    scales = [(z @ flat[0] / (z @ z).clamp_min(1e-30)).item() for z in flat] or [1.0] * n_systems
     return [
         TrainableMap(
             columns[i],
@@ -350,4 +451,5 @@ def _block_diagonal(rank: int, subspaces: Sequence[Subspace]) -> Tensor | None:
     if len(subspaces) == 1:
         return None
     masks = torch.stack([component_mask(rank, subspace) for subspace in subspaces])
-    return masks.T @ masks  # 1 where row and column belong to the same subspace
+    # 1 where row and column belong to the same subspace
+    return masks.T @ masks

@@ -1,6 +1,6 @@
-"""From per-value mean latents to maps, without iterations: means → axes → maps (method: exploration).
+"""From mean latents per value to maps without iterations: means → axes → maps (method: exploration).
 
-Every function takes one matrix of mean latents per system, rows being the same combinations of values in all of them.
+Every function takes one matrix of mean latents per system. Its rows are the same combinations of values in all systems.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ def axes(means: Tensor, rank: int, *, seed: int = 0, avoid: Tensor | None = None
     Parameters
     ----------
     means : Tensor, shape (n_values, n_units)
-        Centred already, where that is wanted.
+        Centred or not: they are used as they are.
     rank : int
-        Beyond the rank of `means` the basis is completed by random columns.
+        If it is larger than the rank of `means`, random columns complete the basis.
     seed : int
-        Of those.
-    avoid : Tensor, shape (n_units, n_taken), optional
-        Orthonormal columns that are taken; what is returned is orthogonal to them.
+        Seed of the random columns.
+    avoid : Tensor, shape (n_units, n_avoided), optional
+        Orthonormal columns that belong to other subspaces. The result is orthogonal to them.
 
     Returns
     -------
@@ -38,25 +38,25 @@ def axes(means: Tensor, rank: int, *, seed: int = 0, avoid: Tensor | None = None
     Raises
     ------
     InvalidInput
-        More columns asked for than there are units left.
+        The rank of all subspaces together is larger than the number of units.
     """
     n_units = means.shape[1]
-    taken = means.new_zeros(n_units, 0) if avoid is None else avoid
-    if rank + taken.shape[1] > n_units:
+    others = means.new_zeros(n_units, 0) if avoid is None else avoid
+    if rank + others.shape[1] > n_units:
         raise InvalidInput(
-            f"rank {rank + taken.shape[1]} is larger than the width: the system has {n_units} units",
+            f"rank {rank + others.shape[1]} is larger than the width: the system has {n_units} units",
             kind="rank_too_large",
         )
-    free = means - means @ taken @ taken.T
+    free = means - means @ others @ others.T
     _, singular, right = torch.linalg.svd(free, full_matrices=False)
-    found = int((singular > 1e-6 * singular[:1]).sum())
-    leading = right[: min(rank, found)].T
+    rank_of_means = int((singular > 1e-6 * singular[:1]).sum())
+    leading = right[: min(rank, rank_of_means)].T
     if leading.shape[1] == rank:
         return leading
     generator = torch.Generator().manual_seed(seed)
     filler = random_columns(n_units, rank - leading.shape[1], generator).to(means)
-    whole = orthonormalise(torch.cat([taken, leading, filler], dim=1))
-    return whole[:, taken.shape[1] :]
+    whole = orthonormalise(torch.cat([others, leading, filler], dim=1))
+    return whole[:, others.shape[1] :]
 
 
 def procrustes(components: Sequence[Tensor]) -> list[tuple[Tensor, float]]:
@@ -69,8 +69,8 @@ def procrustes(components: Sequence[Tensor]) -> list[tuple[Tensor, float]]:
     Returns
     -------
     list of (Tensor, float)
-        For each system a rotation Q of shape (rank, rank) and a scale λ > 0, so that λ Z Q is near the common mean. The first
-        scale is 1.
+        Per system a rotation Q of shape (rank, rank) and a scale λ > 0, such that λ Z Q is near the common mean. The first scale
+        is 1.
     """
     scales = [1.0] * len(components)
     rotations = [torch.eye(z.shape[1], dtype=z.dtype, device=z.device) for z in components]
@@ -104,7 +104,7 @@ def canonical(components: Sequence[Tensor], ridge: float = RIDGE) -> list[Tensor
     Returns
     -------
     list of Tensor, each of shape (rank, rank)
-        Invertible A with Z Aᵀ of (nearly) unit covariance; for two systems the canonical variates of CCA.
+        Invertible A, such that Z Aᵀ has (nearly) unit covariance. For two systems these are the canonical variates of CCA.
     """
     whitened, whiteners = [], []
     for z in components:
@@ -115,10 +115,12 @@ def canonical(components: Sequence[Tensor], ridge: float = RIDGE) -> list[Tensor
         values, vectors = torch.linalg.eigh(covariance)
         whitener = (vectors / values.clamp_min(1e-30).sqrt()).T
         whiteners.append(whitener)
-        whitened.append(z @ whitener.T / len(z) ** 0.5)  # near-orthonormal columns
+        # columns are nearly orthonormal
+        whitened.append(z @ whitener.T / len(z) ** 0.5)
     rank = components[0].shape[1]
     u, _, _ = torch.linalg.svd(torch.cat(whitened, dim=1), full_matrices=False)
-    common = u[:, : min(rank, u.shape[1])]  # (n_values, rank): the variates all systems share
+    # (n_values, rank): the variates that all systems share
+    common = u[:, : min(rank, u.shape[1])]
     if common.shape[1] < rank:
         common = torch.cat([common, common.new_zeros(len(common), rank - common.shape[1])], dim=1)
     maps = []
@@ -129,7 +131,7 @@ def canonical(components: Sequence[Tensor], ridge: float = RIDGE) -> list[Tensor
 
 
 def procrustes_axes(source: Tensor, target: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """Orthogonal Procrustes: U and V that minimise ‖source U Vᵀ − target‖ (Latent Stitch in closed form).
+    """Orthogonal Procrustes: U and V that minimise ‖source U Vᵀ − target‖ (the closed form of Latent Stitch).
 
     Parameters
     ----------

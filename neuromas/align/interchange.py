@@ -1,4 +1,4 @@
-"""The interchange, one pure function (eqs. 4 and 13)."""
+"""The interchange as one pure function (eqs. 4 and 13)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from neuromas.errors import InvalidInput
 
 @dataclass(frozen=True)
 class LinearMap:
-    """Between one system's latents and the shared components: z = forward (h − offset), and back.
+    """Maps one system's latents to the shared components, z = forward (h − offset), and back.
 
     ``forward @ back`` is the identity. With R = λQ: forward = λUᵀ, back = U/λ, offset = 0.
 
@@ -35,12 +35,15 @@ class LinearMap:
         return self.back.shape[1]
 
     def components(self, latents: Tensor) -> Tensor:
-        """Coordinates of `latents` (n, n_units) in the aligned subspace; shape (n, rank)."""
+        """Components of `latents` (n, n_units) in the aligned subspace; shape (n, rank)."""
         return (latents - self.offset) @ self.forward.T
 
     def detach(self) -> LinearMap:
-        """The same numbers, cut from the graph."""
+        """The same map without gradients."""
         return LinearMap(self.forward.detach(), self.back.detach(), self.offset.detach())
+
+    def __repr__(self) -> str:
+        return f"<LinearMap: {self.n_units:,} units, {self.rank:,} components>"
 
 
 def interchange(
@@ -52,7 +55,7 @@ def interchange(
     *,
     replace: bool = False,
 ) -> Tensor:
-    """Put the source's components into the target's latent, and go back to the target's own space.
+    """Replace components of the target's latent by the source's, and return to the target's own space.
 
     Parameters
     ----------
@@ -61,19 +64,19 @@ def interchange(
     target_map, source_map : LinearMap
         Of equal rank.
     mask : Tensor, shape (rank,) or (n_pairs, rank), optional
-        1 for components to exchange (the diagonal of D_v); all by default.
+        1 for components to interchange (the diagonal of D_v); all by default.
     replace : bool
-        Throw the target's own latent away, as stitching does.
+        Discard the target's own latent, as stitching does.
 
     Returns
     -------
     Tensor, shape (n_pairs, n_units of the target)
-        h_v. With ``replace=False`` what lies outside the subspace is the target's.
+        h_v. With ``replace=False`` it equals the target's latent outside the subspace.
 
     Raises
     ------
     InvalidInput
-        Widths or ranks that do not fit together.
+        The widths of latents and maps differ, or the ranks of the two maps.
 
     Notes
     -----
@@ -89,11 +92,14 @@ def interchange(
     for role, latents, own in (("target", target, target_map), ("source", source, source_map)):
         if latents.shape[-1] != own.n_units:
             raise InvalidInput(
-                f"the {role}'s latents have {latents.shape[-1]} units, its map expects {own.n_units}",
+                f"the {role}'s latents have {latents.shape[-1]} units, but its map expects {own.n_units}",
                 kind="unit_mismatch",
             )
     if source_map.rank != target_map.rank:
-        raise InvalidInput(f"source map has rank {source_map.rank}, target map {target_map.rank}", kind="rank_mismatch")
+        raise InvalidInput(
+            f"the source's map has rank {source_map.rank}, the target's {target_map.rank}; expected equal ranks",
+            kind="rank_mismatch",
+        )
     change = source_map.components(source)
     if not replace:
         change = change - target_map.components(target)

@@ -1,7 +1,7 @@
-"""Orthonormal columns and their parametrisations, O(d·k) in memory and O(d·k²) in work wherever k is well below d.
+"""Orthonormal columns and their parametrisations: O(d·k) memory and O(d·k²) work if k is well below d.
 
-Each parametrisation is a module whose ``forward`` gives the columns, shape (n_units, rank), and which starts exactly at the
-columns it was made with. `ROTATIONS` names them.
+The ``forward`` of each parametrisation gives the columns, shape (n_units, rank). It starts exactly at the columns that it was
+made with. `ROTATIONS` names the parametrisations.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from neuromas.errors import InvalidInput, NotFound
+from neuromas.errors import InvalidInput, NotFound, suggestion
 
 
 def random_columns(n_units: int, rank: int, generator: torch.Generator) -> Tensor:
@@ -21,9 +21,9 @@ def random_columns(n_units: int, rank: int, generator: torch.Generator) -> Tenso
 
 
 def orthonormalise(columns: Tensor) -> Tensor:
-    """The Gram-Schmidt process on `columns` (n_units, rank), eqs. 10-12, computed as Q · sign(diag R) of a QR decomposition.
+    """Apply the Gram-Schmidt process to `columns` (n_units, rank), eqs. 10-12: Q · sign(diag R) of a QR decomposition.
 
-    Q alone would flip signs of columns from one iteration to the next.
+    Without the signs, columns of Q would flip from one iteration to the next.
 
     Examples
     --------
@@ -38,7 +38,8 @@ def orthonormalise(columns: Tensor) -> Tensor:
 def exponential(square: Tensor) -> Tensor:
     """exp of a `square` matrix (n, n).
 
-    On a GPU torch's own asks the host how many terms to take, which waits for the GPU and cannot be part of a CUDA graph.
+    On a GPU, torch's own function asks the host for the number of terms. That waits for the GPU, and cannot be part of a CUDA
+    graph.
     """
     return scaled_and_squared(square) if square.is_cuda else torch.linalg.matrix_exp(square)
 
@@ -47,10 +48,10 @@ _SQUARINGS = 8
 
 
 def scaled_and_squared(square: Tensor) -> Tensor:
-    """exp of a `square` matrix (n, n) by the same operations whatever it holds; NaN where its 1-norm is above 256.
+    """exp of a `square` matrix (n, n) by the same operations for every matrix; NaN if its 1-norm is above 256.
 
-    exp(A) = exp(A / 2ˢ)^(2ˢ), with s such that the norm of A / 2ˢ is at most 1: there the power series without its seventeenth
-    and later terms is off by less than 10⁻¹³, which every squaring doubles.
+    exp(A) = exp(A / 2ˢ)^(2ˢ), with s such that the norm of A / 2ˢ is at most 1. There, the first sixteen terms of the power
+    series have an error below 10⁻¹³, and every squaring doubles it.
 
     Examples
     --------
@@ -65,12 +66,12 @@ def scaled_and_squared(square: Tensor) -> Tensor:
     powers = torch.stack([torch.eye(len(x), dtype=x.dtype, device=x.device), x, second, second @ x])
     fourth = second @ second
     # the series' terms four at a time, then Horner's rule in x⁴
-    *rows, found = (_series(x.dtype, x.device) @ powers.flatten(1)).unflatten(1, x.shape)
+    *rows, result = (_series(x.dtype, x.device) @ powers.flatten(1)).unflatten(1, x.shape)
     for row in reversed(rows):
-        found = torch.addmm(row, found, fourth)
+        result = torch.addmm(row, result, fourth)
     for number in range(_SQUARINGS):
-        found = torch.where(number < squarings, found @ found, found)
-    return torch.where(norm <= 2.0**_SQUARINGS, found, torch.nan)
+        result = torch.where(number < squarings, result @ result, result)
+    return torch.where(norm <= 2.0**_SQUARINGS, result, torch.nan)
 
 
 @lru_cache(maxsize=16)
@@ -95,8 +96,8 @@ class GramSchmidt(nn.Module):
 class MatrixExponential(nn.Module):
     """exp(A) U₀ with A = X U₀ᵀ − U₀ Xᵀ skew-symmetric (the paper's default parametrisation).
 
-    A has rank 2k, so with P = [X, −U₀] and S = [U₀, X], exp(A) U₀ = U₀ + P φ(SᵀP) SᵀU₀ where φ(M) = Σ Mⁿ/(n+1)!; φ is a block of
-    the exponential of a 4k × 4k matrix. No d × d matrix exists, unless that is the smaller one.
+    A has rank 2k, so with P = [X, −U₀] and S = [U₀, X], exp(A) U₀ = U₀ + P φ(SᵀP) SᵀU₀, where φ(M) = Σ Mⁿ/(n+1)!. φ is a block
+    of the exponential of a 4k × 4k matrix. A d × d matrix is built only if it is the smaller one.
     """
 
     initial: Tensor
@@ -107,19 +108,21 @@ class MatrixExponential(nn.Module):
         self.free = nn.Parameter(torch.zeros_like(initial))
 
     def forward(self) -> Tensor:
-        # torch's own exponential takes any norm
+        # torch's own exponential accepts any norm
         return self.columns(balance(self.free) if self.free.is_cuda else 1.0)
 
     def columns(self, ratio: Tensor | float) -> Tensor:
-        """The columns (n_units, rank), whatever the `ratio` by which X is made smaller, and U₀ larger, in P and S."""
+        """The columns (n_units, rank). `ratio` divides X and multiplies U₀ in P and S; the result is the same for every ratio."""
         n_units, rank = self.initial.shape
         if 4 * rank >= n_units:
             half = self.free @ self.initial.T
             return exponential(half - half.T) @ self.initial
         free, initial = self.free / ratio, self.initial * ratio
-        left = torch.cat([free, -initial], dim=1)  # (n_units, 2k)
+        # (n_units, 2k)
+        left = torch.cat([free, -initial], dim=1)
         right = torch.cat([initial, free], dim=1)
-        inner = right.T @ left  # (2k, 2k)
+        # (2k, 2k)
+        inner = right.T @ left
         size = len(inner)
         block = torch.zeros(2 * size, 2 * size, dtype=inner.dtype, device=inner.device)
         block[:size, :size] = inner
@@ -130,7 +133,8 @@ class MatrixExponential(nn.Module):
 
 @torch.no_grad()
 def balance(free: Tensor) -> Tensor:
-    """The ratio with which `MatrixExponential.columns` takes the exponential of what grows as `free`, not as its square."""
+    """The ratio for `MatrixExponential.columns`: the matrix of which it takes the exponential then grows as `free`, not as its
+    square."""
     return (free.T @ free).abs().sum(dim=0).max().clamp_min(1.0) ** 0.25
 
 
@@ -149,12 +153,12 @@ class Cayley(nn.Module):
         right = torch.cat([self.initial, self.free], dim=1)
         inner = right.T @ left
         eye = torch.eye(len(inner), dtype=inner.dtype, device=inner.device)
-        # never singular, since A is skew-symmetric; to check it would wait for a GPU
+        # never singular, because A is skew-symmetric; a check would wait for the GPU
         return self.initial + left @ torch.linalg.solve_ex(eye - inner / 2, right.T @ self.initial)[0]
 
 
 class Householder(nn.Module):
-    """A product of k Householder reflections, times fixed signs; in compact form, I − V T Vᵀ with T k × k, by matrix products.
+    """A product of k Householder reflections and fixed signs, in the compact form I − V T Vᵀ with T of shape (k, k).
 
     T⁻¹ is the upper triangle of VᵀV with its diagonal halved (Joffrain et al. 2006).
     """
@@ -165,14 +169,15 @@ class Householder(nn.Module):
         super().__init__()
         packed, scale = torch.geqrf(initial)
         sign = torch.where(packed.diagonal() < 0, -1.0, 1.0).to(packed.dtype)
-        # LAPACK leaves out (scale 0) a reflection that has nothing to do; here it takes place and flips the column
+        # LAPACK skips (scale 0) a reflection that changes nothing; here it is done, and flips the column
         self.register_buffer("sign", torch.where(scale == 0, -sign, sign))
         self.free = nn.Parameter(packed.tril(-1))
 
     def forward(self) -> Tensor:
         n_units, rank = self.free.shape
         eye = torch.eye(n_units, rank, dtype=self.free.dtype, device=self.free.device)
-        vectors = self.free.tril(-1) + eye  # their leading ones are implied
+        # the leading ones of the vectors are not stored
+        vectors = self.free.tril(-1) + eye
         inner = vectors.T @ vectors
         upper = inner.triu(1) + torch.diag(inner.diagonal() / 2)
         return (eye - vectors @ torch.linalg.solve_triangular(upper, vectors[:rank].T, upper=True)) * self.sign
@@ -200,12 +205,15 @@ def make_rotation(name: str, initial: Tensor) -> nn.Module:
     Raises
     ------
     NotFound
-        No parametrisation of that name.
+        There is no parametrisation of that name.
     InvalidInput
-        More columns than units, or columns that are not orthonormal.
+        There are more columns than units, or the columns are not orthonormal.
     """
     if name not in ROTATIONS:
-        raise NotFound(f"no rotation {name!r}; known rotations: {', '.join(ROTATIONS)}", kind="unknown_rotation")
+        raise NotFound(
+            f"no rotation {name!r}; the rotations are {', '.join(ROTATIONS)}{suggestion(name, ROTATIONS)}",
+            kind="unknown_rotation",
+        )
     n_units, rank = initial.shape
     if rank > n_units:
         raise InvalidInput(
@@ -213,5 +221,8 @@ def make_rotation(name: str, initial: Tensor) -> nn.Module:
         )
     error = (initial.T @ initial - torch.eye(rank, dtype=initial.dtype, device=initial.device)).abs().max().item()
     if not error < 1e-3:
-        raise InvalidInput(f"columns are not orthonormal: UᵀU differs from I by {error:.2g}", kind="not_orthonormal")
+        raise InvalidInput(
+            f"the columns are not orthonormal: UᵀU differs from the identity by up to {error:.2g}",
+            kind="not_orthonormal",
+        )
     return ROTATIONS[name](initial)

@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from neuromas.align.alignment import lay_out
-from neuromas.align.side import Direction, draw_pair_set, make_sides
+from neuromas.align.pairs import Direction, draw_pair_set
+from neuromas.align.prepare import make_sides
 from neuromas.bench.measure import Row, at_most, busy, copied, matrix_product, paired, seconds, threads
 from neuromas.bench.peers import peers
 from neuromas.causal.model import get_task

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from neuromas.align.side import PairSet
+from neuromas.align.pairs import PairSet
 from neuromas.recordings.recording import Recording
 from neuromas.systems.recurrent import GRU
 

@@ -237,7 +237,7 @@ def _show_evaluation(evaluation: Evaluation) -> None:
 def _show_direction(source: str, target: str, scores: list[DirectionScore], part: str) -> None:
     first = scores[0]
     how = "its live copy, an oracle, was run here" if first.oracle else "only read, never run"
-    how = "run" if first.access == "yes" else how
+    how = "run" if first.ran else how
     terminal.say(f"{source} → {target} ({how}; {first.n_pairs:,} {part} pairs)", "bold")
     several = any(score.subspace for score in scores)
     ran = any(score.iia is not None for score in scores)

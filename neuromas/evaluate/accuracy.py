@@ -1,7 +1,7 @@
-"""Interchange intervention accuracy by direction, with its controls, on held-out pairs.
+"""Interchange intervention accuracy (IIA) by direction, with its controls, on held-out pairs.
 
-Where the target cannot be run and there is no oracle there is no IIA: then the held-out counterfactual-latent error, the
-retrieval of values and the coverage say what can be said.
+If the target cannot be run and no oracle is passed, there is no IIA. The held-out counterfactual-latent error, the retrieval
+of values and the coverage then say how well the alignment does.
 """
 
 from __future__ import annotations
@@ -9,92 +9,28 @@ from __future__ import annotations
 import csv
 import io
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from neuromas.align.alignment import Alignment, Subspace, random_maps
-from neuromas.align.side import Direction, PairSet, Side, draw_pair_set, warnings_of
-from neuromas.errors import InvalidInput, NotFound
-from neuromas.evaluate.divergence import (
-    Ellipsoid,
-    cl_distance,
-    natural_ellipsoid,
-    nearest_values,
-    outside_ellipsoid,
-    relative_distance,
-    sliced_wasserstein,
-)
-from neuromas.evaluate.inference import bootstrap_interval, split_half_reliability
+from neuromas.align.alignment import Alignment, random_maps
+from neuromas.align.pairs import Direction, PairSet, draw_pair_set
+from neuromas.align.prepare import warnings_of
+from neuromas.align.side import Side
+from neuromas.errors import InvalidInput, NotFound, suggestion
+from neuromas.evaluate.ruler import NaturalLatents, Ruler
 from neuromas.files import sha256_bytes
-from neuromas.index.choose import near
 from neuromas.provenance import now, versions
 from neuromas.schema.document import Provenance
-from neuromas.schema.evaluation import DirectionScore, Evaluation, SourceTargetScore, ValueScore
-from neuromas.systems.system import Packed, System, all_right
+from neuromas.schema.evaluation import SCORE_COLUMNS, DirectionScore, Evaluation
+from neuromas.systems.system import System
 
 CONTROLS = ("none", "random", "wrong-variable", "cl-ceiling")
-"""No interchange; a random rotation of the same rank; the components of another subspace than the one asked for, left out
-where there is only one; a counterfactual latent itself put in place."""
-_EVALUATION, _NATURAL = 4, 5  # streams of seeds
-_N_NATURAL = 10_000  # held-out latents that size the ellipsoid
-
-
-@dataclass(frozen=True)
-class Behaviour:
-    """What a target did after interventions.
-
-    Attributes
-    ----------
-    right : Tensor of bool, shape (n_pairs,)
-        Whether every deterministic token was the argmax.
-    n_right, n_tokens : Tensor of int64, shape (n_pairs,)
-        Deterministic tokens of each pair, right and all.
-    """
-
-    right: Tensor = field(repr=False)
-    n_right: Tensor = field(repr=False)
-    n_tokens: Tensor = field(repr=False)
-
-
-@torch.no_grad()
-def behaviour(intervened: Tensor, pairs: PairSet, target: Side) -> Behaviour:
-    """Run `target` on from `intervened` latents and compare with the counterfactual sequences.
-
-    Parameters
-    ----------
-    intervened : Tensor, shape (n_pairs, n_units), or stepwise (n_pairs, n_steps, n_units)
-    pairs : PairSet
-        With continuations.
-    target : Side
-        One that can be run.
-
-    Raises
-    ------
-    ReadOnly
-        It cannot.
-    """
-    if pairs.continuation is None:
-        raise InvalidInput(
-            "pairs without a causal model have no counterfactual behaviour to compare with", kind="no_model"
-        )
-    rights, n_right, n_tokens = [], [], []
-    at_once = len(pairs) if target.system is None else target.system.at_once
-    for start in range(0, len(pairs), at_once):
-        rows = np.arange(start, min(start + at_once, len(pairs)))
-        packed = Packed.from_continuation(pairs.continuation, rows, intervened.device)
-        lengths = None if pairs.lengths is None else pairs.lengths[rows]
-        logits = target.resume(intervened[start : start + at_once], packed, pairs.target[rows], lengths)
-        rights.append(all_right(logits, packed, len(rows)))
-        scored = packed.deterministic
-        told = (logits.argmax(dim=-1) == packed.tokens) & scored
-        n_right.append(torch.bincount(packed.rows[told], minlength=len(rows)))
-        n_tokens.append(torch.bincount(packed.rows[scored], minlength=len(rows)))
-    return Behaviour(torch.cat(rights), torch.cat(n_right), torch.cat(n_tokens))
+"""No interchange; a random rotation of the same rank; the components of another subspace than the pair's, left out if there is
+only one subspace; a recorded counterfactual latent in place of the intervened one."""
+_EVALUATION = 4  # stream of seeds
 
 
 def evaluate(
@@ -117,24 +53,25 @@ def evaluate(
     ----------
     alignment : Alignment
     sides : sequence of Side
-        As fitted.
+        The sides of the fit.
     method : str
-        How the alignment's rows are called.
+        Name of the alignment in the rows of the result.
     oracles : mapping of side name to System, optional
-        Live copies of sides that are only read. Used here and nowhere else; the result says so.
+        Live copies of sides that are only read. Nothing but this evaluation runs them, and the result names them.
     directions : iterable of (source, target), optional
-        By default every ordered pair of sides that the alignment joins, itself included.
-    controls : sequence of str
-        Out of `CONTROLS`.
+        By default every ordered pair of sides that the alignment joins, each side with itself included.
+    controls : sequence of {"none", "random", "wrong-variable", "cl-ceiling"}
+        See `CONTROLS`.
     ran : collection of str, optional
-        Sides that the fit ran, for the column ``access``; by default all that can be run.
+        Sides that the fit ran, for the column ``ran``; by default all that can be run.
     n_pairs : int
         Held-out pairs per direction.
-    part : str
-        Which trials.
+    part : {"train", "validation", "test"}
+        The part whose trials form the pairs.
     stepwise : bool
-        Interchange at every step up to the source's, as the fit did; distances are then those of the last one.
+        Interchange at every step up to the source's, as the fit did. Distances are then those of the last step.
     seed : int
+        Equal seeds give equal pairs, whatever the alignment.
 
     Returns
     -------
@@ -143,75 +80,44 @@ def evaluate(
     Raises
     ------
     NotFound
-        An oracle or direction for a side that does not exist, or a control that does not.
+        `oracles` or `directions` name a side that the alignment does not join, or `controls` a control that does not exist.
+    InvalidInput
+        An oracle for a side that can be run, or with another number of units than its recording; a side without a causal model
+        that is to be run.
     """
-    strange = [control for control in controls if control not in CONTROLS]
-    if strange:
-        raise NotFound(
-            f"no control {', '.join(map(repr, strange))}; known controls: {', '.join(CONTROLS)}", kind="unknown_control"
-        )
-    by_name = {side.name: side for side in sides if side.name in alignment.maps}
-    if not by_name:
-        raise NotFound(
-            f"the alignment joins {', '.join(alignment.maps)}; none of them is among the sides"
-            f" ({', '.join(side.name for side in sides) or 'none'})",
-            kind="unknown_system",
-        )
+    _check_controls(controls)
+    joined = _joined_sides(alignment, sides)
     oracles = dict(oracles or {})
-    wanted = list(directions) if directions is not None else [(s, t) for t in by_name for s in by_name]
-    for name in (*oracles, *(name for pair in wanted for name in pair)):
-        if name not in by_name:
-            raise NotFound(f"the alignment joins {', '.join(by_name)}, not {name!r}", kind="unknown_system")
-    needless = [name for name in oracles if by_name[name].system is not None]
-    if needless:
-        raise InvalidInput(
-            f"{', '.join(needless)} can be run; an oracle is for what can only be read", kind="needless_oracle"
-        )
-    runnable = {name: side.with_system(oracles[name]) if name in oracles else side for name, side in by_name.items()}
-    device = next(iter(by_name.values())).latents.device
+    chosen = (
+        list(directions) if directions is not None else [(source, target) for target in joined for source in joined]
+    )
+    _check_names([*oracles, *(name for direction in chosen for name in direction)], joined)
+    runnable = _with_oracles(joined, oracles)
+    device = next(iter(joined.values())).latents.device
     alignment = alignment.to(device)
-    random = _random_alignment(alignment, by_name, seed) if "random" in controls else None
-
-    scores: list[DirectionScore] = []
-    ellipsoids = {name: _ellipsoid(by_name[name], seed) for name in dict.fromkeys(name for _, name in wanted)}
-    ceilings = {name: _pattern_ceiling(by_name[name], part) for name in ellipsoids}
-    for source_name, target_name in wanted:
-        direction = Direction(by_name[source_name], runnable[target_name])
-        stream = [seed, _EVALUATION, _stream(source_name, target_name)]
-        pairs = draw_pair_set(direction, part, n_pairs, alignment.subspaces, stream, stepwise=stepwise)
-        generator = torch.Generator(device=device).manual_seed(seed * 2**32 + _stream(source_name, target_name))
-        by_fit = by_name[target_name].system is not None if ran is None else target_name in ran
-        ruler = _Ruler(
-            pairs,
-            runnable[target_name],
-            alignment.subspaces,
-            ellipsoids[target_name],
-            ceilings[target_name],
-            generator,
-            accessed=by_fit,
-            by_oracle=target_name in oracles,
-        )
-        source, target = pairs.latents()
-        for control in controls:
-            if control == "none":
-                scores += ruler.score(control, target, in_full=True)
-            elif control == "cl-ceiling":
-                if not stepwise:  # a latent of one step says nothing of those before it
-                    scores += ruler.score(control, ruler.cl)
-            elif control == "wrong-variable":
-                if len(alignment.subspaces) > 1:
-                    scores += ruler.score(control, _interchange(alignment, target, source, pairs, shift=1))
-            elif random is not None:
-                scores += ruler.score(control, _interchange(random, target, source, pairs))
-        scores += ruler.score(method, _interchange(alignment, target, source, pairs), in_full=True)
+    scorer = _Scorer(
+        alignment,
+        _random_alignment(alignment, joined, seed).to(device) if "random" in controls else None,
+        joined,
+        runnable,
+        {target: NaturalLatents.of(joined[target], part, seed) for target in dict.fromkeys(t for _, t in chosen)},
+        method=method,
+        controls=controls,
+        ran=frozenset(name for name, side in joined.items() if side.system is not None) if ran is None else ran,
+        n_pairs=n_pairs,
+        part=part,
+        stepwise=stepwise,
+        seed=seed,
+    )
+    scores = [score for source, target in chosen for score in scorer.scores(source, target)]
     return Evaluation(
         part=part,
         n_pairs=n_pairs,
         seed=seed,
         oracles=tuple(sorted(oracles)),
-        warnings=warnings_of(list(by_name.values())),
+        warnings=warnings_of(list(joined.values())),
         tolerances={
-            name: side.indexes[part].tolerance for name, side in by_name.items() if side.indexes[part].tolerance
+            name: side.indexes[part].tolerance for name, side in joined.items() if side.indexes[part].tolerance
         },
         controls=tuple(controls),
         scores=tuple(scores),
@@ -219,306 +125,155 @@ def evaluate(
     )
 
 
+def scores_table(scores: Sequence[DirectionScore]) -> str:
+    """Scores as CSV text, a row per method, direction and subspace; cells are empty where nothing was measured."""
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(SCORE_COLUMNS)
+    for score in scores:
+        row = score.model_dump(include=set(SCORE_COLUMNS))
+        writer.writerow(["" if row[name] is None else row[name] for name in SCORE_COLUMNS])
+    return text.getvalue()
+
+
+def _check_controls(controls: Sequence[str]) -> None:
+    unknown = [control for control in controls if control not in CONTROLS]
+    if unknown:
+        raise NotFound(
+            f"no control {', '.join(map(repr, unknown))}; the controls are {', '.join(CONTROLS)}"
+            f"{suggestion(unknown[0], CONTROLS)}",
+            kind="unknown_control",
+        )
+
+
+def _joined_sides(alignment: Alignment, sides: Sequence[Side]) -> dict[str, Side]:
+    joined = {side.name: side for side in sides if side.name in alignment.maps}
+    if not joined:
+        raise NotFound(
+            f"the alignment joins {', '.join(alignment.maps)}; none of them is among the sides"
+            f" ({', '.join(side.name for side in sides) or 'none'})",
+            kind="unknown_system",
+        )
+    return joined
+
+
+def _check_names(names: Iterable[str], joined: Mapping[str, Side]) -> None:
+    for name in names:
+        if name not in joined:
+            raise NotFound(
+                f"the alignment joins {', '.join(joined)}, not {name!r}{suggestion(name, joined)}",
+                kind="unknown_system",
+            )
+
+
+def _with_oracles(joined: Mapping[str, Side], oracles: Mapping[str, System]) -> dict[str, Side]:
+    """The sides as they are run: those with an oracle by it."""
+    needless = [name for name in oracles if joined[name].system is not None]
+    if needless:
+        raise InvalidInput(
+            f"{', '.join(needless)} can be run; an oracle is for a system that can only be read", kind="needless_oracle"
+        )
+    return {name: side.with_system(oracles[name]) if name in oracles else side for name, side in joined.items()}
+
+
+@dataclass(frozen=True)
+class _Scorer:
+    """What all directions of an evaluation share.
+
+    Attributes
+    ----------
+    alignment : Alignment
+    random : Alignment or None
+        For the control ``random``.
+    sides, runnable : mapping of str to Side
+        As they were fitted; and with oracles, as they are run.
+    natural : mapping of str to NaturalLatents
+        By target.
+    """
+
+    alignment: Alignment
+    random: Alignment | None
+    sides: Mapping[str, Side]
+    runnable: Mapping[str, Side]
+    natural: Mapping[str, NaturalLatents]
+    method: str
+    controls: Sequence[str]
+    ran: Collection[str]
+    n_pairs: int
+    part: str
+    stepwise: bool
+    seed: int
+
+    def scores(self, source_name: str, target_name: str) -> list[DirectionScore]:
+        """Scores of the controls and of the method in one direction."""
+        target = self.runnable[target_name]
+        pairs = draw_pair_set(
+            Direction(self.sides[source_name], target),
+            self.part,
+            self.n_pairs,
+            self.alignment.subspaces,
+            [self.seed, _EVALUATION, _stream(source_name, target_name)],
+            stepwise=self.stepwise,
+        )
+        generator = torch.Generator(device=target.latents.device)
+        ruler = Ruler(
+            pairs,
+            target,
+            self.alignment.subspaces,
+            self.natural[target_name],
+            generator.manual_seed(self.seed * 2**32 + _stream(source_name, target_name)),
+            ran=target_name in self.ran,
+            oracle=target.system is not self.sides[target_name].system,
+        )
+        latents = pairs.latents()
+        scores: list[DirectionScore] = []
+        for control in self.controls:
+            intervened = self._controlled(control, ruler, latents)
+            if intervened is not None:
+                scores += ruler.score(control, intervened, by_source_target=control == "none")
+        intervened = _interchange(self.alignment, latents, pairs)
+        return scores + ruler.score(self.method, intervened, by_source_target=True)
+
+    def _controlled(self, control: str, ruler: Ruler, latents: tuple[Tensor, Tensor]) -> Tensor | None:
+        """The latents that a control puts in place; None if it does not apply."""
+        if control == "none":
+            return latents[1]
+        if control == "cl-ceiling":
+            # a counterfactual latent is of one step, and does not say what those before it were
+            return None if self.stepwise else ruler.cl
+        if control == "wrong-variable":
+            several = len(self.alignment.subspaces) > 1
+            return _interchange(self.alignment, latents, ruler.pairs, shift=1) if several else None
+        assert self.random is not None
+        return _interchange(self.random, latents, ruler.pairs)
+
+
 def _stream(source: str, target: str) -> int:
     """A number that depends on the names alone, so that methods are compared on the same pairs."""
     return int(sha256_bytes(f"{source}->{target}".encode())[:8], 16)
 
 
-def _interchange(alignment: Alignment, target: Tensor, source: Tensor, pairs: PairSet, shift: int = 0) -> Tensor:
-    """Interchange each pair's subspace, or the one `shift` places after it."""
-    h = torch.empty_like(target)
+def _interchange(alignment: Alignment, latents: tuple[Tensor, Tensor], pairs: PairSet, shift: int = 0) -> Tensor:
+    """Interchange each pair's subspace, or the one `shift` places after it; `latents` are the source's and the target's."""
+    source, target = latents
+    intervened = torch.empty_like(target)
     subspace = torch.from_numpy(pairs.subspace).to(target.device)
     for number in range(len(alignment.subspaces)):
         rows = subspace == number
-        h[rows] = alignment.interchange(
+        intervened[rows] = alignment.interchange(
             target[rows],
             source[rows],
             target_system=pairs.direction.target.name,
             source_system=pairs.direction.source.name,
             subspace=alignment.subspaces[(number + shift) % len(alignment.subspaces)].name,
         )
-    return h
-
-
-def _ellipsoid(side: Side, seed: int) -> Ellipsoid:
-    """Where latents of `side` lie that pairs may draw, whatever their values."""
-    candidates = side.candidates["validation"]
-    drawn = candidates.draw(_N_NATURAL, np.random.default_rng([seed, _NATURAL]))
-    return natural_ellipsoid(side.indexes["train"].latents, side.take(candidates.samples[drawn]))
-
-
-def _decoding_part(part: str) -> str:
-    """By whose means values are told: a part that neither the fit was trained on nor the pairs come from.
-
-    With those of the training part a fit to shuffled values would seem to know them.
-    """
-    return "validation" if part == "test" else "test"
-
-
-def _pattern_ceiling(side: Side, part: str) -> float | None:
-    """What the true means of `side` would correlate with those that values are told by, which noise blurs."""
-    pooled = side.recording.manifest.pseudo_population
-    index = side.indexes[_decoding_part(part)]
-    if index.tolerance or (pooled is not None and pooled.replace):
-        return None  # values with one sample each; halves that share trials agree too well
-    samples = index.samples.cpu().numpy()
-    if len(samples) > _N_NATURAL:
-        samples = np.sort(np.random.default_rng(0).choice(samples, _N_NATURAL, replace=False))
-    values = torch.from_numpy(side.recording.values(list(side.variables))[samples])
-    groups = index.lookup(values)[0].cpu().numpy()
-    reliability = split_half_reliability(side.take(samples).cpu().numpy(), groups, side.recording.trial[samples])
-    return None if reliability is None else max(0.0, reliability) ** 0.5
+    return intervened
 
 
 def _random_alignment(alignment: Alignment, sides: Mapping[str, Side], seed: int) -> Alignment:
     names = [name for name in alignment.maps if name in sides]
-    made = random_maps(
-        [sides[name].n_units for name in names], alignment.subspaces, "orthogonal", "gram-schmidt", seed + 1
-    )
-    device = next(iter(sides.values())).latents.device
+    widths = [sides[name].n_units for name in names]
+    maps = random_maps(widths, alignment.subspaces, "orthogonal", "gram-schmidt", seed + 1)
     with torch.no_grad():
-        maps = {name: one().detach() for name, one in zip(names, made, strict=True)}
-    return Alignment(maps, alignment.subspaces, "orthogonal", alignment.replace).to(device)
-
-
-@dataclass(frozen=True)
-class _Part:
-    """Pairs that are scored together, and what natural latents do there.
-
-    Attributes
-    ----------
-    subspace : str
-        Whose pairs; empty for all.
-    rows : Tensor of bool, shape (n_pairs,)
-    hit : Tensor of bool, shape (n_pairs,)
-        Those of `rows` with a counterfactual latent.
-    differ : Tensor of bool, shape (n_pairs,)
-        Those of `hit` with two different ones: a latent is at no distance from itself.
-    decodable : Tensor of bool, shape (n_pairs,)
-        Those of `hit` whose values have a mean latent.
-    spread, ceiling, wasserstein, outside, distance : float or None
-        Of counterfactual latents: loss, retrieval, sliced Wasserstein, share outside the ellipsoid, median distance.
-    """
-
-    subspace: str
-    rows: Tensor
-    hit: Tensor
-    differ: Tensor
-    decodable: Tensor
-    spread: float | None
-    ceiling: float | None
-    wasserstein: float | None
-    outside: float | None
-    distance: float | None
-
-
-class _Ruler:
-    """Measures intervened latents of one direction: behaviour where the target runs, distances always."""
-
-    def __init__(
-        self,
-        pairs: PairSet,
-        target: Side,
-        subspaces: Sequence[Subspace],
-        ellipsoid: Ellipsoid,
-        pattern_ceiling: float | None,
-        generator: torch.Generator,
-        *,
-        accessed: bool,
-        by_oracle: bool,
-    ) -> None:
-        index = target.indexes[pairs.part]
-        values = torch.from_numpy(pairs.values)
-        draw, again = index.sample(values, generator), index.sample(values, generator)
-        self.pairs, self.target, self.ellipsoid, self.pattern_ceiling = pairs, target, ellipsoid, pattern_ceiling
-        self.hit, self.accessed, self.by_oracle = draw.hit, accessed, by_oracle
-        # without a match nothing stands in for the latent: such rows count as wrong, and in no distance
-        self.cl = torch.where(draw.hit[:, None], draw.latents, 0.0)
-        self.again = torch.where(draw.hit[:, None], again.latents, 0.0)
-        decoder = target.indexes[_decoding_part(pairs.part)]
-        self.means, self.tolerance = decoder.means(), decoder.tolerance
-        self.wanted = values
-        self.combination, known = decoder.lookup(values)
-        self.decodable, self.differ = draw.hit & (known > 0), draw.hit & (again.samples != draw.samples)
-        self.projections = int(torch.randint(2**31, (1,), generator=generator, device=generator.device))
-        self.parts = [self._part("", torch.ones_like(draw.hit))]
-        if len(subspaces) > 1:
-            number = torch.from_numpy(pairs.subspace).to(draw.hit.device)
-            self.parts += [self._part(one.name, number == i) for i, one in enumerate(subspaces)]
-
-    def _part(self, subspace: str, rows: Tensor) -> _Part:
-        hit, differ, decodable = self.hit & rows, self.differ & rows, self.decodable & rows
-        return _Part(
-            subspace,
-            rows,
-            hit,
-            differ,
-            decodable,
-            spread=_mean(cl_distance(self.again[differ], self.cl[differ])),
-            ceiling=self._retrieval(self.cl, decodable)[0],
-            wasserstein=self._wasserstein(self.cl, hit),
-            outside=outside_ellipsoid(self.cl[hit], self.ellipsoid),
-            distance=_median(self.ellipsoid.distance(self.cl[hit])),
-        )
-
-    def _retrieval(self, latents: Tensor, decodable: Tensor) -> tuple[float | None, float | None]:
-        """Share of latents whose nearest mean holds the expected values, and the same by chance."""
-        if not bool(decodable.any()):
-            return None, None
-        found = nearest_values(latents[decodable], self.means.latents)
-        expected = self.combination[decodable]
-        if self.tolerance:
-            wide = np.array([self.tolerance.get(name, 0.0) for name in self.target.variables])
-            told, wanted = self.means.values.cpu()[found.cpu()].numpy(), self.wanted[decodable.cpu()].numpy()
-            some = slice(1000)  # of all ways to pair what was found with what was wanted
-            by_chance = near(told[some, None], wanted[None, some], wide)
-            return float(near(told, wanted, wide).mean()), float(by_chance.mean())
-        frequencies = [torch.bincount(one, minlength=len(self.means.latents)).double() for one in (found, expected)]
-        chance = float((frequencies[0] @ frequencies[1]) / len(found) ** 2)
-        return float((found == expected).double().mean()), chance
-
-    def _pattern(self, latents: Tensor, decodable: Tensor) -> float | None:
-        """Correlation of mean latents by expected values with the means that values are told by."""
-        values, which = torch.unique(self.combination[decodable], return_inverse=True)
-        if len(values) < 2:
-            return None
-        which = which.cpu()  # elsewhere `index_add_` sums in any order
-        counts = torch.bincount(which)[:, None]
-        sums = torch.zeros(len(values), latents.shape[1], dtype=torch.float64)
-        means = sums.index_add_(0, which, latents[decodable].double().cpu()) / counts
-        natural = self.means.latents[values].double().cpu()
-        mine, its = means - means.mean(dim=0), natural - natural.mean(dim=0)
-        norms = mine.norm() * its.norm()
-        return float((mine * its).sum() / norms) if norms > 0 else None
-
-    def _wasserstein(self, latents: Tensor, hit: Tensor) -> float | None:
-        # the same projections for every method, so that their scores differ by the latents alone
-        generator = torch.Generator(device=latents.device).manual_seed(self.projections)
-        return sliced_wasserstein(latents[hit], self.again[hit], generator=generator)
-
-    def score(self, method: str, intervened: Tensor, *, in_full: bool = False) -> list[DirectionScore]:
-        """Over all pairs, then by subspace where there are several; `in_full` with IIA by source and target value."""
-        done: Behaviour | None = None
-        right: Tensor | None = None
-        if self.target.system is not None:
-            done = behaviour(intervened, self.pairs, self.target)
-            right = done.right & self.hit if method == "cl-ceiling" else done.right
-        if self.pairs.lengths is not None:
-            last = torch.from_numpy(self.pairs.lengths - 1).to(intervened.device)
-            intervened = intervened[torch.arange(len(last), device=last.device), last]
-        return [self._score(part, method, intervened, done, right, in_full) for part in self.parts]
-
-    def _score(
-        self,
-        part: _Part,
-        method: str,
-        intervened: Tensor,
-        done: Behaviour | None,
-        right: Tensor | None,
-        in_full: bool,
-    ) -> DirectionScore:
-        rows, hit = part.rows, part.hit
-        of_part = None if right is None else right[rows]
-        # an interval needs two pairs
-        low, high = (None, None) if of_part is None or len(of_part) < 2 else bootstrap_interval(of_part.cpu().numpy())
-        l2, cosine = relative_distance(intervened[part.differ], self.cl[part.differ], self.again[part.differ])
-        distance = _median(self.ellipsoid.distance(intervened[hit]))
-        n_pairs = int(rows.sum())
-        retrieval, chance = self._retrieval(intervened, part.decodable)
-        return DirectionScore(
-            method=method,
-            source=self.pairs.direction.source.name,
-            target=self.target.name,
-            subspace=part.subspace,
-            access="yes" if self.accessed else "no",
-            oracle=self.by_oracle,
-            iia=None if of_part is None else _mean(of_part),
-            low=low,
-            high=high,
-            token_accuracy=None
-            if done is None
-            else float(done.n_right[rows].sum() / done.n_tokens[rows].sum().clamp(1)),
-            n_pairs=n_pairs,
-            n_missed=n_pairs - int(hit.sum()),
-            coverage=int(hit.sum()) / max(n_pairs, 1),
-            cl_loss=None if method == "cl-ceiling" else _mean(cl_distance(intervened[hit], self.cl[hit])),
-            cl_spread=part.spread,
-            l2_ratio=l2,
-            cosine_ratio=cosine,
-            wasserstein=self._wasserstein(intervened, hit),
-            wasserstein_natural=part.wasserstein,
-            outside=outside_ellipsoid(intervened[hit], self.ellipsoid),
-            outside_natural=part.outside,
-            mahalanobis_ratio=distance / part.distance if distance is not None and part.distance else None,
-            retrieval=retrieval,
-            retrieval_ceiling=part.ceiling,
-            retrieval_chance=chance,
-            pattern=self._pattern(intervened, part.decodable),
-            pattern_ceiling=self.pattern_ceiling,
-            by_value=self._by_value(rows, right),
-            by_source_target=self._by_source_target(rows, right) if in_full and right is not None else (),
-        )
-
-    def _by_value(self, rows: Tensor, right: Tensor | None) -> tuple[ValueScore, ...]:
-        mine = rows.cpu().numpy()
-        hit = self.hit.cpu().numpy()[mine]
-        ok = None if right is None else right.cpu().numpy()[mine]
-        combinations, which = np.unique(self.pairs.values[mine], axis=0, return_inverse=True)
-        scores = []
-        for number, combination in enumerate(combinations):
-            its = which.reshape(-1) == number
-            scores.append(
-                ValueScore(
-                    values=_labels(self.target, combination),
-                    n_pairs=int(its.sum()),
-                    n_missed=int((~hit[its]).sum()),
-                    iia=None if ok is None else float(ok[its].mean()),
-                )
-            )
-        return tuple(scores)
-
-    def _by_source_target(self, rows: Tensor, right: Tensor) -> tuple[SourceTargetScore, ...]:
-        mine, donor = rows.cpu().numpy(), self.pairs.direction.source
-        own = donor.recording.values(list(donor.variables))[self.pairs.source[mine]]
-        held = self.target.recording.values(list(self.target.variables))[self.pairs.target[mine]]
-        ok = right.cpu().numpy()[mine]
-        combinations, which = np.unique(np.hstack([own, held]), axis=0, return_inverse=True)
-        counts = np.bincount(which.reshape(-1), minlength=len(combinations))
-        n_right = np.bincount(which.reshape(-1), weights=ok, minlength=len(combinations))
-        return tuple(
-            SourceTargetScore(
-                source=_labels(donor, combination[: own.shape[1]]),
-                target=_labels(self.target, combination[own.shape[1] :]),
-                n_pairs=int(count),
-                iia=float(n / count),
-            )
-            for combination, count, n in zip(combinations, counts, n_right, strict=True)
-        )
-
-
-def _labels(side: Side, combination: NDArray[np.float64]) -> dict[str, str]:
-    specs = [side.recording.manifest.variable(name) for name in side.variables]
-    return {spec.name: spec.label(code) for spec, code in zip(specs, combination.tolist(), strict=True)}
-
-
-def _mean(values: Tensor) -> float | None:
-    return float(values.double().mean()) if len(values) else None
-
-
-def _median(values: Tensor) -> float | None:
-    return float(values.median()) if len(values) else None
-
-
-COLUMNS = tuple(name for name in DirectionScore.model_fields if not name.startswith("by_"))
-"""Columns of ``iia.csv``."""
-
-
-def scores_table(scores: Sequence[DirectionScore]) -> str:
-    """Scores as CSV text, one row per method, direction and subspace; empty where nothing was measured."""
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(COLUMNS)
-    for score in scores:
-        row = score.model_dump(include=set(COLUMNS))
-        writer.writerow(["" if row[name] is None else row[name] for name in COLUMNS])
-    return text.getvalue()
+        frozen = {name: trainable().detach() for name, trainable in zip(names, maps, strict=True)}
+    return Alignment(frozen, alignment.subspaces, "orthogonal", alignment.replace)

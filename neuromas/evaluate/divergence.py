@@ -1,4 +1,4 @@
-"""How far intervened latents lie from natural ones with the same values."""
+"""Distances of intervened latents from natural latents with the same values."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from torch.nn import functional
 from neuromas.errors import InvalidInput
 
 _ROUNDING = 1e-5
-"""Relative: differences below are single precision's."""
+"""Relative: smaller differences are rounding errors of single precision."""
 _SURFACE = 1e-3
-"""Relative: the surface belongs to the inside, also after rounding; many latents may lie on it where values have one each."""
+"""Relative: the surface belongs to the inside, also after rounding. Many latents may lie on it if each value has one latent."""
 
 
 def cl_distance(intervened: Tensor, cl: Tensor, terms: str = "both") -> Tensor:
-    """Distance of intervened latents from counterfactual latents (eqs. 8, 9), per pair; the fits' auxiliary loss.
+    """Distance of intervened latents from counterfactual latents (eqs. 8, 9), per pair: the auxiliary loss of fits.
 
     Parameters
     ----------
     intervened, cl : Tensor, shape (n_pairs, n_units)
     terms : {"both", "l2", "cosine"}
-        One term alone keeps its factor of one half.
+        A single term keeps its factor of one half.
 
     Returns
     -------
     Tensor, shape (n_pairs,)
-        ½ ‖h_v − h_CL‖² / n_units + ½ (1 − cos(h_v, h_CL)). Two latents of zeros, silence in spike data, are at no angle.
+        ½ ‖h_v − h_CL‖² / n_units + ½ (1 − cos(h_v, h_CL)). The angle between two latents of zeros (silence in spike data) is 0.
 
     Examples
     --------
@@ -51,7 +51,7 @@ def _cosine_distance(x: Tensor, y: Tensor) -> Tensor:
 
 
 def nearest_values(latents: Tensor, means: Tensor) -> Tensor:
-    """Which mean latent is nearest to each latent (Euclidean).
+    """The mean latent that is nearest to each latent (Euclidean distance).
 
     Parameters
     ----------
@@ -67,7 +67,7 @@ def nearest_values(latents: Tensor, means: Tensor) -> Tensor:
 
 
 def relative_distance(intervened: Tensor, cl: Tensor, other: Tensor) -> tuple[float | None, float | None]:
-    """Distance of intervened latents from counterfactual latents, in units of the distance between two of these.
+    """Distance of intervened latents from counterfactual latents, divided by the distance between two counterfactual latents.
 
     Parameters
     ----------
@@ -78,14 +78,14 @@ def relative_distance(intervened: Tensor, cl: Tensor, other: Tensor) -> tuple[fl
     Returns
     -------
     (float or None, float or None)
-        Mean L2 distance ‖h_v − h_other‖ and mean cosine distance 1 − cos(h_v, h_other), each over the same of h_CL. Natural
-        latents with the values asked for have 1, and so has `cl` exactly; latents at the mean of those with equal values have
-        about 1/√2 and 1/2. None without pairs, or where natural latents of equal values are equal.
+        Mean L2 distance ‖h_v − h_other‖ and mean cosine distance 1 − cos(h_v, h_other), each divided by the same distance of
+        h_CL. Natural latents with the expected values have about 1, `cl` itself exactly 1, and means of latents with equal values
+        about 1/√2 and 1/2. None without pairs, or if natural latents of equal values are equal.
 
     Notes
     -----
-    Whether interventions leave the natural distribution is the question of Grant, Han, Tartaglini and Potts, "Addressing
-    divergent representations from causal interventions on neural networks" (2025, arXiv:2511.04638).
+    Grant, Han, Tartaglini and Potts, "Addressing divergent representations from causal interventions on neural networks"
+    (2025, arXiv:2511.04638) ask whether interventions leave the natural distribution.
 
     Examples
     --------
@@ -97,8 +97,8 @@ def relative_distance(intervened: Tensor, cl: Tensor, other: Tensor) -> tuple[fl
     if not len(x):
         return None, None
     size = float(b.norm(dim=1).mean())
-    l2, l2_natural = (float((one - b).norm(dim=1).mean()) for one in (x, a))
-    angle, angle_natural = (float(_cosine_distance(one, b).mean()) for one in (x, a))
+    l2, l2_natural = (float((latents - b).norm(dim=1).mean()) for latents in (x, a))
+    angle, angle_natural = (float(_cosine_distance(latents, b).mean()) for latents in (x, a))
     return (
         l2 / l2_natural if l2_natural > _ROUNDING * size else None,
         angle / angle_natural if angle_natural > _ROUNDING**2 else None,
@@ -108,7 +108,7 @@ def relative_distance(intervened: Tensor, cl: Tensor, other: Tensor) -> tuple[fl
 def sliced_wasserstein(
     x: Tensor, y: Tensor, *, n_projections: int = 200, generator: torch.Generator | None = None
 ) -> float | None:
-    """Sliced Wasserstein distance of order 1 between two clouds of as many latents.
+    """Sliced Wasserstein distance of order 1 between two clouds with the same number of latents.
 
     Parameters
     ----------
@@ -116,23 +116,23 @@ def sliced_wasserstein(
     n_projections : int
         Directions, drawn uniformly from the sphere.
     generator : torch.Generator, optional
-        On the latents' device. Equal seeds give equal directions.
+        On the device of the latents. Equal seeds give equal directions.
 
     Returns
     -------
     float or None
-        Mean over directions θ of the distance of θᵀx from θᵀy, which is the mean difference of their sorted values; in the
-        units of the activity. None without latents.
+        Mean over directions θ of the distance between θᵀx and θᵀy (the mean difference of their sorted values), in the units of
+        the activity. None without latents.
 
     Raises
     ------
     InvalidInput
-        Clouds of different sizes or widths.
+        The clouds have different numbers of latents or units.
 
     Notes
     -----
-    Bonneel, Rabin, Peyré and Pfister, "Sliced and Radon Wasserstein barycenters of measures" (2015). Two draws from one
-    distribution are at a distance too, of about 1/√n: compare with that.
+    Bonneel, Rabin, Peyré and Pfister, "Sliced and Radon Wasserstein barycenters of measures" (2015). The distance between two
+    draws from one distribution is about 1/√n. Compare with that value.
 
     Examples
     --------
@@ -142,26 +142,26 @@ def sliced_wasserstein(
     """
     if x.shape != y.shape:
         raise InvalidInput(
-            f"sliced Wasserstein distance: expected two clouds of one shape, got {tuple(x.shape)} and {tuple(y.shape)}",
+            f"sliced Wasserstein distance: expected two clouds of equal shape, got {tuple(x.shape)} and {tuple(y.shape)}",
             kind="shape_mismatch",
         )
     if not len(x):
         return None
     drawn = torch.randn(x.shape[1], n_projections, generator=generator, device=x.device, dtype=torch.float64)
     directions = drawn / drawn.norm(dim=0)
-    sorted_x, sorted_y = ((one.double() @ directions).sort(dim=0).values for one in (x, y))
+    sorted_x, sorted_y = ((cloud.double() @ directions).sort(dim=0).values for cloud in (x, y))
     return float((sorted_x - sorted_y).abs().mean())
 
 
 @dataclass(frozen=True)
 class Ellipsoid:
-    """Where nearly all natural latents lie.
+    """The region in which nearly all natural latents lie.
 
     Attributes
     ----------
     mean : Tensor of float64, shape (n_units,)
     whitening : Tensor of float64, shape (n_units, n_units)
-        Principal axes in columns, each divided by the standard deviation along it.
+        Principal axes in columns, each divided by the standard deviation along the axis.
     radius : float
         Mahalanobis distance at its surface.
     """
@@ -183,12 +183,12 @@ def natural_ellipsoid(
     Parameters
     ----------
     natural : Tensor, shape (n, n_units)
-        Give the mean and the principal axes. Fewer than units are no obstacle.
+        They give the mean and the principal axes. There may be fewer latents than units.
     held_out : Tensor, shape (m, n_units)
-        Others from the same distribution: give the variances along the axes, and the radius.
+        Other latents of the same distribution. They give the variances along the axes, and the radius.
     level : float
     radius : {"empirical", "chi2"}
-        The quantile of the held-out latents' own distances, or that of Gaussian latents, which networks do not have.
+        The quantile of the held-out latents' distances, or that of Gaussian latents. Latents of networks are not Gaussian.
 
     Returns
     -------
@@ -197,15 +197,15 @@ def natural_ellipsoid(
     Raises
     ------
     InvalidInput
-        No latents on one side, or a level outside 0..1.
+        One of the sets is empty, or the level is outside 0..1.
 
     Notes
     -----
     Mahalanobis, "On the generalised distance in statistics" (1936). Axes and variances come from different latents (Lam,
-    "Nonparametric eigenvalue-regularized precision or covariance matrix estimator", 2016): the variances of a sample along
-    its own last axes are too small, and zero where there are fewer latents than units; what natural latents do there is what
-    held-out ones do. No variance is added. So where natural latents keep to a subspace, whatever leaves it is outside; only
-    the rounding of single precision is let through.
+    "Nonparametric eigenvalue-regularized precision or covariance matrix estimator", 2016). The variances of a sample along its
+    own last axes are too small, and zero with fewer latents than units; held-out latents have the variances of natural latents
+    there. No variance is added. So if natural latents stay in a subspace, every latent that leaves it is outside, except for
+    rounding errors of single precision.
     """
     if not len(natural) or not len(held_out) or not 0 < level < 1:
         raise InvalidInput(
@@ -222,12 +222,12 @@ def natural_ellipsoid(
     whitening = axes / variance.sqrt().clamp_min(rounding.clamp_min(torch.finfo(torch.float64).tiny))
     if radius == "chi2":
         return Ellipsoid(mean, whitening, float(stats.chi2.ppf(level, natural.shape[1]) ** 0.5))
-    found = Ellipsoid(mean, whitening, 0.0).distance(held_out).sort().values
-    return Ellipsoid(mean, whitening, float(found[math.ceil(level * len(found)) - 1]))
+    distances = Ellipsoid(mean, whitening, 0.0).distance(held_out).sort().values
+    return Ellipsoid(mean, whitening, float(distances[math.ceil(level * len(distances)) - 1]))
 
 
 def outside_ellipsoid(latents: Tensor, ellipsoid: Ellipsoid) -> float | None:
-    """Share of `latents` (n, n_units) outside; what is not a number is. None without latents.
+    """Share of `latents` (n, n_units) outside the ellipsoid; NaN counts as outside. None without latents.
 
     Examples
     --------

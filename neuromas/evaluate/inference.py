@@ -1,4 +1,4 @@
-"""How sure a number is: bootstrap intervals, and what noise lets any number reach."""
+"""The uncertainty of a number: bootstrap intervals and noise ceilings."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def bootstrap_interval(
     Parameters
     ----------
     values : array-like, shape (n,)
-        One per pair, e.g. right (1) or wrong (0).
+        One value per pair, e.g. right (1) or wrong (0).
     level : float
         Confidence level.
     n_resamples : int
@@ -28,7 +28,7 @@ def bootstrap_interval(
     Returns
     -------
     (float, float)
-        Lower and upper end. Equal if all values are.
+        Lower and upper end. They are equal if all values are equal.
 
     Raises
     ------
@@ -46,7 +46,7 @@ def bootstrap_interval(
         raise InvalidInput(f"a bootstrap interval needs at least 2 values, got {sample.size}", kind="too_few_values")
     if np.all(sample == sample[0]):
         return float(sample[0]), float(sample[0])
-    found = stats.bootstrap(
+    interval = stats.bootstrap(
         (sample,),
         np.mean,
         vectorized=True,
@@ -56,11 +56,11 @@ def bootstrap_interval(
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    return float(found.low), float(found.high)
+    return float(interval.low), float(interval.high)
 
 
 _FEWEST_GROUPS = 3
-"""Two centred means lie on one line, and two lines agree or disagree by chance."""
+"""Two centred means lie on a line, and two lines agree or disagree by chance."""
 
 
 def split_half_reliability(
@@ -71,15 +71,15 @@ def split_half_reliability(
     n_splits: int = 50,
     seed: int | np.random.Generator = 0,
 ) -> float | None:
-    """How well the mean latents of groups, samples of equal values say, are known: their split-half reliability.
+    """Split-half reliability of the mean latents of groups, e.g. of samples with equal values.
 
     Parameters
     ----------
     latents : array-like, shape (n_samples, n_units)
     groups : array-like of int, shape (n_samples,)
-        Those of which a half is empty are left out of a split.
+        A split leaves out groups of which one half is empty.
     trials : array-like, shape (n_samples,), optional
-        Samples of one trial stay in one half; by default each is a trial of its own.
+        Samples of one trial stay in one half. By default each sample is a trial.
     n_splits : int
         Random halves, over which the correlation is averaged.
     seed : int or numpy.random.Generator
@@ -87,10 +87,15 @@ def split_half_reliability(
     Returns
     -------
     float or None
-        The correlation of the two halves' means over groups and units, each unit less its mean over groups, corrected to the
-        whole number of samples: 2r / (1 + r) (Spearman 1910, Brown 1910). Its square root is what the true means would
-        correlate with those measured: the noise ceiling. None with fewer than three groups in most splits, or without
+        The correlation between the means of the two halves over groups and units, each unit centred over groups, corrected to
+        the full number of samples: 2r / (1 + r) (Spearman 1910, Brown 1910). Its square root is the noise ceiling: the
+        correlation between the true means and the measured ones. None with fewer than three groups in most splits, or without
         variance.
+
+    Raises
+    ------
+    InvalidInput
+        Different numbers of latents, groups and trials.
 
     Examples
     --------
@@ -109,14 +114,14 @@ def split_half_reliability(
             kind="shape_mismatch",
         )
     names, group = np.unique(group, return_inverse=True)
-    # trials that occur in the same groups are halved together, so that each group is, and no trial is torn
+    # trials that occur in the same groups are split together: so each group is split in half, and no trial is divided
     cells = np.unique(np.column_stack([trial, group]), axis=0)
     kinds: dict[bytes, list[int]] = {}
     bounds = np.flatnonzero(np.r_[True, cells[1:, 0] != cells[:-1, 0], True])
     for start, stop in itertools.pairwise(bounds):
         kinds.setdefault(cells[start:stop, 1].tobytes(), []).append(int(cells[start, 0]))
     generator = np.random.default_rng(seed)
-    found = []
+    correlations = []
     for _ in range(n_splits):
         second = np.zeros(int(trial.max()) + 1, dtype=bool)
         for alike in kinds.values():
@@ -130,12 +135,12 @@ def split_half_reliability(
         if both.sum() < _FEWEST_GROUPS:
             continue
         halves = [sums[which, both] / counts[which, both, None] for which in (0, 1)]
-        halves = [(one - one.mean(axis=0)).ravel() for one in halves]
+        halves = [(means - means.mean(axis=0)).ravel() for means in halves]
         norms = np.linalg.norm(halves[0]) * np.linalg.norm(halves[1])
         if norms == 0:
             return None
-        found.append(halves[0] @ halves[1] / norms)
-    if len(found) < n_splits / 2:
+        correlations.append(halves[0] @ halves[1] / norms)
+    if len(correlations) < n_splits / 2:
         return None
-    r = float(np.mean(found))
+    r = float(np.mean(correlations))
     return 2 * r / (1 + r) if r > -1 else None

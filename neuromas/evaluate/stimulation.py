@@ -1,13 +1,14 @@
-"""Stimulation plans: what would have to change in each unit for a recorded system to hold other values.
+"""Stimulation plans: the change of each unit that would make a recorded system hold other values.
 
-An alignment says which latent a target should have had after an interchange. For a brain that is a prediction and a proposal:
-the change of each unit's activity that an experiment would have to bring about, kept to what the unit was ever seen to do.
+An alignment gives the latent that a target should have had after an interchange. For a brain that is a prediction and a
+proposal: the change of each unit's activity that an experiment would have to produce, within the range that was recorded.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,9 +18,10 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from neuromas import dims
-from neuromas.align.alignment import Alignment
-from neuromas.align.side import Side, warnings_of
-from neuromas.errors import InvalidInput, NoMatch, NotFound
+from neuromas.align.alignment import Alignment, Subspace
+from neuromas.align.prepare import warnings_of
+from neuromas.align.side import Side
+from neuromas.errors import InvalidInput, NoMatch, NotFound, suggestion
 from neuromas.files import write_atomically
 from neuromas.index.choose import near
 from neuromas.provenance import now, versions
@@ -42,50 +44,88 @@ def stimulation_plan(
     n_sources: int = 1,
     seed: int = 0,
 ) -> xr.Dataset:
-    """For every recorded sample of a target: its latent, the one it should have instead, and the change of each unit.
+    """For every recorded sample of a target: its latent, the latent it should have instead, and the change of each unit.
 
     Parameters
     ----------
     alignment : Alignment
-        Joins both sides.
+        It joins both sides.
     source, target : Side
-        As fitted. The source's recorded latents donate the values.
+        The sides of the fit. Recorded latents of the source donate the values.
     wanted : mapping of str to value
-        Variable of the target (or shared name) → the value it is to hold, a meaning or a number. Other variables of the subspace
-        keep the value that the target has.
+        Variable of the target (or shared name) → the value that it should hold, a meaning or a number. Other variables of the
+        subspace keep the target's value.
     subspace : str, optional
-        Which to interchange; needed where the alignment has several.
-    part : str
-        Samples of this part, which the fit did not see if it is ``test``.
+        The subspace to interchange. Needed if the alignment has several.
+    part : {"train", "validation", "test"}
+        Samples of this part. The fit did not see those of ``test``.
     n_samples : int, optional
-        So many of them, drawn at random; all by default.
+        Draw this number of samples at random; all by default.
     n_sources : int
-        Source latents that are drawn for each sample; the plan is the mean of what they ask for.
+        Source latents that are drawn for each sample. The plan is the mean over them.
     seed : int
 
     Returns
     -------
     xarray.Dataset
-        Dims sample × unit, in the recording's physical units, also where it was standardised: ``current``; ``wanted``, the
-        latent after the interchange; ``planned``, the same within each unit's recorded range; ``change`` = planned − current;
-        ``clipped``, where wanted and planned differ. Coordinates: trial, step, the values held and wanted (``wanted_NAME``);
-        each unit's ``recorded_min`` and ``recorded_max`` over all eligible samples. Attributes say what it was made from.
+        Dims sample × unit, in the recording's physical units, also if the recording was standardised. ``current``: recorded
+        activity. ``wanted``: activity after the interchange. ``planned``: the same, within each unit's recorded range.
+        ``change``: planned − current. ``clipped``: whether wanted and planned differ. Coordinates: trial, step, the values that
+        the sample holds and should hold (``wanted_NAME``); ``recorded_min`` and ``recorded_max`` of each unit over all eligible
+        samples. Attributes name what the plan was made from.
 
     Raises
     ------
     NotFound
         A side, variable or subspace does not exist.
     InvalidInput
-        A value that the variable cannot have, a variable outside the subspace, or several subspaces and none named.
+        The variable cannot have the value or is not in the subspace; or the alignment has several subspaces and none is named.
     NoMatch
-        The source was never recorded with the values wanted.
+        The source was never recorded with the wanted values.
 
     Notes
     -----
-    Nothing is run. A linear readout of what stimulation does is assumed to be the experimenter's; this says what to aim at.
+    Nothing is run. The plan names a goal for the activity. How stimulation reaches it is up to the experiment.
     """
+    _check_request(alignment, source, target, part, n_samples, n_sources)
+    chosen = _chosen_subspace(alignment, subspace)
+    columns, source_columns = target.columns(chosen.variables), source.columns(chosen.variables)
+    codes = _wanted_codes(target, wanted, columns)
+    generator = np.random.default_rng(seed)
+    samples, values = _drawn_samples(target, part, codes, n_samples, generator)
+    donors = _donors(source, part, values[:, columns], source_columns, n_sources, generator, chosen.name)
+    activity = _Activity.after_interchange(alignment, source, target, samples, donors, chosen.name)
+    positions = target.recording.unit_positions(target.units)
+    activity = activity.physical(target, positions)
+    warnings = warnings_of([source, target])
+    return xr.Dataset(
+        activity.variables(),
+        coords=_coordinates(target, samples, values, codes, positions) | activity.bounds(),
+        attrs={
+            "title": f"stimulation plan for {target.name}, values donated by {source.name}",
+            "source": source.name,
+            "target": target.name,
+            "recording": target.recording.name,
+            "recording_sha256": target.recording.manifest.content_sha256 or "",
+            "alignment_sha256": alignment.sha256(),
+            "subspace": chosen.name,
+            "seed": seed,
+            "n_sources": n_sources,
+            "created": now(),
+            "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+            **({"warnings": "; ".join(warnings)} if warnings else {}),
+        },
+    )
+
+
+def _check_request(
+    alignment: Alignment, source: Side, target: Side, part: str, n_samples: int | None, n_sources: int
+) -> None:
     if part not in target.candidates:
-        raise InvalidInput(f"plan: expected part {', '.join(target.candidates)}, got {part!r}", kind="unknown_part")
+        raise InvalidInput(
+            f"plan: expected part {', '.join(target.candidates)}, got {part!r}{suggestion(part, target.candidates)}",
+            kind="unknown_part",
+        )
     if n_sources < 1 or (n_samples is not None and n_samples < 1):
         raise InvalidInput(
             f"plan: expected at least 1 sample and 1 source, got n_samples={n_samples} and n_sources={n_sources}",
@@ -94,79 +134,64 @@ def stimulation_plan(
     clashing = [name for name in target.variables if name in _DATA]
     if clashing:
         raise InvalidInput(
-            f"plan for {target.name!r}: variable {clashing[0]!r} has a name that the plan itself uses; rename it (mapping=)",
+            f"plan for {target.name!r}: the plan itself has a variable {clashing[0]!r}; rename the recording's (mapping=)",
             kind="reserved_name",
         )
     for side in (source, target):
         if side.name not in alignment.maps:
             raise NotFound(f"the alignment joins {', '.join(alignment.maps)}, not {side.name!r}", kind="unknown_system")
-    if subspace is None and len(alignment.subspaces) > 1:
-        names = ", ".join(one.name for one in alignment.subspaces)
+
+
+def _chosen_subspace(alignment: Alignment, name: str | None) -> Subspace:
+    if name is not None:
+        return alignment.subspace(name)
+    if len(alignment.subspaces) > 1:
+        names = ", ".join(subspace.name for subspace in alignment.subspaces)
         raise InvalidInput(f"the alignment has several subspaces; name one of {names}", kind="which_subspace")
-    chosen = alignment.subspaces[0] if subspace is None else alignment.subspace(subspace)
-    columns, source_columns = target.columns(chosen.variables), source.columns(chosen.variables)
-    values = _wanted_values(target, wanted, columns)
-    generator = np.random.default_rng(seed)
-    candidates = target.candidates[part]
-    picked = np.arange(len(candidates.samples))
-    if n_samples is not None and n_samples < len(picked):
-        picked = np.sort(generator.choice(picked, n_samples, replace=False))
-    samples, after = candidates.samples[picked], candidates.values[picked].copy()
-    for column, code in values.items():
-        after[:, column] = code
-    latents = target.take(samples)
-    donors = _donors(source, part, after[:, columns], source_columns, n_sources, generator, chosen.name)
-    intervened = torch.zeros_like(latents, dtype=torch.float64)
-    mover = alignment.to(latents.device)
-    for each in donors.T:
-        intervened += mover.interchange(
-            latents, source.take(each), target_system=target.name, source_system=source.name, subspace=chosen.name
-        ).double()
-    current, aim = latents.double().cpu().numpy(), (intervened / n_sources).cpu().numpy()
-    low, high = _range(target)
-    planned = np.clip(aim, low, high)
-    return _dataset(
-        alignment,
-        source,
-        target,
-        samples,
-        after,
-        values,
-        current,
-        aim,
-        planned,
-        (low, high),
-        chosen.name,
-        seed,
-        n_sources,
-    )
+    return alignment.subspaces[0]
 
 
-def _wanted_values(target: Side, wanted: Mapping[str, Any], columns: list[int]) -> dict[int, float]:
+def _wanted_codes(target: Side, wanted: Mapping[str, Any], columns: list[int]) -> dict[int, float]:
+    """Column of the target's values → the code that it should hold."""
     if not wanted:
         raise InvalidInput(
             f"plan for {target.name!r}: no value is wanted; its variables are {', '.join(target.variables)}",
             kind="nothing_wanted",
         )
-    values = {}
+    codes = {}
     for name, value in wanted.items():
         (column,) = target.columns([name])
         spec = target.recording.spec(target.variables[column])
         if column not in columns:
-            inside = ", ".join(target.variables[one] for one in columns)
+            inside = ", ".join(target.variables[each] for each in columns)
             raise InvalidInput(
                 f"plan for {target.name!r}: variable {name!r} is not in the subspace, which holds {inside}",
                 kind="outside_subspace",
             )
         try:
-            values[column] = spec.code(value)
+            codes[column] = spec.code(value)
         except KeyError:
-            known = ", ".join(spec.label(code) for code in np.unique(target.recording.dataset[spec.name].values))
+            labels = [spec.label(code) for code in np.unique(target.recording.dataset[spec.name].values)]
             raise InvalidInput(
-                f"plan for {target.name!r}: variable {name!r} has no value {value!r}; recorded are {known}",
+                f"plan for {target.name!r}: variable {name!r} has no value {value!r}; recorded are {', '.join(labels)}"
+                f"{suggestion(value, labels)}",
                 kind="unknown_value",
             ) from None
-    return values
+    return codes
+
+
+def _drawn_samples(
+    target: Side, part: str, codes: Mapping[int, float], n_samples: int | None, generator: np.random.Generator
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Samples of the target (n_samples,), and the values that they should hold (n_samples, n_variables)."""
+    candidates = target.candidates[part]
+    drawn = np.arange(len(candidates.samples))
+    if n_samples is not None and n_samples < len(drawn):
+        drawn = np.sort(generator.choice(drawn, n_samples, replace=False))
+    values = candidates.values[drawn].copy()
+    for column, code in codes.items():
+        values[:, column] = code
+    return candidates.samples[drawn], values
 
 
 def _donors(
@@ -178,63 +203,121 @@ def _donors(
     generator: np.random.Generator,
     subspace: str,
 ) -> NDArray[np.int64]:
-    """Samples of the source that hold what each row of `wanted` asks for, shape (n_samples, n_sources)."""
+    """Samples of the source that hold each row of `wanted`; shape (n_samples, n_sources)."""
     candidates = source.candidates[part]
     held = candidates.values[:, columns]
     tolerance = source.indexes[part].tolerance
-    wide = np.array([tolerance.get(source.variables[column], 0.0) for column in columns])
+    widths = np.array([tolerance.get(source.variables[column], 0.0) for column in columns])
     donors = np.empty((len(wanted), n_sources), dtype=np.int64)
-    asked, which = np.unique(wanted, axis=0, return_inverse=True)
-    for number, row in enumerate(asked):
-        matching = candidates.samples[near(held, row, wide)]
+    combinations, group = np.unique(wanted, axis=0, return_inverse=True)
+    for number, row in enumerate(combinations):
+        matching = candidates.samples[near(held, row, widths)]
         if not len(matching):
-            told = ", ".join(
+            values = ", ".join(
                 f"{source.variables[column]}={source.recording.spec(source.variables[column]).label(code)}"
                 for column, code in zip(columns, row.tolist(), strict=True)
             )
             raise NoMatch(
-                f"plan: source {source.name!r} was never recorded with {told} (subspace {subspace!r}, {part} part)"
+                f"plan: source {source.name!r} was never recorded with {values} (subspace {subspace!r}, {part} part)"
             )
-        mine = which.reshape(-1) == number
-        donors[mine] = generator.choice(matching, (int(mine.sum()), n_sources))
+        members = group.reshape(-1) == number
+        donors[members] = generator.choice(matching, (int(members.sum()), n_sources))
     return donors
 
 
-def _range(target: Side) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    every = target.take(np.concatenate([one.samples for one in target.candidates.values()])).double()
-    return every.min(dim=0).values.cpu().numpy(), every.max(dim=0).values.cpu().numpy()
+@dataclass(frozen=True)
+class _Activity:
+    """Activity of a target's samples before and after the interchange.
+
+    Attributes
+    ----------
+    current, wanted, planned : ndarray of float64, shape (n_samples, n_units)
+    low, high : ndarray of float64, shape (n_units,)
+        Each unit's recorded range.
+    clipped : ndarray of bool, shape (n_samples, n_units)
+    units : str
+        Units of the activity.
+    """
+
+    current: NDArray[np.float64]
+    wanted: NDArray[np.float64]
+    planned: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    clipped: NDArray[np.bool_]
+    units: str
+
+    @classmethod
+    def after_interchange(
+        cls,
+        alignment: Alignment,
+        source: Side,
+        target: Side,
+        samples: NDArray[np.int64],
+        donors: NDArray[np.int64],
+        subspace: str,
+    ) -> _Activity:
+        """Interchange each sample with its donors (n_samples, n_sources), and average."""
+        latents = target.take(samples)
+        alignment = alignment.to(latents.device)
+        total = torch.zeros_like(latents, dtype=torch.float64)
+        for donor in donors.T:
+            total += alignment.interchange(
+                latents, source.take(donor), target_system=target.name, source_system=source.name, subspace=subspace
+            ).double()
+        current, wanted = latents.double().cpu().numpy(), (total / donors.shape[1]).cpu().numpy()
+        eligible = np.concatenate([candidates.samples for candidates in target.candidates.values()])
+        recorded = target.take(eligible).double()
+        low, high = recorded.min(dim=0).values.cpu().numpy(), recorded.max(dim=0).values.cpu().numpy()
+        planned = np.clip(wanted, low, high)
+        return cls(current, wanted, planned, low, high, planned != wanted, target.recording.manifest.units)
+
+    def physical(self, target: Side, positions: NDArray[np.int64]) -> _Activity:
+        """The activity in physical units, if the recording was standardised; `positions` (n_units,) are its units' columns."""
+        coordinates = target.recording.dataset.coords
+        if STANDARD_SD not in coordinates:
+            return self
+        mean, sd, physical = (
+            coordinates[name].values[positions] for name in (STANDARD_MEAN, STANDARD_SD, STANDARD_UNITS)
+        )
+        current, wanted, planned, low, high = (
+            mean + sd * array for array in (self.current, self.wanted, self.planned, self.low, self.high)
+        )
+        return _Activity(current, wanted, planned, low, high, self.clipped, str(physical[0]))
+
+    def variables(self) -> dict[str, xr.Variable]:
+        """Data variables of the plan."""
+        described = {
+            "current": (self.current, "recorded activity"),
+            "wanted": (self.wanted, "activity after the interchange"),
+            "planned": (self.planned, "activity after the interchange, within the recorded range"),
+            "change": (self.planned - self.current, "planned less recorded activity"),
+        }
+        both = (dims.SAMPLE, dims.UNIT)
+        variables = {
+            name: xr.Variable(both, array, {"long_name": text, "units": self.units})
+            for name, (array, text) in described.items()
+        }
+        text = "whether the interchange leaves the recorded range"
+        return variables | {"clipped": xr.Variable(both, self.clipped, {"long_name": text})}
+
+    def bounds(self) -> dict[str, Any]:
+        """The recorded range as coordinates."""
+        return {
+            "recorded_min": (dims.UNIT, self.low, {"units": self.units}),
+            "recorded_max": (dims.UNIT, self.high, {"units": self.units}),
+        }
 
 
-def _dataset(
-    alignment: Alignment,
-    source: Side,
+def _coordinates(
     target: Side,
     samples: NDArray[np.int64],
-    after: NDArray[np.float64],
-    values: Mapping[int, float],
-    current: NDArray[np.float64],
-    aim: NDArray[np.float64],
-    planned: NDArray[np.float64],
-    recorded: tuple[NDArray[np.float64], NDArray[np.float64]],
-    subspace: str,
-    seed: int,
-    n_sources: int,
-) -> xr.Dataset:
+    values: NDArray[np.float64],
+    codes: Mapping[int, float],
+    positions: NDArray[np.int64],
+) -> dict[str, Any]:
+    """Coordinates of samples and of units, from the recording."""
     recording = target.recording
-    units = recording.manifest.units
-    columns = recording.unit_positions(target.units)
-    clipped = planned != aim
-    if STANDARD_SD in recording.dataset.coords:  # back to what the electrodes measure
-        mean, sd, physical = (
-            recording.dataset[name].values[columns] for name in (STANDARD_MEAN, STANDARD_SD, STANDARD_UNITS)
-        )
-        current, aim, planned, low, high = (mean + sd * one for one in (current, aim, planned, *recorded))
-        recorded, units = (low, high), str(physical[0])
-    both = (dims.SAMPLE, dims.UNIT)
-
-    def array(content: NDArray[Any], what: str) -> xr.Variable:
-        return xr.Variable(both, content, {"long_name": what, "units": units})
-
     held = recording.select_samples(samples)
     coordinates: dict[str, Any] = {dims.SAMPLE: samples}
     for name in (dims.TRIAL, dims.STEP, dims.EVENT_S, *target.variables):
@@ -243,58 +326,42 @@ def _dataset(
             coordinates[name] = (dims.SAMPLE, shown.astype(str) if shown.dtype.kind == "O" else shown)
     if held.time_s is not None:
         coordinates[dims.TIME_S] = (dims.SAMPLE, held.time_s, {"units": "s"})
-    for column in values:
-        name = target.variables[column]
-        spec = recording.spec(name)
-        codes = after[:, column]
-        told = np.array([spec.label(code) for code in codes.tolist()]) if spec.meanings else codes
-        coordinates[f"wanted_{name}"] = (dims.SAMPLE, told)
-    for key, one in recording.dataset.coords.items():
-        if one.dims == (dims.UNIT,) and key not in (*_DATA, *coordinates):
-            coordinates[str(key)] = (dims.UNIT, one.values[columns], dict(one.attrs))
-    for name, bound in zip(("recorded_min", "recorded_max"), recorded, strict=True):
-        coordinates[name] = (dims.UNIT, bound, {"units": units})
-    warnings = warnings_of([source, target])
-    return xr.Dataset(
-        {
-            "current": array(current, "recorded activity"),
-            "wanted": array(aim, "activity after the interchange"),
-            "planned": array(planned, "activity after the interchange, within the recorded range"),
-            "change": array(planned - current, "planned less recorded activity"),
-            "clipped": xr.Variable(both, clipped, {"long_name": "whether the interchange leaves the recorded range"}),
-        },
-        coords=coordinates,
-        attrs={
-            "title": f"stimulation plan for {target.name}, values donated by {source.name}",
-            "source": source.name,
-            "target": target.name,
-            "recording": recording.name,
-            "recording_sha256": recording.manifest.content_sha256 or "",
-            "alignment_sha256": alignment.sha256(),
-            "subspace": subspace,
-            "seed": seed,
-            "n_sources": n_sources,
-            "created": now(),
-            "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
-            **({"warnings": "; ".join(warnings)} if warnings else {}),
-        },
-    )
+    for column in codes:
+        spec = recording.spec(target.variables[column])
+        wanted = values[:, column]
+        labels = np.array([spec.label(code) for code in wanted.tolist()]) if spec.meanings else wanted
+        coordinates[f"wanted_{spec.name}"] = (dims.SAMPLE, labels)
+    for key, coordinate in recording.dataset.coords.items():
+        if coordinate.dims == (dims.UNIT,) and key not in (*_DATA, *coordinates):
+            coordinates[str(key)] = (dims.UNIT, coordinate.values[positions], dict(coordinate.attrs))
+    return coordinates
 
 
 def save_plan(plan: xr.Dataset, path: str | Path) -> Path:
-    """Write a plan as ``.nc``, or as ``.csv`` with a row per sample and unit and, beside it, ``.csv.json`` with units, origin and
-    warnings; each whole or not at all.
+    """Write a plan, whole or not at all.
+
+    Parameters
+    ----------
+    plan : xarray.Dataset
+        What `stimulation_plan` returned.
+    path : str or Path
+        Ends in ``.nc``, or in ``.csv`` for a row per sample and unit. Beside a ``.csv``, ``.csv.json`` holds units, origin and
+        warnings.
+
+    Returns
+    -------
+    Path
 
     Raises
     ------
     InvalidInput
-        Another ending.
+        The path has another ending.
     """
     path = check_ending(path, ENDINGS)
     if path.suffix == ".nc":
         write_atomically(path, bytes(plan.assign(clipped=plan["clipped"].astype("i1")).to_netcdf(engine="h5netcdf")))
     else:
-        told = {**plan.attrs, "units": plan["change"].attrs["units"]}
-        write_atomically(path.with_name(f"{path.name}.json"), json.dumps(told, indent=2) + "\n")
+        described = {**plan.attrs, "units": plan["change"].attrs["units"]}
+        write_atomically(path.with_name(f"{path.name}.json"), json.dumps(described, indent=2) + "\n")
         write_atomically(path, plan.to_dataframe().reset_index().to_csv(index=False))
     return path

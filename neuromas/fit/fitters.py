@@ -36,7 +36,9 @@ from neuromas.align.alignment import (
 )
 from neuromas.align.closed_form import procrustes_axes
 from neuromas.align.interchange import LinearMap
-from neuromas.align.side import Direction, PairSet, Side, draw_pair_set, make_sides, paired_columns, warnings_of
+from neuromas.align.pairs import Direction, PairSet, draw_pair_set, paired_columns
+from neuromas.align.prepare import make_sides, warnings_of
+from neuromas.align.side import Side
 from neuromas.causal.counterfactual import possible
 from neuromas.causal.model import CausalModel
 from neuromas.errors import InvalidInput, ReadOnly

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from neuromas.align.alignment import Subspace, TrainableMap
-from neuromas.align.side import PairSet
+from neuromas.align.pairs import PairSet
 from neuromas.fit.objective import Term
 from neuromas.schema.fit import FitConfig, Validation
 

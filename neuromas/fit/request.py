@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from neuromas.align.side import side_names
+from neuromas.align.prepare import side_names
 from neuromas.errors import Corrupt, InvalidDocument, InvalidInput, NotFound
 from neuromas.files import write_atomically
 from neuromas.fit.fitters import FITTERS, Fitter, describe_inputs, fit_together

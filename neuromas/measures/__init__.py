@@ -1,1 +1,1 @@
-"""Measures: how alike two systems' activity is, told without an intervention."""
+"""Measures: the similarity of two systems' activity, without any intervention."""

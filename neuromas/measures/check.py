@@ -1,4 +1,4 @@
-"""What a measure asks of the arrays it is given."""
+"""Checks of the arrays and options that a measure receives."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from neuromas.errors import InvalidInput
+from neuromas.errors import InvalidInput, suggestion
 
 MIN_SAMPLES = 3
-"""Fewer have at most one dissimilarity, which correlates with nothing."""
+"""Fewer samples have at most one dissimilarity, and one number has no correlation."""
 
 Floats = NDArray[np.float64]
 
 
 def samples_by_units(activity: ArrayLike, name: str) -> Floats:
-    """`activity` as finite floats of shape (n_samples, n_units).
+    """`activity` as finite floats of shape (n_samples, n_units); `name` is for errors.
 
     Raises
     ------
     InvalidInput
-        Another shape, fewer than `MIN_SAMPLES` samples, or something not finite in it.
+        It has another shape, fewer than `MIN_SAMPLES` samples, or NaN or infinite numbers.
     """
     array = np.asarray(activity, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] == 0:
@@ -32,19 +32,19 @@ def samples_by_units(activity: ArrayLike, name: str) -> Floats:
     if bad.any():
         raise InvalidInput(
             f"{name}: {int(bad.sum())} numbers are NaN or infinite, in {int(bad.any(axis=1).sum())} of {len(array)} "
-            "samples; leave those samples out",
+            "samples; leave these samples out",
             kind="not_finite",
         )
     return array
 
 
 def same_samples(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
-    """Both activities, checked; row i of one is the same sample as row i of the other.
+    """Both activities, checked. Row i is the same sample in both.
 
     Raises
     ------
     InvalidInput
-        What `samples_by_units` raises, or they differ in how many samples they have.
+        As `samples_by_units`, or the numbers of samples differ.
     """
     checked = samples_by_units(x, "x"), samples_by_units(y, "y")
     if len(checked[0]) != len(checked[1]):
@@ -55,17 +55,20 @@ def same_samples(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:
     return checked
 
 
-def one_of(given: str, known: Collection[str], what: str) -> str:
-    """`given`, if it is one of `known`.
+def one_of(choice: str, choices: Collection[str], option: str) -> str:
+    """`choice`, if it is one of `choices`.
 
     Raises
     ------
     InvalidInput
-        It is not; lists those that are.
+        It is none of them; lists them.
     """
-    if given not in known:
-        raise InvalidInput(f"no {what} {given!r}; expected one of {', '.join(known)}", kind="unknown_option")
-    return given
+    if choice not in choices:
+        raise InvalidInput(
+            f"no {option} {choice!r}; expected one of {', '.join(choices)}{suggestion(choice, choices)}",
+            kind="unknown_option",
+        )
+    return choice
 
 
 def unit_length(rows: Floats, name: str, why: str, resolution: Floats | float = 0.0) -> Floats:
@@ -75,18 +78,19 @@ def unit_length(rows: Floats, name: str, why: str, resolution: Floats | float = 
     ----------
     rows : ndarray, shape (n_samples, n_units)
     name, why : str
-        Whose rows they are, and what a row without length means; for the error.
+        For the error: name of the activity, and what a row of length zero means.
     resolution : float or ndarray of shape (n_samples,)
-        Largest magnitude that is rounding error alone.
+        Magnitudes up to this are rounding errors.
 
     Raises
     ------
     InvalidInput
-        A row has no length, so no direction either.
+        A row has length zero, and so no direction.
     """
     largest = np.abs(rows).max(axis=1)
-    without = largest <= resolution
-    if without.any():
-        raise InvalidInput(f"{name}: {int(without.sum())} of {len(rows)} samples {why}", kind="undefined_measure")
-    scaled = rows / largest[:, None]  # squares of what is left can neither overflow nor vanish
+    zero = largest <= resolution
+    if zero.any():
+        raise InvalidInput(f"{name}: {int(zero.sum())} of {len(rows)} samples {why}", kind="undefined_measure")
+    # scaled first, so that squares neither overflow nor vanish
+    scaled = rows / largest[:, None]
     return np.asarray(scaled / np.linalg.norm(scaled, axis=1, keepdims=True))

@@ -1,4 +1,4 @@
-"""Centred kernel alignment: do two systems' similarities of samples vary together?"""
+"""Centred kernel alignment (CKA): do the similarities of samples vary together in two systems?"""
 
 from __future__ import annotations
 
@@ -14,28 +14,31 @@ _EPS = float(np.finfo(np.float64).eps)
 
 
 def _cosine(x: Floats, name: str) -> Floats:
-    directions = unit_length(x, name, "have no direction (zero in every unit); kernel='linear' is defined for them")
+    directions = unit_length(
+        x, name, "have no direction (zero in every unit); use kernel='linear', which is defined for them"
+    )
     return directions @ directions.T
 
 
 def _linear(x: Floats, name: str) -> Floats:
-    scaled = x / (np.abs(x).max() or 1.0)  # CKA does not see the scale, but squares of it might overflow
+    # CKA does not depend on the scale, but squares of large activity overflow
+    scaled = x / (np.abs(x).max() or 1.0)
     return scaled @ scaled.T
 
 
 KERNELS: dict[str, Callable[[Floats, str], Floats]] = {"cosine": _cosine, "linear": _linear}
-"""Similarities of two latents, by name: cosine, inner product. Both make positive semi-definite matrices."""
+"""Similarities of two latents by name: cosine and inner product. Both give positive semi-definite matrices."""
 
 
 def constant_units(x: Floats) -> np.ndarray:
-    """Whether each unit has the same activity in all samples, up to rounding; shape (n_units,)."""
+    """Whether each unit has equal activity in all samples, up to rounding; shape (n_units,)."""
     return np.asarray(np.ptp(x, axis=0) <= 4 * _EPS * np.abs(x).max(axis=0))
 
 
 def zscored(x: ArrayLike, name: str = "x") -> Floats:
     """Each unit with mean 0 and standard deviation 1 over samples.
 
-    A unit that is constant in these samples tells them apart no more than an absent one would: it is 0 throughout.
+    A unit that is constant over these samples carries no information about them. It becomes 0 in all samples.
 
     Parameters
     ----------
@@ -88,12 +91,12 @@ def hsic(k: ArrayLike, l: ArrayLike) -> float:  # noqa: E741 - K and L are what 
     Returns
     -------
     float
-        Not negative for kernels that are positive semi-definite.
+        It is not negative for positive semi-definite kernels.
 
     Raises
     ------
     InvalidInput
-        Not square, or of different sizes.
+        The matrices are not square, or differ in size.
 
     Examples
     --------
@@ -106,7 +109,7 @@ def hsic(k: ArrayLike, l: ArrayLike) -> float:  # noqa: E741 - K and L are what 
             f"expected two kernel matrices of shape (n_samples, n_samples), got {first.shape} and {second.shape}",
             kind="invalid_shape",
         )
-    # tr(KHLH) = ⟨HKH, HLH⟩ since H is idempotent: n² products, not n³; and exactly a square where K is L
+    # tr(KHLH) = ⟨HKH, HLH⟩ because H is idempotent: n² products, not n³; and exactly a square if K is L
     return float(np.vdot(centred_kernel(first), centred_kernel(second)) / (len(first) - 1) ** 2)
 
 
@@ -120,8 +123,8 @@ def cka(x: ArrayLike, y: ArrayLike, *, kernel: str = "cosine", zscore: bool = Tr
         The same samples, in the same order.
     kernel : {"cosine", "linear"}
     zscore : bool
-        Give each unit mean 0 and standard deviation 1 over these samples first. Without it the linear kernel gives the
-        linear CKA of Kornblith et al. (2019).
+        First give each unit mean 0 and standard deviation 1 over these samples. With ``zscore=False`` the linear kernel gives
+        the linear CKA of Kornblith et al. (2019).
 
     Returns
     -------
@@ -131,8 +134,7 @@ def cka(x: ArrayLike, y: ArrayLike, *, kernel: str = "cosine", zscore: bool = Tr
     Raises
     ------
     InvalidInput
-        What `zscored` raises, different numbers of samples, a latent without direction where the kernel is the cosine, or
-        samples that are all equally similar.
+        As `zscored`, or the numbers of samples differ, a latent is zero (cosine kernel), or all samples are equally similar.
 
     Examples
     --------
@@ -150,7 +152,7 @@ def cka(x: ArrayLike, y: ArrayLike, *, kernel: str = "cosine", zscore: bool = Tr
         size = np.linalg.norm(middle)
         if size <= 8 * _EPS * len(matrix) * np.abs(matrix).max():
             raise InvalidInput(
-                f"{name}: all {len(matrix)} samples are equally similar ({kernel} kernel), so nothing is left to align",
+                f"{name}: all {len(matrix)} samples are equally similar ({kernel} kernel), so CKA is not defined",
                 kind="undefined_measure",
             )
         centred.append(middle / size)

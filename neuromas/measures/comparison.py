@@ -1,4 +1,4 @@
-"""Two recordings compared by a measure, on samples they share."""
+"""Two recordings compared by a measure, in the samples that they share."""
 
 from __future__ import annotations
 
@@ -6,42 +6,47 @@ import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from neuromas.errors import InvalidInput
+from neuromas.html import fields
 from neuromas.measures.check import MIN_SAMPLES
 from neuromas.measures.cka import constant_units
 from neuromas.measures.registry import get_measure
 from neuromas.measures.samples import END_TOKENS, Units, chosen_units, shared_samples
 from neuromas.recordings.recording import Recording
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 @dataclass(frozen=True)
 class MeasureResult:
-    """What a measure says about two recordings.
+    """The value of a measure for two recordings.
 
     Parameters
     ----------
     measure : str
     options : dict
-        All of the measure's options, as they were used.
+        All options of the measure, as they were used.
     recordings : (str, str)
-        Names of the two.
+        Names of the two recordings.
     values : tuple of float
         One per resample.
     n_samples : int
         Samples in each resample.
     n_usable : int
-        Samples they were drawn from.
+        Samples from which they were drawn.
     n_shared, n_ended, n_incomplete : int
-        (trial, step) rows that both recordings have; of these, left out for an end token; of the rest, left out because a
-        unit was not recorded.
+        (trial, step) rows that both recordings have; of these, rows left out because of an end token; of the others, rows left
+        out because a unit was not recorded.
     n_constant_units : (int, int)
-        Units of each that are constant over all samples drawn.
+        Units of each recording that are constant over all drawn samples.
     matched_by : tuple of str
-        What had to agree for two samples to be the same one.
+        Coordinates that agree if two samples are the same.
     seed : int
     """
 
@@ -65,18 +70,53 @@ class MeasureResult:
 
     @property
     def low(self) -> float:
-        """Smallest value of a resample."""
+        """Smallest value over the resamples."""
         return min(self.values)
 
     @property
     def high(self) -> float:
-        """Largest value of a resample. How far from `low` it is tells what the choice of samples did, and nothing else."""
+        """Largest value over the resamples. Its distance from `low` shows the effect of the choice of samples only."""
         return max(self.values)
 
     @property
     def n_resamples(self) -> int:
-        """How many values there are; 1 where a resample holds every usable sample."""
+        """Number of values; 1 if a resample holds every usable sample."""
         return len(self.values)
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """The values as a table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row per resample: ``measure``, ``x``, ``y``, ``resample``, ``value``, ``n_samples``.
+        """
+        import pandas as pd
+
+        x, y = self.recordings
+        resamples = range(self.n_resamples)
+        return pd.DataFrame(
+            {"measure": self.measure, "x": x, "y": y, "resample": resamples, "value": self.values}
+        ).assign(n_samples=self.n_samples)
+
+    def __repr__(self) -> str:
+        facts = "\n".join(f"  {name:10}{text}" for name, text in self._facts().items())
+        return f"<{self._headline()}>\n{facts}"
+
+    def _repr_html_(self) -> str:
+        return fields(self._headline(), self._facts())
+
+    def _headline(self) -> str:
+        x, y = self.recordings
+        return f"MeasureResult: {self.measure} of {x!r} and {y!r} is {self.mean:.3f}"
+
+    def _facts(self) -> dict[str, str]:
+        left_out = f"{self.n_ended:,} with an end token, {self.n_incomplete:,} incomplete"
+        return {
+            "range": f"{self.low:.3f} to {self.high:.3f} over {self.n_resamples:,} resamples of {self.n_samples:,} samples",
+            "options": ", ".join(f"{name}={value!r}" for name, value in self.options.items()),
+            "samples": f"{self.n_usable:,} of {self.n_shared:,} shared; left out: {left_out}",
+        }
 
 
 def compare(
@@ -93,27 +133,26 @@ def compare(
 ) -> MeasureResult:
     """Compare two recordings of the same trials by a measure of `neuromas.measures.registry.MEASURES`.
 
-    Both systems are compared in the same samples: (trial, step) rows drawn uniformly, without replacement, from those that
-    both recordings have. Neither system is run.
+    Both systems are compared in the same samples: (trial, step) rows that both recordings have, drawn uniformly without
+    replacement. Neither system is run.
 
     Parameters
     ----------
     x, y : Recording
-        Of the same trials, told by trial and step, and by token where both have tokens.
-    measure : str
-        ``rsa`` or ``cka``.
+        Recordings of the same trials. Samples are matched by trial and step, and by token if both recordings have tokens.
+    measure : {"rsa", "cka"}
     n_samples : int
         Samples in each resample; all usable ones if there are fewer.
     n_resamples : int
-        How often samples are drawn anew. Where a resample holds every usable sample there is only one.
+        Number of draws. If a resample holds every usable sample, there is only one.
     seed : int
-        Resample i depends on the seed, on i and on the rows the recordings share.
+        Resample i depends on the seed, on i and on the rows that the recordings share.
     units : mapping of str to sequence of str, optional
-        Recording's name → its units to compare; all by default.
+        Name of a recording → its units to compare; all by default.
     exclude_tokens : sequence of str
-        Samples of these tokens are left out, where there are tokens; by default the end token ``E``.
+        Leave out samples of these tokens, if there are tokens; by default the end token ``E``.
     **options
-        Of the measure: ``dissimilarity``, ``comparison`` for ``rsa``; ``kernel``, ``zscore`` for ``cka``.
+        Options of the measure: ``dissimilarity``, ``comparison`` for ``rsa``; ``kernel``, ``zscore`` for ``cka``.
 
     Returns
     -------
@@ -122,9 +161,9 @@ def compare(
     Raises
     ------
     NotFound
-        No such measure, recording in `units`, or unit.
+        There is no such measure or unit, or `units` names another recording.
     InvalidInput
-        The recordings are not of the same trials, too few samples are left, an option is unknown, or the measure is not
+        The recordings are not of the same trials, too few samples are left, an option does not exist, or the measure is not
         defined for these samples.
 
     Examples
@@ -132,33 +171,22 @@ def compare(
     >>> activity = np.random.default_rng(0).normal(size=(30, 5, 4))
     >>> x = Recording.from_arrays(activity, {"count": np.tile(range(5), (30, 1))}, name="x")
     >>> y = Recording.from_arrays(-2 * activity, {"count": np.tile(range(5), (30, 1))}, name="y")
-    >>> found = compare(x, y, n_samples=50)
-    >>> round(found.mean, 6), found.n_resamples, found.n_usable
+    >>> result = compare(x, y, n_samples=50)
+    >>> round(result.mean, 6), result.n_resamples, result.n_usable
     (1.0, 10, 150)
     """
     chosen = get_measure(measure)
     settled = chosen.settled(options)
-    n_samples, n_resamples, seed = (
-        _whole(name, value, least)
-        for name, value, least in (
-            ("n_samples", n_samples, MIN_SAMPLES),
-            ("n_resamples", n_resamples, 1),
-            ("seed", seed, 0),
-        )
-    )
+    n_samples = _whole("n_samples", n_samples, MIN_SAMPLES)
+    n_resamples = _whole("n_resamples", n_resamples, 1)
+    seed = _whole("seed", seed, 0)
     shared = shared_samples(x, y, units=units, exclude_tokens=exclude_tokens)
-    if shared.n <= n_samples:
-        draws = [np.arange(shared.n)]
-    else:
-        draws = [
-            np.sort(np.random.default_rng([seed, resample]).choice(shared.n, n_samples, replace=False))
-            for resample in range(n_resamples)
-        ]
+    draws = _draws(shared.n, n_samples, n_resamples, seed)
     drawn = np.unique(np.concatenate(draws))
-    # each recording is read once, however many resamples there are; (n_drawn, n_units)
+    # each recording is read once, also for many resamples; (n_drawn, n_units)
     x_latents, y_latents = (
-        one.latents(chosen_units(one, units, (x, y)), samples[drawn], one.activity.dtype)
-        for one, samples in ((x, shared.x_samples), (y, shared.y_samples))
+        recording.latents(chosen_units(recording, units, (x, y)), samples[drawn], recording.activity.dtype)
+        for recording, samples in ((x, shared.x_samples), (y, shared.y_samples))
     )
     values = []
     for draw in draws:
@@ -183,6 +211,16 @@ def compare(
         matched_by=shared.matched_by,
         seed=seed,
     )
+
+
+def _draws(n_usable: int, n_samples: int, n_resamples: int, seed: int) -> list[NDArray[np.int64]]:
+    """Usable samples of each resample, in ascending order."""
+    if n_usable <= n_samples:
+        return [np.arange(n_usable)]
+    return [
+        np.sort(np.random.default_rng([seed, resample]).choice(n_usable, n_samples, replace=False))
+        for resample in range(n_resamples)
+    ]
 
 
 def _whole(name: str, value: Any, least: int) -> int:

@@ -1,4 +1,4 @@
-"""Every measure by name, with what it claims; look-up, command line, documentation and tests go through it."""
+"""Every measure by name, with the properties it claims. Look-up, command line, documentation and tests use this list."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ from typing import Any
 
 from numpy.typing import ArrayLike
 
-from neuromas.errors import InvalidInput, NotFound
+from neuromas.errors import InvalidInput, NotFound, suggestion
 from neuromas.measures.cka import KERNELS, cka
 from neuromas.measures.rsa import COMPARISONS, DISSIMILARITIES, rsa
 
 INVARIANCES: dict[str, str] = {
-    "rotation": "an orthogonal matrix turns the latents",
+    "rotation": "an orthogonal matrix rotates the latents",
     "scaling": "all activity is multiplied by one positive number",
-    "unit scaling": "each unit is multiplied by a positive number of its own",
-    "shift": "each unit has a number of its own added",
+    "unit scaling": "each unit is multiplied by its own positive number",
+    "shift": "each unit has its own number added",
     "unit order": "units change places",
 }
-"""What may happen to one of the two systems without changing a measure that claims it. None sees the order of samples."""
+"""Changes of one of the two systems that leave a measure unchanged, if it claims so. No measure depends on the sample order."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class Measure:
     Parameters
     ----------
     name : str
-        What it is looked up by.
+        Name for look-up.
     description : str
         One line.
     function : callable
@@ -39,13 +39,13 @@ class Measure:
     range : (float, float)
         Smallest and largest value.
     identical : float
-        What a system compared with itself gets.
+        Value for a system compared with itself.
     is_metric : bool
         Whether it satisfies the axioms of a metric.
     invariances : tuple of str
-        Which of `INVARIANCES` it claims with its default options; it has none of the others.
+        Those of `INVARIANCES` that it has with its default options. It has none of the others.
     options : mapping of str to tuple
-        Settings and what each may be, the default first.
+        Name of an option → its possible values, the default first.
     """
 
     name: str
@@ -59,37 +59,40 @@ class Measure:
     options: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def settled(self, options: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """All options, those not given at their defaults.
+        """`options`, completed by the defaults of all others.
 
         Raises
         ------
         InvalidInput
-            It has no such option, or the option no such value; lists those that it has.
+            There is no such option, or the option has no such value; lists those that exist.
         """
-        given = dict(options or {})
-        unknown = [name for name in given if name not in self.options]
+        chosen = dict(options or {})
+        unknown = [name for name in chosen if name not in self.options]
         if unknown:
             raise InvalidInput(
-                f"measure {self.name!r} has no option {', '.join(map(repr, unknown))}; it has {', '.join(self.options)}",
+                f"measure {self.name!r} has no option {', '.join(map(repr, unknown))}; it has {', '.join(self.options)}"
+                f"{suggestion(unknown[0], self.options)}",
                 kind="unknown_option",
             )
-        for name, value in given.items():
-            allowed = self.options[name]
-            if not any(value is one or (isinstance(value, str) and value == one) for one in allowed):
+        for name, value in chosen.items():
+            choices = self.options[name]
+            # by identity, because 1 equals True but is not a choice
+            if not any(value is choice or (isinstance(value, str) and value == choice) for choice in choices):
+                texts = [_text(choice) for choice in choices]
                 raise InvalidInput(
-                    f"measure {self.name!r}: {name} is one of {', '.join(map(_told, allowed))}, got {value!r}",
+                    f"measure {self.name!r}: {name} is one of {', '.join(texts)}, got {value!r}{suggestion(value, texts)}",
                     kind="unknown_option",
                 )
-        return {name: given.get(name, allowed[0]) for name, allowed in self.options.items()}
+        return {name: chosen.get(name, choices[0]) for name, choices in self.options.items()}
 
     def __call__(self, x: ArrayLike, y: ArrayLike, **options: Any) -> float:
-        """The measure of two arrays of shape (n_samples, n_units of each), row i the same sample in both."""
+        """The measure of two arrays of shape (n_samples, n_units of each). Row i is the same sample in both."""
         return self.function(x, y, **self.settled(options))
 
 
 MEASURES: dict[str, Measure] = {
-    one.name: one
-    for one in (
+    measure.name: measure
+    for measure in (
         Measure(
             name="rsa",
             description="correlation of the dissimilarities of samples",
@@ -131,7 +134,10 @@ def get_measure(name: str) -> Measure:
     (-1.0, 1.0)
     """
     if name not in MEASURES:
-        raise NotFound(f"no measure {name!r}; there are {', '.join(MEASURES)}", kind="unknown_measure")
+        raise NotFound(
+            f"no measure {name!r}; the measures are {', '.join(MEASURES)}{suggestion(name, MEASURES)}",
+            kind="unknown_measure",
+        )
     return MEASURES[name]
 
 
@@ -139,16 +145,16 @@ def measures_table() -> str:
     """The registry as a Markdown table; docs/measures.md holds a copy."""
     rows = ["| measure | what it is | range | symmetric | metric | unchanged by | options, default first |"]
     rows.append("|" + "---|" * 7)
-    for one in MEASURES.values():
-        low, high = one.range
-        options = "; ".join(f"`{name}`: {', '.join(map(_told, allowed))}" for name, allowed in one.options.items())
-        cells = [f"`{one.name}`", one.description, f"{low:g} to {high:g}".replace("-", "−")]
-        cells += [_yes(one.symmetric), _yes(one.is_metric), ", ".join(one.invariances), options]
+    for measure in MEASURES.values():
+        low, high = measure.range
+        options = "; ".join(f"`{name}`: {', '.join(map(_text, choices))}" for name, choices in measure.options.items())
+        cells = [f"`{measure.name}`", measure.description, f"{low:g} to {high:g}".replace("-", "−")]
+        cells += [_yes(measure.symmetric), _yes(measure.is_metric), ", ".join(measure.invariances), options]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows) + "\n"
 
 
-def _told(value: object) -> str:
+def _text(value: object) -> str:
     return str(value).lower()
 
 

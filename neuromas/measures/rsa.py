@@ -1,7 +1,7 @@
-"""Representational similarity analysis: which samples does each system hold to be alike?
+"""Representational similarity analysis (RSA): are the same samples similar in two systems?
 
 A representational dissimilarity matrix (RDM) has one dissimilarity per pair of samples. Two RDMs of the same samples are
-compared over their strictly lower triangles; the zeros of the diagonal are no dissimilarities and have no part in it.
+compared over their strictly lower triangles, without the zeros of the diagonal.
 """
 
 from __future__ import annotations
@@ -16,13 +16,16 @@ from scipy.stats import rankdata
 from neuromas.errors import InvalidInput
 from neuromas.measures.check import MIN_SAMPLES, Floats, one_of, same_samples, samples_by_units, unit_length
 
-# What lies beyond these decimals is rounding; left in, it would break ties, and noise would be ranked.
+# later decimals are rounding errors, which would break ties: noise would be ranked
 _COSINE_DECIMALS = 13
-_RANK_DECIMALS = 12  # of the largest dissimilarity
+# relative to the largest dissimilarity
+_RANK_DECIMALS = 12
 
 
 def _cosine(x: Floats, name: str) -> Floats:
-    directions = unit_length(x, name, "are zero in every unit and have no cosine; 'euclidean' is defined for them")
+    directions = unit_length(
+        x, name, "are zero in every unit and have no cosine; use 'euclidean', which is defined for them"
+    )
     return _one_minus(directions)
 
 
@@ -30,18 +33,21 @@ def _correlation(x: Floats, name: str) -> Floats:
     centred = x - x.mean(axis=1, keepdims=True)
     rounding = 4 * np.finfo(np.float64).eps * np.abs(x).max(axis=1)
     directions = unit_length(
-        centred, name, "are equal in all units and have no correlation; 'euclidean' is defined for them", rounding
+        centred,
+        name,
+        "are equal in all units and have no correlation; use 'euclidean', which is defined for them",
+        rounding,
     )
     return _one_minus(directions)
 
 
 def _one_minus(directions: Floats) -> Floats:
-    # one matrix product: (n_samples, n_samples, n_units) is never built
+    # one matrix product: an array of shape (n_samples, n_samples, n_units) is never built
     return np.clip(np.round(1 - directions @ directions.T, _COSINE_DECIMALS), 0, 2)
 
 
 def _euclidean(x: Floats, name: str) -> Floats:
-    # differences, not a matrix product: that would give latents that are equal a distance of rounding errors
+    # differences, not a matrix product, which would give equal latents a distance of rounding errors
     return np.asarray(distance.squareform(distance.pdist(x)))
 
 
@@ -50,7 +56,7 @@ DISSIMILARITIES: dict[str, Callable[[Floats, str], Floats]] = {
     "correlation": _correlation,
     "euclidean": _euclidean,
 }
-"""Dissimilarities of two latents, by name: 1 − cosine, 1 − Pearson correlation over units, Euclidean distance."""
+"""Dissimilarities of two latents by name: 1 − cosine, 1 − Pearson correlation over units, Euclidean distance."""
 
 
 def _ranks(dissimilarities: Floats) -> Floats:
@@ -59,7 +65,7 @@ def _ranks(dissimilarities: Floats) -> Floats:
 
 
 COMPARISONS: dict[str, Callable[[Floats], Floats]] = {"spearman": _ranks, "pearson": np.asarray}
-"""Correlations of two RDMs, by name: what is done to the dissimilarities before they are correlated."""
+"""Correlations of two RDMs by name → transformation of the dissimilarities before they are correlated."""
 
 
 def rdm(x: ArrayLike, dissimilarity: str = "cosine") -> Floats:
@@ -79,7 +85,7 @@ def rdm(x: ArrayLike, dissimilarity: str = "cosine") -> Floats:
     Raises
     ------
     InvalidInput
-        Fewer than 3 samples, NaN or infinite activity, or a sample that has no such dissimilarity (a zero latent has no
+        There are fewer than 3 samples, activity is NaN or infinite, or a sample has no such dissimilarity (a zero latent has no
         cosine).
 
     Examples
@@ -93,9 +99,9 @@ def rdm(x: ArrayLike, dissimilarity: str = "cosine") -> Floats:
 
 
 def _rdm(x: Floats, dissimilarity: str, name: str) -> Floats:
-    found = DISSIMILARITIES[one_of(dissimilarity, DISSIMILARITIES, "dissimilarity")](x, name)
-    np.fill_diagonal(found, 0)
-    return found
+    matrix = DISSIMILARITIES[one_of(dissimilarity, DISSIMILARITIES, "dissimilarity")](x, name)
+    np.fill_diagonal(matrix, 0)
+    return matrix
 
 
 def dissimilarities_of(matrix: ArrayLike, name: str = "the RDM") -> Floats:
@@ -104,7 +110,7 @@ def dissimilarities_of(matrix: ArrayLike, name: str = "the RDM") -> Floats:
     Parameters
     ----------
     matrix : array, shape (n_samples, n_samples) or (n_pairs,)
-        Square, or pairs alone as `scipy.spatial.distance.squareform` and MATLAB order them.
+        Square, or pairs only, in the order of `scipy.spatial.distance.squareform` and MATLAB.
     name : str
         For errors.
 
@@ -115,7 +121,7 @@ def dissimilarities_of(matrix: ArrayLike, name: str = "the RDM") -> Floats:
     Raises
     ------
     InvalidInput
-        Neither shape, fewer than 3 samples, not symmetric, or something not finite off the diagonal.
+        It has neither shape, fewer than 3 samples, is not symmetric, or has NaN or infinite numbers off the diagonal.
 
     Examples
     --------
@@ -143,7 +149,7 @@ def dissimilarities_of(matrix: ArrayLike, name: str = "the RDM") -> Floats:
 
 
 def _lower(matrix: Floats) -> NDArray[np.float64]:
-    # column by column, which for a symmetric matrix is the order of squareform
+    # column by column: for a symmetric matrix this is the order of squareform
     return matrix.T[np.triu_indices(len(matrix), 1)]
 
 
@@ -153,9 +159,9 @@ def compare_rdms(a: ArrayLike, b: ArrayLike, comparison: str = "spearman") -> fl
     Parameters
     ----------
     a, b : array, shape (n_samples, n_samples) or (n_pairs,)
-        RDMs of the same samples in the same order, as `dissimilarities_of` takes them.
+        RDMs of the same samples in the same order, in a form that `dissimilarities_of` accepts.
     comparison : {"spearman", "pearson"}
-        Ranks of the dissimilarities, ties sharing their mean rank, or the dissimilarities themselves.
+        Correlate ranks of the dissimilarities, where ties share their mean rank, or the dissimilarities themselves.
 
     Returns
     -------
@@ -165,7 +171,7 @@ def compare_rdms(a: ArrayLike, b: ArrayLike, comparison: str = "spearman") -> fl
     Raises
     ------
     InvalidInput
-        No RDM, RDMs of different sizes, or dissimilarities that are all equal, which correlate with nothing.
+        As `dissimilarities_of`, or the RDMs differ in size, or all dissimilarities are equal, so that no correlation is defined.
 
     Examples
     --------
@@ -178,12 +184,14 @@ def compare_rdms(a: ArrayLike, b: ArrayLike, comparison: str = "spearman") -> fl
     named = {"first RDM": dissimilarities_of(a, "first RDM"), "second RDM": dissimilarities_of(b, "second RDM")}
     sizes = [pairs.size for pairs in named.values()]
     if sizes[0] != sizes[1]:
-        raise InvalidInput(f"the RDMs have {sizes[0]} and {sizes[1]} pairs of samples", kind="sample_mismatch")
+        raise InvalidInput(
+            f"the RDMs have {sizes[0]} and {sizes[1]} pairs of samples; expected equal numbers", kind="sample_mismatch"
+        )
     directions = []
     for name, pairs in named.items():
         if np.ptp(pairs) <= 10.0**-_RANK_DECIMALS * np.abs(pairs).max():
             raise InvalidInput(
-                f"{name}: all {pairs.size} dissimilarities are equal, so they correlate with nothing",
+                f"{name}: all {pairs.size} dissimilarities are equal, so no correlation is defined",
                 kind="undefined_measure",
             )
         prepared = prepare(pairs / np.abs(pairs).max())
@@ -193,7 +201,7 @@ def compare_rdms(a: ArrayLike, b: ArrayLike, comparison: str = "spearman") -> fl
 
 
 def rsa(x: ArrayLike, y: ArrayLike, *, dissimilarity: str = "cosine", comparison: str = "spearman") -> float:
-    """Correlation of the dissimilarities of samples in one system with those in another.
+    """Correlation between the dissimilarities of samples in two systems.
 
     Parameters
     ----------
@@ -213,7 +221,7 @@ def rsa(x: ArrayLike, y: ArrayLike, *, dissimilarity: str = "cosine", comparison
     Raises
     ------
     InvalidInput
-        What `rdm` and `compare_rdms` raise, or x and y have different numbers of samples.
+        As `rdm` and `compare_rdms`, or x and y have different numbers of samples.
 
     Examples
     --------

@@ -1,4 +1,4 @@
-"""Which samples two recordings share: the same (trial, step) rows, once it is sure that they are of the same trials."""
+"""The samples that two recordings share: equal (trial, step) rows, after a check that the trials are the same."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from neuromas import dims
-from neuromas.errors import InvalidInput, NotFound
+from neuromas.errors import InvalidInput, NotFound, suggestion
 from neuromas.measures.check import MIN_SAMPLES
 from neuromas.recordings.recording import Recording
 
 END_TOKENS = ("E",)
-"""Tokens whose samples are left out by default: after the end there is nothing left to represent."""
+"""Tokens whose samples are left out by default: after the end of a trial, nothing is left to represent."""
 
 Units = Mapping[str, Sequence[str]]
 
@@ -24,7 +24,7 @@ _SHOWN_TOKENS = 8
 
 
 class DifferentValuesWarning(UserWarning):
-    """Two recordings name a variable alike but disagree about its value in the samples they share."""
+    """Two recordings have a variable of the same name, but different values of it in the samples that they share."""
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,15 @@ class SharedSamples:
     Parameters
     ----------
     x_samples, y_samples : ndarray of int64, shape (n,)
-        Sample numbers in each recording, in order of trial, then step; entry i of both is the same (trial, step).
+        Sample numbers in each recording, in order of trial, then step. Entry i of both is the same (trial, step).
     n_shared : int
-        (trial, step) rows that both have, before any is left out.
+        (trial, step) rows that both recordings have, before any is left out.
     n_ended : int
-        Of these, left out for their token.
+        Of these, rows left out because of their token.
     n_incomplete : int
-        Of the rest, left out because a unit was not recorded in one of the two.
+        Of the others, rows left out because a unit was not recorded in one of the two.
     matched_by : tuple of str
-        What had to agree: trial and step; token and hash of the inputs where both recordings have one.
+        Coordinates that agree: trial and step; token and hash of the inputs, if both recordings have them.
     """
 
     x_samples: NDArray[np.int64] = field(repr=False)
@@ -54,7 +54,7 @@ class SharedSamples:
 
     @property
     def n(self) -> int:
-        """How many can be compared."""
+        """Number of samples that can be compared."""
         return int(self.x_samples.size)
 
 
@@ -63,16 +63,16 @@ def shared_samples(
 ) -> SharedSamples:
     """The (trial, step) rows in which both systems were recorded.
 
-    Whether the index may use a sample (``eligible``) has no part in it.
+    Samples that are not ``eligible`` are included: eligibility only concerns interchanges.
 
     Parameters
     ----------
     x, y : Recording
-        Of the same trials. Their order may differ, and either may have trials or steps that the other lacks.
+        Recordings of the same trials. Their order may differ, and trials or steps may be missing in one of them.
     units : mapping of str to sequence of str, optional
-        Recording's name → units that must have been recorded; all by default.
+        Name of a recording → units that must have been recorded; all by default.
     exclude_tokens : sequence of str
-        Samples of these tokens are left out, where there are tokens.
+        Leave out samples of these tokens, if there are tokens.
 
     Returns
     -------
@@ -81,15 +81,15 @@ def shared_samples(
     Raises
     ------
     InvalidInput
-        No (trial, step) in common, trials that are numbered alike but hold other tokens or were made from other inputs, or
-        fewer than 3 samples left.
+        The recordings have no (trial, step) row in common, trials of the same number hold other tokens or were made from other
+        inputs, or fewer than 3 samples are left.
     NotFound
-        `units` names a recording that is neither, or a unit that does not exist.
+        `units` names another recording, or a unit that does not exist.
 
     Warns
     -----
     DifferentValuesWarning
-        A variable that both have differs in value between them: perhaps these are not the same trials.
+        A variable has different values in the two recordings, so these may not be the same trials.
 
     Examples
     --------
@@ -99,18 +99,71 @@ def shared_samples(
     >>> shared_samples(x, y.select_samples([5, 4, 3, 0])).x_samples
     array([0, 3, 4, 5])
     """
-    pooled = [one.manifest.pseudo_population for one in (x, y)]
-    if pooled[0] != pooled[1]:
-        joined = x.name if pooled[0] is not None else y.name
+    _check_pooled(x, y)
+    x_units, y_units = (chosen_units(recording, units, (x, y)) for recording in (x, y))
+    trials, x_samples, y_samples = _shared_rows(x, y)
+    x_tokens, y_tokens = _tokens(x), _tokens(y)
+    matched_by: tuple[str, ...] = (dims.TRIAL, dims.STEP)
+    if x_tokens is not None and y_tokens is not None:
+        _check_tokens(x, y, trials, x_tokens, y_tokens, x_tokens[x_samples] != y_tokens[y_samples])
+        matched_by = (*matched_by, dims.TOKEN)
+    if all(dims.INPUT_HASH in recording.dataset.coords for recording in (x, y)):
+        _check_inputs(x, y, trials, x_samples, y_samples)
+        matched_by = (*matched_by, dims.INPUT_HASH)
+    _warn_of_values(x, y, x_samples, y_samples)
+    ended = np.zeros(len(trials), dtype=bool)
+    for tokens, samples in ((x_tokens, x_samples), (y_tokens, y_samples)):
+        if tokens is not None:
+            ended |= np.isin(tokens[samples], list(exclude_tokens))
+    complete = x.complete(x_units)[x_samples] & y.complete(y_units)[y_samples]
+    kept = ~ended & complete
+    n_incomplete = int((~ended & ~complete).sum())
+    if kept.sum() < MIN_SAMPLES:
         raise InvalidInput(
-            f"recording {joined!r} is a pseudo-population: its trials were joined and numbered anew, so that those of another"
-            " recording are never the same ones; compare the recordings that it was made from, or parts of one pseudo-population",
-            kind="pooled",
+            f"recordings {x.name!r} and {y.name!r}: {int(kept.sum())} samples are left to compare, expected at least "
+            f"{MIN_SAMPLES}: of {len(trials)} shared (trial, step) rows {int(ended.sum())} hold an end token "
+            f"({', '.join(exclude_tokens)}) and {n_incomplete} are incomplete in the chosen units",
+            kind="too_few_samples",
         )
-    units_of = {one: chosen_units(one, units, (x, y)) for one in (x, y)}
+    return SharedSamples(x_samples[kept], y_samples[kept], len(trials), int(ended.sum()), n_incomplete, matched_by)
+
+
+def chosen_units(recording: Recording, units: Units | None, among: Sequence[Recording]) -> list[str] | None:
+    """The units to compare of `recording`; None for all of them.
+
+    Raises
+    ------
+    NotFound
+        `units` names a recording that is not `among` these.
+    """
+    names = [each.name for each in among]
+    unknown = [name for name in units or {} if name not in names]
+    if unknown:
+        raise NotFound(
+            f"units are chosen for {', '.join(map(repr, unknown))}, but the recordings are {' and '.join(map(repr, names))}"
+            f"{suggestion(unknown[0], names)}",
+            kind="unknown_recording",
+        )
+    chosen = (units or {}).get(recording.name)
+    return None if chosen is None else list(chosen)
+
+
+def _check_pooled(x: Recording, y: Recording) -> None:
+    if x.manifest.pseudo_population == y.manifest.pseudo_population:
+        return
+    pooled = x.name if x.manifest.pseudo_population is not None else y.name
+    raise InvalidInput(
+        f"recording {pooled!r} is a pseudo-population: its trials were joined and numbered again, so they never match those of"
+        " another recording; compare the recordings that it was made from, or parts of one pseudo-population",
+        kind="pooled",
+    )
+
+
+def _shared_rows(x: Recording, y: Recording) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Trial of each shared (trial, step) row, and its sample in `x` and in `y`."""
     left, right = (
-        pd.DataFrame({dims.TRIAL: one.trial, dims.STEP: one.step, side: np.arange(one.n_samples)})
-        for one, side in ((x, "x"), (y, "y"))
+        pd.DataFrame({dims.TRIAL: recording.trial, dims.STEP: recording.step, side: np.arange(recording.n_samples)})
+        for recording, side in ((x, "x"), (y, "y"))
     )
     both = left.merge(right, on=[dims.TRIAL, dims.STEP]).sort_values([dims.TRIAL, dims.STEP])
     if both.empty:
@@ -118,51 +171,7 @@ def shared_samples(
             f"recordings {x.name!r} and {y.name!r} share no (trial, step) row: {_extent(x)}; {_extent(y)}",
             kind="no_shared_samples",
         )
-    x_samples, y_samples = (both[side].to_numpy(dtype=np.int64) for side in ("x", "y"))
-    tokens = {one: _tokens(one) for one in (x, y)}
-    x_tokens, y_tokens = tokens[x], tokens[y]
-    matched_by: tuple[str, ...] = (dims.TRIAL, dims.STEP)
-    if x_tokens is not None and y_tokens is not None:
-        _check_tokens(x, y, both[dims.TRIAL].to_numpy(), x_tokens, y_tokens, x_tokens[x_samples] != y_tokens[y_samples])
-        matched_by = (*matched_by, dims.TOKEN)
-    if all(dims.INPUT_HASH in one.dataset.coords for one in (x, y)):
-        _check_inputs(x, y, both[dims.TRIAL].to_numpy(), x_samples, y_samples)
-        matched_by = (*matched_by, dims.INPUT_HASH)
-    _warn_of_values(x, y, x_samples, y_samples)
-    ended = np.zeros(len(both), dtype=bool)
-    for told, samples in ((x_tokens, x_samples), (y_tokens, y_samples)):
-        if told is not None:
-            ended |= np.isin(told[samples], list(exclude_tokens))
-    complete = x.complete(units_of[x])[x_samples] & y.complete(units_of[y])[y_samples]
-    kept = ~ended & complete
-    n_incomplete = int((~ended & ~complete).sum())
-    if kept.sum() < MIN_SAMPLES:
-        raise InvalidInput(
-            f"recordings {x.name!r} and {y.name!r}: {int(kept.sum())} samples are left to compare, expected at least "
-            f"{MIN_SAMPLES}: of {len(both)} shared (trial, step) rows {int(ended.sum())} hold an end token "
-            f"({', '.join(exclude_tokens)}) and {n_incomplete} are incomplete in the units asked for",
-            kind="too_few_samples",
-        )
-    return SharedSamples(x_samples[kept], y_samples[kept], len(both), int(ended.sum()), n_incomplete, matched_by)
-
-
-def chosen_units(recording: Recording, units: Units | None, among: Sequence[Recording]) -> list[str] | None:
-    """The units asked for of `recording`; None for all of them.
-
-    Raises
-    ------
-    NotFound
-        `units` names a recording that is not `among` these.
-    """
-    names = [one.name for one in among]
-    strange = [name for name in units or {} if name not in names]
-    if strange:
-        raise NotFound(
-            f"units are given for {', '.join(map(repr, strange))}; compared are {' and '.join(map(repr, names))}",
-            kind="unknown_recording",
-        )
-    found = (units or {}).get(recording.name)
-    return None if found is None else list(found)
+    return both[dims.TRIAL].to_numpy(), both["x"].to_numpy(dtype=np.int64), both["y"].to_numpy(dtype=np.int64)
 
 
 def _extent(recording: Recording) -> str:
@@ -174,7 +183,7 @@ def _extent(recording: Recording) -> str:
 
 
 def _tokens(recording: Recording) -> NDArray[np.str_] | None:
-    """Each sample's token as text, so that recordings with other vocabularies compare; None without tokens."""
+    """Each sample's token as text, so that recordings with different vocabularies can be compared; None without tokens."""
     vocabulary = recording.manifest.vocabulary
     if dims.TOKEN not in recording.dataset.coords or vocabulary is None:
         return None
@@ -189,20 +198,20 @@ def _check_tokens(
     y_tokens: NDArray[np.str_],
     differ: NDArray[np.bool_],
 ) -> None:
-    """Refuse recordings of other trials: rows that agree by chance would give a plausible wrong number."""
+    """Refuse recordings of different trials: rows that agree by chance would give a plausible but wrong value."""
     if not differ.any():
         return
     wrong = np.unique(trials[differ])
-    told = []
-    for one, tokens in ((x, x_tokens), (y, y_tokens)):
-        samples = np.flatnonzero(one.trial == wrong[0])
-        words = tokens[samples[np.argsort(one.step[samples])]].tolist()
+    shown = []
+    for recording, tokens in ((x, x_tokens), (y, y_tokens)):
+        samples = np.flatnonzero(recording.trial == wrong[0])
+        words = tokens[samples[np.argsort(recording.step[samples])]].tolist()
         more = " …" if len(words) > _SHOWN_TOKENS else ""
-        told.append(f"{' '.join(words[:_SHOWN_TOKENS])}{more} in {one.name!r}")
+        shown.append(f"{' '.join(words[:_SHOWN_TOKENS])}{more} in {recording.name!r}")
     raise InvalidInput(
-        f"recordings {x.name!r} and {y.name!r} are not of the same trials: of {np.unique(trials).size:,} trials numbered "
-        f"alike {wrong.size:,} hold other tokens, first trial {wrong[0]} ({told[0]}, {told[1]}); record both systems on "
-        "the same trials, networks with equal numbers of trials and equal seeds",
+        f"recordings {x.name!r} and {y.name!r} are not of the same trials: of {np.unique(trials).size:,} trials with equal "
+        f"numbers {wrong.size:,} hold different tokens, first trial {wrong[0]} ({shown[0]}, {shown[1]}); record both systems"
+        " on the same trials (for networks: equal numbers of trials and equal seeds)",
         kind="different_trials",
     )
 
@@ -214,18 +223,18 @@ def _check_inputs(
     x_samples: NDArray[np.int64],
     y_samples: NDArray[np.int64],
 ) -> None:
-    """Refuse recordings whose trials are numbered alike but were made from other inputs."""
+    """Refuse recordings whose trials have equal numbers but were made from different inputs."""
     x_hashes, y_hashes = (
-        one.dataset[dims.INPUT_HASH].values[samples] for one, samples in ((x, x_samples), (y, y_samples))
+        recording.dataset[dims.INPUT_HASH].values[samples] for recording, samples in ((x, x_samples), (y, y_samples))
     )
     differ = x_hashes != y_hashes
     if not differ.any():
         return
     wrong, first = np.unique(trials[differ]), int(differ.argmax())
     raise InvalidInput(
-        f"recordings {x.name!r} and {y.name!r} are not of the same trials: of {np.unique(trials).size:,} trials numbered "
-        f"alike {wrong.size:,} were made from other inputs, first trial {wrong[0]} (input_hash {x_hashes[first]:016x} and "
-        f"{y_hashes[first]:016x}); capture both systems on the same inputs in the same order",
+        f"recordings {x.name!r} and {y.name!r} are not of the same trials: of {np.unique(trials).size:,} trials with equal "
+        f"numbers {wrong.size:,} were made from different inputs, first trial {wrong[0]} (input_hash {x_hashes[first]:016x} and"
+        f" {y_hashes[first]:016x}); capture both systems on the same inputs in the same order",
         kind="different_trials",
     )
 
@@ -240,8 +249,8 @@ def _warn_of_values(x: Recording, y: Recording, x_samples: NDArray[np.int64], y_
             differing.append(f"{name} in {n:,} of {x_samples.size:,}")
     if differing:
         warnings.warn(
-            f"recordings {x.name!r} and {y.name!r} disagree in shared (trial, step) rows about {', '.join(differing)}; are "
-            "they of the same trials?",
+            f"recordings {x.name!r} and {y.name!r} differ in shared (trial, step) rows: {', '.join(differing)} rows; are they"
+            " of the same trials?",
             DifferentValuesWarning,
             stacklevel=3,
         )
@@ -251,5 +260,5 @@ def _values(recording: Recording, name: str, samples: NDArray[np.int64]) -> NDAr
     spec, codes = recording.spec(name), recording.dataset[name].values[samples]
     if spec.meanings is None:
         return np.asarray(codes, dtype=np.float64)
-    known, inverse = np.unique(codes, return_inverse=True)
-    return np.asarray([spec.label(float(code)) for code in known], dtype=np.str_)[inverse]
+    distinct, inverse = np.unique(codes, return_inverse=True)
+    return np.asarray([spec.label(float(code)) for code in distinct], dtype=np.str_)[inverse]

@@ -40,9 +40,9 @@ class Cloud:
     ----------
     components : ndarray, shape (n_samples, rank)
     values : ndarray, shape (n_samples,)
-        Colours.
+        They become colours.
     groups : ndarray of str, shape (n_samples,)
-        Panels.
+        They become panels.
     """
 
     components: NDArray[np.floating]
@@ -51,24 +51,29 @@ class Cloud:
 
     def of(self, group: str) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
         """Components and values of the samples in one panel."""
-        mine = self.groups == group
-        return self.components[mine], self.values[mine]
+        members = self.groups == group
+        return self.components[members], self.values[members]
 
 
 def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, NDArray[Any]]:
-    """A figure of `width` × `height` inches and its axes, shape (rows, columns); drawn without any display."""
+    """A figure of `width` × `height` inches and its axes, shape (rows, columns); it needs no display."""
     figure = Figure(figsize=(width, height), layout="constrained", dpi=110)
     axes = figure.subplots(rows, columns, squeeze=False)
-    for one in axes.flat:
-        one.spines[["top", "right"]].set_visible(False)
+    for panel in axes.flat:
+        panel.spines[["top", "right"]].set_visible(False)
     return figure, axes
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG, without a date in it, so that equal figures are equal files."""
+    """The figure as a PNG without a date, so that equal figures give equal files."""
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
+
+
+def _of_direction(scores: Sequence[DirectionScore], source: str, target: str) -> list[DirectionScore]:
+    """Scores of one direction over all pairs, in their order."""
+    return [score for score in scores if (score.source, score.target, score.subspace) == (source, target, "")]
 
 
 def iia_bars(scores: Sequence[DirectionScore], directions: Sequence[tuple[str, str, str]]) -> Figure:
@@ -84,16 +89,16 @@ def iia_bars(scores: Sequence[DirectionScore], directions: Sequence[tuple[str, s
     methods = list(dict.fromkeys(score.method for score in scores))
     figure, axes = new_figure(5.2 * len(directions), 3.8, columns=len(directions))
     for panel, (title, source, target) in zip(axes[0], directions, strict=True):
-        mine = [score for score in scores if (score.source, score.target, score.subspace) == (source, target, "")]
-        found = {score.method: score for score in mine}
-        not_run = sum(score.access == "no" for score in found.values()) > len(found) / 2
-        shown = [method for method in methods if method in found and found[method].iia is not None]
+        by_method = {score.method: score for score in _of_direction(scores, source, target)}
+        not_run = sum(not score.ran for score in by_method.values()) > len(by_method) / 2
+        shown = [method for method in methods if method in by_method and by_method[method].iia is not None]
         for place, method in enumerate(shown):
-            score = found[method]
+            score = by_method[method]
             assert score.iia is not None
             low = score.iia if score.low is None else score.low
             high = score.iia if score.high is None else score.high
-            hatch = "//" if score.access == "yes" and not_run else None  # the bound breaks the panel's rule
+            # the bound ran the target, the panel's other methods did not
+            hatch = "//" if score.ran and not_run else None
             panel.bar(place, score.iia, color=COLOURS.get(method, _OTHER), width=0.75, hatch=hatch, edgecolor="white")
             panel.errorbar(
                 place, score.iia, [[score.iia - low], [high - score.iia]], color="black", capsize=3, linewidth=1
@@ -108,24 +113,24 @@ def iia_bars(scores: Sequence[DirectionScore], directions: Sequence[tuple[str, s
 
 
 def divergence_bars(scores: Sequence[DirectionScore], directions: Sequence[tuple[str, str, str]]) -> Figure:
-    """How far intervened latents lie from natural ones, by method and direction; 1, the line, is natural.
+    """Distance of intervened latents from natural ones, by method and direction. The line at 1 is that of natural latents.
 
     Parameters
     ----------
     scores : sequence of DirectionScore
         Drawn in their order.
     directions : sequence of (title, source, target)
-        One column of panels each: above the L2 ratio, below the Mahalanobis ratio on a logarithmic axis.
+        One column of panels each: the L2 ratio above, the Mahalanobis ratio on a logarithmic axis below.
     """
     fields = (
         ("l2_ratio", "L2 distance from\nlatents of the same values"),
         ("mahalanobis_ratio", "Mahalanobis distance"),
     )
     figure, axes = new_figure(5.2 * len(directions), 5.6, rows=len(fields), columns=len(directions))
-    for row, (name, told) in zip(axes, fields, strict=True):
+    for row, (name, label) in zip(axes, fields, strict=True):
         for panel, (_, source, target) in zip(row, directions, strict=True):
-            mine = [score for score in scores if (score.source, score.target, score.subspace) == (source, target, "")]
-            shown = [(score.method, getattr(score, name)) for score in mine if getattr(score, name) is not None]
+            ratios = [(score.method, getattr(score, name)) for score in _of_direction(scores, source, target)]
+            shown = [(method, ratio) for method, ratio in ratios if ratio is not None]
             for place, (method, ratio) in enumerate(shown):
                 panel.bar(place, ratio, color=COLOURS.get(method, _OTHER), width=0.75)
                 panel.annotate(
@@ -133,7 +138,7 @@ def divergence_bars(scores: Sequence[DirectionScore], directions: Sequence[tuple
                 )
             panel.axhline(1, color="black", linewidth=0.8, linestyle=":")
             panel.set_xticks(range(len(shown)), [method for method, _ in shown], rotation=40, ha="right", fontsize=9)
-            panel.set_ylabel(f"{told}\n(natural latents: 1)", fontsize=9)
+            panel.set_ylabel(f"{label}\n(natural latents: 1)", fontsize=9)
             panel.margins(y=0.12)
             if name == "mahalanobis_ratio":
                 panel.set_yscale("log")
@@ -144,15 +149,17 @@ def divergence_bars(scores: Sequence[DirectionScore], directions: Sequence[tuple
 
 
 def training_curves(reports: Mapping[str, FitReport]) -> Figure:
-    """Validation loss, and validation IIA where the target runs, against iterations."""
+    """Validation loss, and validation IIA of targets that run, against iterations."""
     figure, axes = new_figure(10.4, 3.6, columns=2)
     for method, report in reports.items():
-        at = [seen.iteration for seen in report.history]
-        if len(at) < 2:
+        iterations = [validation.iteration for validation in report.history]
+        if len(iterations) < 2:
             continue
         colour = COLOURS.get(method, _OTHER)
-        axes[0, 0].plot(at, [seen.loss for seen in report.history], color=colour, label=method)
-        scored = [(seen.iteration, min(seen.iia.values())) for seen in report.history if seen.iia]
+        axes[0, 0].plot(iterations, [validation.loss for validation in report.history], color=colour, label=method)
+        scored = [
+            (validation.iteration, min(validation.iia.values())) for validation in report.history if validation.iia
+        ]
         if scored:
             axes[0, 1].plot(*zip(*scored, strict=True), color=colour, label=method)
             axes[0, 1].plot(report.best_iteration, dict(scored)[report.best_iteration], "o", color=colour, markersize=5)
@@ -173,13 +180,15 @@ def overlaid_components(
 ) -> Figure:
     """Aligned components of several systems in the plane that best separates values, one panel per group.
 
-    The plane is that of two linear discriminants (shrunk covariance) of the pooled systems' components in `axes_from`, other
-    samples than those drawn.
+    Two linear discriminants (shrunk covariance) span the plane. They are fitted to the components of all systems in `axes_from`,
+    which are other samples than those drawn.
 
     Parameters
     ----------
     axes_from, clouds : mapping of system to Cloud
+        Samples that give the plane, and samples that are drawn.
     value_name : str
+        Label of the colours.
     """
     names = sorted({name for cloud in clouds.values() for name in cloud.groups})
     figure, axes = new_figure(5.2 * len(names), 4.4, columns=len(names))
@@ -212,22 +221,22 @@ def overlaid_components(
 
 
 def value_histogram(score: DirectionScore, group: str, value: str) -> Figure:
-    """How often each expected value was asked for by the held-out pairs of one direction, and how many of them failed.
+    """Number of held-out pairs of one direction by expected value, and how many of them are wrong.
 
     Parameters
     ----------
     score : DirectionScore
     group, value : str
-        Variables: one panel per value of `group`, `value` along the axis.
+        Variables: one panel per value of `group`, with `value` along the axis.
     """
-    groups = list(dict.fromkeys(one.values[group] for one in score.by_value))
+    groups = list(dict.fromkeys(each.values[group] for each in score.by_value))
     figure, axes = new_figure(5.2 * len(groups), 2.8, columns=len(groups))
     for panel, name in zip(axes[0], groups, strict=True):
-        mine = [one for one in score.by_value if one.values[group] == name]
-        at = [float(one.values[value]) for one in mine]
-        panel.bar(at, [one.n_pairs for one in mine], color="#b8cfe4", label="pairs")
-        wrong = [one.n_pairs * (1 - (1.0 if one.iia is None else one.iia)) for one in mine]
-        panel.bar(at, wrong, color="#b5482f", label="wrong")
+        members = [each for each in score.by_value if each.values[group] == name]
+        places = [float(each.values[value]) for each in members]
+        panel.bar(places, [each.n_pairs for each in members], color="#b8cfe4", label="pairs")
+        wrong = [each.n_pairs * (1 - (1.0 if each.iia is None else each.iia)) for each in members]
+        panel.bar(places, wrong, color="#b5482f", label="wrong")
         panel.set_title(f"{name} phase", fontsize=10, loc="left")
         panel.set_xlabel(f"expected {value}")
         panel.set_ylabel("held-out pairs")
@@ -236,14 +245,14 @@ def value_histogram(score: DirectionScore, group: str, value: str) -> Figure:
 
 
 def source_target_map(score: DirectionScore, group: str, value: str) -> Figure:
-    """IIA of one direction by what source and target hold; blank where no pair fell.
+    """IIA of one direction by the values of source and target; blank without pairs.
 
     Parameters
     ----------
     score : DirectionScore
     group, value : str
-        Variables: one panel per value of `group` in the source, `value` of the target along and of the source up. Other
-        variables are pooled.
+        Variables: one panel per value of `group` in the source, with `value` of the target along the horizontal and of the
+        source along the vertical axis. Other variables are pooled.
     """
     cells = score.by_source_target
     groups = sorted({cell.source[group] for cell in cells})

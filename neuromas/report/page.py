@@ -1,4 +1,4 @@
-"""One self-contained HTML page per demo: figures inside, nothing fetched."""
+"""The page of a demo: one HTML file with its figures inside, which loads nothing else."""
 
 from __future__ import annotations
 
@@ -27,19 +27,20 @@ from neuromas.report.figures import (
 )
 from neuromas.schema.evaluation import DirectionScore
 
-_SHOWN_SAMPLES = 600  # per system in the scatter plot
+_SHOWN_SAMPLES = 600
+"""Samples per system in the scatter plot."""
 
 _METHODS = {
-    "none": "control: the target's own latent is left alone",
-    "random": "control: components of a random rotation of the same rank are exchanged",
-    "wrong-variable": "control: components of another variable than the one asked for are exchanged",
-    "cl-ceiling": "ceiling: a recorded counterfactual latent is put in place",
-    "stitch": "full-width orthogonal map, trained on behaviour from the read-only into the live system; replaces the latent",
-    "latent-stitch": "full-width orthogonal map, trained on counterfactual latents alone; replaces the latent",
-    "das": "one system alone, its behaviour",
-    "mas": "bound: both systems are run and trained on",
-    "clmas": "the paper's: behaviour of the live system, counterfactual latents for the read-only one; map R = λQ",
-    "clmas-linear": "the same with one linear map per system, started in closed form: a weaker claim about similarity",
+    "none": "control: the target keeps its own latent",
+    "random": "control: components of a random rotation of the same rank are interchanged",
+    "wrong-variable": "control: components of another variable than the pair's are interchanged",
+    "cl-ceiling": "ceiling: a recorded counterfactual latent replaces the target's",
+    "stitch": "full-width orthogonal map, trained on behaviour of the live system as target; replaces the latent",
+    "latent-stitch": "full-width orthogonal map, trained on counterfactual latents only; replaces the latent",
+    "das": "trained on the behaviour of one system alone",
+    "mas": "upper bound: trained on the behaviour of both systems",
+    "clmas": "method of the paper: behaviour of the live system, counterfactual latents of the read-only system; map R = λQ",
+    "clmas-linear": "the same with one linear map per system and a closed-form start; a weaker claim about similarity",
 }
 
 _STYLE = """
@@ -56,18 +57,18 @@ th { border-bottom: 2px solid #999; } td.text, th.text { text-align: left; } td.
 
 @dataclass(frozen=True)
 class DemoPage:
-    """What the demo's page shows.
+    """The content of the demo's page.
 
     Attributes
     ----------
     scores : sequence of DirectionScore
     fits : mapping of method to FitResult
     sides : sequence of Side
-        Of the CLMAS fit: the live system and the recording.
+        Sides of the CLMAS fit: the live system and the recording.
     first, second : str
-        Names of the live system and the read-only one.
+        Names of the live and of the read-only system.
     seconds : float
-        Everything together.
+        Duration of the whole demo.
     """
 
     scores: Sequence[DirectionScore]
@@ -87,50 +88,54 @@ def render(page: DemoPage) -> str:
     """The page as HTML text."""
     first, second = page.first, page.second
     directions = [
-        (f"no access: {first} → {second} is only read (hatched: it was run)", first, second),
-        (f"access: {second} → {first} is run", second, first),
+        (f"no access: {first} → {second}, which is only read (hatched: it was run)", first, second),
+        (f"access: {second} → {first}, which is run", second, first),
     ]
     reports = {method: fit.report for method, fit in page.fits.items()}
-    parts = [
+    sections = [
         f"<h1>Aligning a live network with one that can only be read</h1><p>{_headline(page)}</p>",
-        f'<p class="note">{escape(second)} plays a brain: every fit except MAS was handed its recording and nothing that'
-        f" runs. The IIA into {escape(second)} was measured afterwards by an <b>oracle</b>, a live copy of {escape(second)}"
-        " that only this evaluation ran. With a real brain there is no oracle and no such IIA; then held-out"
-        " counterfactual-latent error, retrieval of values and coverage (right-hand columns below) are what can be"
-        " said.</p>",
-        "<h2>Does behaviour follow?</h2>",
+        f'<p class="note">{escape(second)} stands for a brain: every fit except MAS received its recording only, and could'
+        f" not run it. Afterwards, the evaluation measured the IIA into {escape(second)} by an <b>oracle</b>, a live copy of"
+        f" {escape(second)} that no fit ran. With a real brain there is no oracle and no such IIA. Held-out"
+        " counterfactual-latent error, retrieval of values and coverage (right-hand columns below) then show how good the"
+        " alignment is.</p>",
+        "<h2>Does behaviour follow the interchange?</h2>",
         _figure(
             iia_bars(page.scores, directions),
             "Share of held-out pairs in which every deterministic token of the counterfactual continuation is right, with"
-            " 95 % bootstrap intervals over pairs (one pair of networks, so no error over networks). Arranged as the"
-            " paper's Figure 3a.",
+            " 95 % bootstrap intervals over pairs. There is one pair of networks, so no error over networks. Same layout as"
+            " Figure 3a of the paper.",
         ),
         _score_table(page.scores),
         _method_table(page),
         "<h2>How natural are intervened latents?</h2>",
         _figure(
             divergence_bars(page.scores, [(f"{s} → {t}", s, t) for s, t in ((first, second), (second, first))]),
-            "Above: mean distance of an intervened latent from a recorded one with the expected values, over the distance"
-            " between two recorded ones with equal values. Below, on a logarithmic axis: median Mahalanobis distance from the"
-            " centre of all recorded latents, over that of recorded latents with the expected values. The dotted line is where"
-            " natural latents lie.",
+            "Above: mean distance of an intervened latent from a recorded latent with the expected values, divided by the"
+            " distance between two recorded latents with equal values. Below, on a logarithmic axis: median Mahalanobis distance"
+            " from the centre of all recorded latents, divided by that of recorded latents with the expected values. The dotted"
+            " line is the value of natural latents.",
         ),
         _divergence_table(page.scores),
-        "<h2>How the fits went</h2>",
+        "<h2>Training</h2>",
         _figure(
             training_curves(reports),
-            "Losses are each fit's own objective and do not compare between methods. Dots: the checkpoint that validation"
+            "Each method has its own loss, so losses cannot be compared between methods. Dots: the checkpoint that validation"
             " chose.",
         ),
     ]
     for method in ("clmas", "clmas-linear"):
         if method in page.fits and page.sides:
-            parts += [f"<h2>The aligned subspace ({method})</h2>", _subspace(page.fits[method].alignment, page.sides)]
-    parts += ["<h2>What was asked for</h2>", _values(page), "<h2>Where this came from</h2>", _provenance(page)]
+            sections += [
+                f"<h2>The aligned subspace ({method})</h2>",
+                _subspace(page.fits[method].alignment, page.sides),
+            ]
+    sections += ["<h2>Values of the pairs</h2>", _values(page), "<h2>Provenance</h2>", _provenance(page)]
     title = f"neuromas demo: {escape(first)} and {escape(second)}"
     return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>{"".join(parts)}</body></html>\n'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>'
+        f"<body>{''.join(sections)}</body></html>\n"
     )
 
 
@@ -142,16 +147,16 @@ def _find(page: DemoPage, method: str, source: str, target: str) -> DirectionSco
 
 
 def _headline(page: DemoPage) -> str:
-    told = []
+    results = []
     for method in ("clmas", "clmas-linear", "mas", "none"):
         score = _find(page, method, page.first, page.second)
         if score is not None and score.iia is not None:
-            told.append(f"{method} {score.iia:.2f}")
+            results.append(f"{method} {score.iia:.2f}")
     return (
-        f"Two GRUs were trained apart on the multi-object task: count the objects shown, then answer with as many responses."
-        f" A pair takes the count and phase from a moment in one network and puts them into a moment in the other; the other"
-        f" should then behave as if it had counted so. IIA from {escape(page.first)} into {escape(page.second)}:"
-        f" {', '.join(told)}."
+        "Two GRUs were trained separately on the multi-object task: count the objects, then give the same number of responses."
+        " An interchange moves count and phase from one step of one network into one step of the other. The other network"
+        f" should then behave as if it had this count. IIA from {escape(page.first)} into {escape(page.second)}:"
+        f" {', '.join(results)}."
     )
 
 
@@ -161,12 +166,13 @@ def _figure(figure: Figure, caption: str) -> str:
 
 
 def _number(value: float | None, digits: int = 3) -> str:
-    return "–" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"  # no minus zero
+    # + 0.0: no minus zero
+    return "–" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def _score_table(scores: Sequence[DirectionScore]) -> str:
     head = (
-        "method,source,target,access,oracle,IIA,95 % interval,tokens right,pairs,missed,"
+        "method,source,target,ran,oracle,IIA,95 % interval,tokens right,pairs,missed,"
         "CL error,CL spread,retrieval,by chance,its ceiling"
     )
     rows = []
@@ -174,7 +180,8 @@ def _score_table(scores: Sequence[DirectionScore]) -> str:
         interval = "–" if s.low is None else f"{s.low:.3f}–{s.high:.3f}"
         cells = [
             *(f'<td class="text">{escape(text)}</td>' for text in (s.method, s.source, s.target)),
-            f"<td>{s.access}</td><td>{'yes' if s.oracle else ''}</td><td><b>{_number(s.iia)}</b></td><td>{interval}</td>",
+            f"<td>{'yes' if s.ran else 'no'}</td><td>{'yes' if s.oracle else ''}</td>",
+            f"<td><b>{_number(s.iia)}</b></td><td>{interval}</td>",
             f"<td>{_number(s.token_accuracy)}</td><td>{s.n_pairs}</td><td>{s.n_missed}</td>",
             f"<td>{_number(s.cl_loss)}</td><td>{_number(s.cl_spread)}</td>",
             f"<td>{_number(s.retrieval, 2)}</td><td>{_number(s.retrieval_chance, 2)}</td>"
@@ -184,10 +191,10 @@ def _score_table(scores: Sequence[DirectionScore]) -> str:
     titles = "".join(f'<th class="text">{escape(name)}</th>' for name in head.split(","))
     return (
         f'<div class="wide"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-        "<p>CL error is the held-out counterfactual-latent loss (eqs. 8, 9); CL spread the same between two different"
-        " recorded latents of equal values; a perfect prediction of their mean has half of it. Retrieval is the share of"
-        " intervened latents nearest to the mean latent that holds the expected values; its ceiling is that of recorded"
-        " latents. Missed: pairs whose expected values were not recorded in the held-out part.</p>"
+        "<p>Ran: whether the fit ran the target. CL error: held-out counterfactual-latent loss (eqs. 8, 9). CL spread: the same"
+        " loss between two different recorded latents of equal values; a perfect prediction of their mean has half of it."
+        " Retrieval: share of intervened latents whose nearest mean latent holds the expected values; its ceiling is that of"
+        " recorded latents. Missed: pairs whose expected values were not recorded in the held-out part.</p>"
     )
 
 
@@ -210,15 +217,14 @@ def _divergence_table(scores: Sequence[DirectionScore]) -> str:
     titles = "".join(f'<th class="text">{escape(name)}</th>' for name in head.split(","))
     return (
         f'<div class="wide"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-        "<p>Ratios are 1 for natural latents; a latent at the mean of those with its values has an L2 ratio of about 0.7 and a"
-        " cosine ratio of about 0.5. Outside: share of intervened latents outside the ellipsoid that holds 99 % of recorded"
-        " ones, whatever their values; beside it the share of recorded latents with the expected values. Units are not"
-        " independent, so along many axes recorded latents hardly vary, and little suffices to be outside: the Mahalanobis"
-        " ratio tells how far. Wasserstein: sliced distance between the cloud of intervened latents and that of recorded ones"
-        " with the same values; beside it that between two draws of recorded ones, which is chance. A latent that nobody"
-        " touched (none) is natural but holds other values than those expected: the first two ratios see that. To be"
-        " outside need not matter for behaviour; that IIA is high does not show that the system works in this way by nature"
-        " either.</p>"
+        "<p>Ratios are 1 for natural latents. A mean of latents with equal values has an L2 ratio of about 0.7 and a cosine"
+        " ratio of about 0.5. Outside: share of intervened latents outside the ellipsoid that holds 99 % of recorded latents of"
+        " any value; beside it, the same share of recorded latents with the expected values. Recorded latents hardly vary along"
+        " many axes, so a small change can put a latent outside; the Mahalanobis ratio shows how far. Wasserstein: sliced"
+        " distance between the cloud of intervened latents and that of recorded latents with the same values; beside it, the"
+        " distance between two draws of recorded latents, which is chance. A latent without interchange (none) is natural but"
+        " holds unexpected values, which the first two ratios show. Latents outside need not change behaviour. A high IIA does"
+        " not show that the system itself works in this way.</p>"
     )
 
 
@@ -227,12 +233,12 @@ def _method_table(page: DemoPage) -> str:
     for method in dict.fromkeys(score.method for score in page.scores):
         fit = page.fits.get(method)
         if fit is None:
-            told = "<td></td><td></td><td></td>"
+            cells = "<td></td><td></td><td></td>"
         else:
             report = fit.report
-            told = f"<td>{report.iterations}</td><td>{report.status}</td><td>{report.seconds:.0f}</td>"
+            cells = f"<td>{report.iterations}</td><td>{report.status}</td><td>{report.seconds:.0f}</td>"
         rows.append(
-            f'<tr><td class="text">{method}</td>{told}<td class="prose">{escape(_METHODS.get(method, ""))}</td></tr>'
+            f'<tr><td class="text">{method}</td>{cells}<td class="prose">{escape(_METHODS.get(method, ""))}</td></tr>'
         )
     head = (
         '<th class="text">method</th><th>iterations</th><th>ended</th><th>seconds</th><th class="text">what it is</th>'
@@ -247,9 +253,9 @@ def _subspace(alignment: Alignment, sides: Sequence[Side]) -> str:
             {side.name: _cloud(alignment, side, "test") for side in sides},
             "count",
         ),
-        f"Held-out latents of both systems in the {alignment.rank} shared components, seen in the plane that best separates"
-        " counts (two linear discriminants of the training latents of both systems together). Equal colours should lie"
-        " together whichever the system.",
+        f"Held-out latents of both systems in the {alignment.rank} shared components, in the plane that best separates counts"
+        " (two linear discriminants of the training latents of both systems). Equal colours should lie together in both"
+        " systems.",
     )
 
 
@@ -266,23 +272,23 @@ def _values(page: DemoPage) -> str:
     score = _find(page, "clmas", page.first, page.second)
     if score is None or not score.by_value:
         return ""
-    asked = _figure(
+    by_value = _figure(
         value_histogram(score, "phase", "count"),
-        f"Expected values of the {score.n_pairs} held-out pairs {escape(page.first)} → {escape(page.second)}, and those of"
-        " them that CLMAS got wrong. Trials are drawn uniformly, then a step within the trial, so small counts are asked"
-        " for more often.",
+        f"Expected values of the {score.n_pairs} held-out pairs {escape(page.first)} → {escape(page.second)}, and the pairs"
+        " that are wrong with CLMAS. Trials are drawn uniformly, then a step within the trial, so small counts are more"
+        " frequent.",
     )
     by_target = (
         _figure(
             source_target_map(score, "phase", "count"),
-            f"IIA of CLMAS {escape(page.first)} → {escape(page.second)} by the count that the source gave and the count that"
-            " the target held before, both phases of the target together. Grey: no held-out pair. Most cells hold one or two"
-            " pairs, so rows, columns and corners tell something, single cells do not.",
+            f"IIA of CLMAS {escape(page.first)} → {escape(page.second)} by the source's count and by the target's count before"
+            " the interchange, over both phases of the target. Grey: no held-out pair. Most cells have one or two pairs, so"
+            " single cells are uncertain; compare rows, columns and corners.",
         )
         if score.by_source_target
         else ""
     )
-    return asked + by_target
+    return by_value + by_target
 
 
 def _provenance(page: DemoPage) -> str:
@@ -290,8 +296,9 @@ def _provenance(page: DemoPage) -> str:
     for method, fit in page.fits.items():
         report = fit.report
         inputs = "; ".join(
-            f"{one.name} ({one.access}, {one.n_samples} samples, {(one.weights_sha256 or one.content_sha256 or '')[:12]})"
-            for one in report.inputs
+            f"{each.name} ({each.access}, {each.n_samples} samples,"
+            f" {(each.weights_sha256 or each.content_sha256 or '')[:12]})"
+            for each in report.inputs
         )
         rows.append(
             f'<tr><td class="text">{method}</td><td>{report.config.seed}</td>'
@@ -304,5 +311,5 @@ def _provenance(page: DemoPage) -> str:
     return (
         f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
         f"<p>{escape(versions)}; {escape(provenance.notes)}. Made {escape(provenance.created or '')}, in {page.seconds:.0f} s."
-        " Each fit's directory holds configuration, alignment, history and evaluation.</p>"
+        " The folder of each fit holds its configuration, alignment, history and evaluation.</p>"
     )

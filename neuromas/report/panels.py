@@ -1,8 +1,9 @@
-"""Panels that figures of the paper are put together from, and figures as files."""
+"""Panels from which figures of the paper are composed, and figures as files."""
 
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 
 import matplotlib
@@ -25,7 +26,7 @@ def curve(
     colour: str | None = None,
     style: str = "-",
 ) -> None:
-    """A line through `means` with standard errors; a not-a-number error draws no bar."""
+    """A line through `means` with standard errors; an error of NaN draws no bar."""
     panel.errorbar(
         at,
         means,
@@ -55,7 +56,7 @@ def powers_axis(panel: Axes, values: Sequence[int], label: str) -> None:
 
 
 def titled(figure: Figure, title: str, note: str = "") -> Figure:
-    """The figure with its title above it, and below that, where there is one, a note in a colour that is not overlooked."""
+    """The figure with a title above and, if there is one, a coloured note below."""
     figure.suptitle(title, fontsize=11, x=0.01, ha="left", fontweight="bold")
     if note:
         figure.supxlabel(note, fontsize=9, x=0.01, ha="left", color="#b5482f")
@@ -63,7 +64,7 @@ def titled(figure: Figure, title: str, note: str = "") -> Figure:
 
 
 def svg(figure: Figure) -> bytes:
-    """The figure as SVG, without a date or random names in it, so that equal figures are equal files."""
+    """The figure as SVG without a date or random names, so that equal figures give equal files."""
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "neuromas"}):
         figure.savefig(buffer, format="svg", metadata={"Date": None})
@@ -83,31 +84,30 @@ def bars(
     ----------
     panel : Axes
     labels : sequence of str
-        Of the groups, along the horizontal axis.
+        Names of the groups, along the horizontal axis.
     series : mapping of str to sequence of (mean, error)
-        By the name in the legend, one per group; a mean that is not a number leaves its place empty, an error that is not one
-        draws no bar of error.
+        Name in the legend → one mean and error per group. A mean of NaN leaves its place empty, an error of NaN draws no error
+        bar.
     colours : mapping of str to str
-        By the same names.
+        Name in the legend → colour.
     without : mapping of str to sequence of float, optional
-        What comes without any interchange, drawn across the bars of the same names; one that is not a number is left out.
+        Name in the legend → one level per group without any interchange, drawn across the bar. NaN is left out.
     """
     width = 0.8 / max(len(series), 1)
-    for number, (name, found) in enumerate(series.items()):
-        at = [group + (number - (len(series) - 1) / 2) * width for group in range(len(labels))]
-        means = [mean for mean, _ in found]
-        panel.bar(at, means, width * 0.92, label=name, color=colours[name])
+    for number, (name, cells) in enumerate(series.items()):
+        places = [group + (number - (len(series) - 1) / 2) * width for group in range(len(labels))]
+        means = [mean for mean, _ in cells]
+        panel.bar(places, means, width * 0.92, label=name, color=colours[name])
         panel.errorbar(
-            at, means, yerr=[error for _, error in found], fmt="none", ecolor="#222222", capsize=2.5, linewidth=1
+            places, means, yerr=[error for _, error in cells], fmt="none", ecolor="#222222", capsize=2.5, linewidth=1
         )
-        for x, (mean, error) in zip(at, found, strict=True):
-            if mean == mean:  # not for one that is not a number
-                top = mean + (error if error == error else 0)
-                told = f"{mean:.2f}".replace("0.", ".") if width < 0.2 else f"{mean:.3f}"
+        for x, (mean, error) in zip(places, cells, strict=True):
+            if not math.isnan(mean):
+                top = mean if math.isnan(error) else mean + error
                 panel.text(
                     x,
                     max(top, 0) + 0.02,
-                    told,
+                    f"{mean:.2f}".replace("0.", ".") if width < 0.2 else f"{mean:.3f}",
                     ha="center",
                     va="bottom",
                     fontsize=7,
@@ -115,14 +115,14 @@ def bars(
                     bbox=_PAPER,
                     zorder=5,
                 )
-        for x, level in zip(at, (without or {}).get(name, ()), strict=False):
-            if level == level:
-                known = panel.get_legend_handles_labels()[1]
+        for x, level in zip(places, (without or {}).get(name, ()), strict=False):
+            if not math.isnan(level):
+                labelled = "no interchange" in panel.get_legend_handles_labels()[1]
                 panel.hlines(
                     level,
                     x - width / 2,
                     x + width / 2,
-                    label="_" if "no interchange" in known else "no interchange",
+                    label="_" if labelled else "no interchange",
                     linestyles="dotted",
                     colors="#111111",
                     linewidth=1.3,

@@ -1,16 +1,22 @@
-"""Documents of an evaluation: how an alignment does on held-out pairs."""
+"""Documents of an evaluation: scores of an alignment on held-out pairs."""
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
+from neuromas.html import table
 from neuromas.schema.document import Document, Provenance
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_SHOWN_SCORES = 60
 
 
 class ValueScore(Document):
-    """Pairs that ask for one combination of values."""
+    """Pairs with one combination of expected values."""
 
     values: dict[str, str]
     n_pairs: int
@@ -23,25 +29,25 @@ class SourceTargetScore(Document):
     """Pairs whose source and target hold these values."""
 
     source: dict[str, str]
-    """What the source holds, by its own variable names."""
+    """Values of the source, by its own variable names."""
     target: dict[str, str]
-    """What the target held before."""
+    """Values of the target before the interchange."""
     n_pairs: int
     iia: float
 
 
 class DirectionScore(Document):
-    """How one method does in one direction, on held-out pairs."""
+    """Scores of one method in one direction, on held-out pairs."""
 
     method: str
     source: str
     target: str
-    access: Literal["yes", "no"]
-    """Whether the fit could run the target, or only read it."""
+    ran: bool
+    """Whether the fit ran the target; false if it only read the target's recording."""
     oracle: bool
-    """Whether a live copy of a read-only target was run to get this IIA; the fit never saw it."""
+    """Whether the evaluation ran a live copy of a read-only target for this IIA. The fit never saw the copy."""
     iia: float | None
-    """Share of pairs with every deterministic token right; null where nothing could be run."""
+    """Share of pairs with every deterministic token right; null if the target could not be run."""
     low: float | None
     high: float | None
     """95 % bootstrap interval over pairs."""
@@ -49,77 +55,157 @@ class DirectionScore(Document):
     """Share of deterministic tokens that are right."""
     n_pairs: int
     n_missed: int
-    """Pairs whose expected values are not recorded in the held-out part of the target."""
+    """Pairs whose expected values were never recorded in the held-out part of the target."""
     coverage: float
-    """Share of pairs whose expected values are."""
+    """Share of pairs whose expected values were recorded there."""
     cl_loss: float | None
     """Held-out counterfactual-latent loss (eqs. 8, 9); null for the ceiling, which would be compared with itself."""
     cl_spread: float | None
-    """The same between two different counterfactual latents of equal values; a perfect prediction of their mean has half."""
+    """The same loss between two different counterfactual latents of equal values. A perfect prediction of their mean has half
+    of it."""
     l2_ratio: float | None = None
-    """Mean L2 distance from counterfactual latents, over that between two different ones of equal values: 1 for natural
-    latents, about 0.7 for their means; null where equal values always have equal latents."""
+    """Mean L2 distance from counterfactual latents, divided by that between two different ones of equal values: 1 for natural
+    latents, about 0.7 for their means; null if equal values always have equal latents."""
     cosine_ratio: float | None = None
-    """The same of 1 − cosine: 1 for natural latents, about 0.5 for their means."""
+    """The same ratio of 1 − cosine: 1 for natural latents, about 0.5 for their means."""
     wasserstein: float | None = None
-    """Sliced Wasserstein distance of the cloud of intervened latents from that of counterfactual latents, in units of the
-    activity. It compares clouds: a natural latent with other values than those expected adds little."""
+    """Sliced Wasserstein distance between the cloud of intervened latents and that of counterfactual latents, in units of the
+    activity. It compares clouds: a natural latent with unexpected values adds little."""
     wasserstein_natural: float | None = None
-    """The same between two draws of counterfactual latents: what chance alone makes of this number of pairs."""
+    """The same distance between two draws of counterfactual latents: the value that chance gives for this number of pairs."""
     outside: float | None = None
-    """Share outside the ellipsoid that holds 99 % of natural latents, whatever their values."""
+    """Share of intervened latents outside the ellipsoid that holds 99 % of natural latents of any value."""
     outside_natural: float | None = None
-    """The same of counterfactual latents."""
+    """The same share of counterfactual latents."""
     mahalanobis_ratio: float | None = None
-    """Median Mahalanobis distance from the mean of natural latents, over that of counterfactual latents."""
+    """Median Mahalanobis distance from the mean of natural latents, divided by that of counterfactual latents."""
     retrieval: float | None
-    """Share of intervened latents whose nearest mean latent holds the expected values; the means are of a part of the recording
-    that neither the fit was trained on nor these pairs come from."""
+    """Share of intervened latents whose nearest mean latent holds the expected values. The means come from a part of the
+    recording that the fit was not trained on and that these pairs do not come from."""
     retrieval_ceiling: float | None
-    """The same for counterfactual latents themselves."""
+    """The same share of counterfactual latents."""
     retrieval_chance: float | None = None
-    """The same if what was expected had nothing to do with what was found, each as frequent as it is."""
+    """The same share by chance: if expected and retrieved values were independent, each with its own frequency."""
     pattern: float | None = None
-    """Correlation over values and units of mean intervened latents with mean recorded ones of equal values, those that
-    `retrieval` goes by, each unit less its mean over values; null with fewer than two values."""
+    """Correlation over values and units between mean intervened latents and mean recorded latents of equal values (the means of
+    `retrieval`), each unit centred over values; null with fewer than two values."""
     pattern_ceiling: float | None = None
-    """What the true means would reach: the root of the recorded means' split-half reliability (Spearman-Brown), the same for
-    every method. Uncertain where values and units are few; null with fewer than three values, where they were recorded once, and
-    for pseudo-populations whose trials were taken more than once."""
+    """The correlation that the true means would reach: the square root of the split-half reliability (Spearman-Brown) of the
+    recorded means. It is the same for every method, and uncertain with few values and units. Null with fewer than three values,
+    if each value was recorded once, and for pseudo-populations that use a trial more than once."""
     subspace: str = ""
-    """Only pairs that interchange this one; empty: all pairs. Where an alignment has one subspace, there is only that row."""
-    by_value: tuple[ValueScore, ...] = ()
-    by_source_target: tuple[SourceTargetScore, ...] = ()
-    """Combinations that occur, where the target was run; empty for controls, but not for ``none``."""
+    """Only pairs that interchange this subspace; empty: all pairs. With one subspace, there is only that row."""
+    by_value: tuple[ValueScore, ...] = Field(default=(), repr=False)
+    by_source_target: tuple[SourceTargetScore, ...] = Field(default=(), repr=False)
+    """Combinations of values that occur, if the target was run. Controls have none, except ``none``."""
+
+
+SCORE_COLUMNS = tuple(name for name in DirectionScore.model_fields if not name.startswith("by_"))
+"""Columns of ``iia.csv`` and of `Evaluation.to_dataframe`."""
 
 
 class Evaluation(Document):
-    """``evaluation.json``: held-out scores of an alignment with its controls."""
+    """``evaluation.json``: held-out scores of an alignment, with its controls."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[2] = 2
+    """Version 1 said ``access`` (yes, no) instead of `ran` (true, false); it is still read."""
     part: Literal["train", "validation", "test"]
     n_pairs: int
     seed: int
     oracles: tuple[str, ...]
-    """Read-only systems of which a live copy was run, by this evaluation only."""
+    """Read-only systems of which this evaluation ran a live copy."""
     warnings: tuple[str, ...] = ()
-    """As of the fit."""
+    """The same as those of the fit."""
     tolerances: dict[str, dict[str, float]] = Field(default_factory=dict)
-    """System → variable → by how much a counterfactual latent's value could be off; here as in the fit."""
+    """System → variable → largest difference between the expected value and that of a counterfactual latent, as in the fit."""
     controls: tuple[str, ...] = ()
-    """Those that were asked for; one that means nothing here, a wrong variable where there is one subspace, has no score."""
+    """The controls that were asked for. A control that does not apply has no score: a wrong variable needs two subspaces."""
     scores: tuple[DirectionScore, ...]
     provenance: Provenance
 
+    @model_validator(mode="before")
+    @classmethod
+    def _from_version_1(cls, document: Any) -> Any:
+        if not isinstance(document, dict) or document.get("format_version", 2) != 1:
+            return document
+        scores = document.get("scores")
+        if not isinstance(scores, (list, tuple)):
+            return {**document, "format_version": 2}
+        return {**document, "format_version": 2, "scores": [_with_ran(score) for score in scores]}
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """The scores as a table.
+
+        Returns
+        -------
+        pandas.DataFrame
+            A row per method, direction and subspace; columns as in ``iia.csv``, NaN where nothing was measured.
+        """
+        import pandas as pd
+
+        rows = [score.model_dump(include=set(SCORE_COLUMNS)) for score in self.scores]
+        measured = {
+            name: float for name in SCORE_COLUMNS if DirectionScore.model_fields[name].annotation == float | None
+        }
+        return pd.DataFrame(rows, columns=list(SCORE_COLUMNS)).astype(measured)
+
+    def __repr__(self) -> str:
+        columns, rows = self._shown()
+        widths = [max(map(len, column)) for column in zip(columns, *rows, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in (columns, *rows)
+        ]
+        return "\n".join(filter(None, [f"<{self._headline()}>", *lines, self._footnote()]))
+
+    __str__ = __repr__
+
+    def _repr_html_(self) -> str:
+        columns, rows = self._shown()
+        return table(columns, rows, caption=self._headline(), note=self._footnote())
+
+    def _headline(self) -> str:
+        oracles = f", oracles: {', '.join(self.oracles)}" if self.oracles else ""
+        return f"Evaluation: {len(self.scores)} scores, {self.n_pairs:,} {self.part} pairs per direction{oracles}"
+
+    def _footnote(self) -> str:
+        hidden = len(self.scores) - _SHOWN_SCORES
+        more = [f"… {hidden} more scores; to_dataframe() has all of them"] if hidden > 0 else []
+        return "\n".join([*more, *(f"warning: {warning}" for warning in self.warnings)])
+
+    def _shown(self) -> tuple[list[str], list[list[str]]]:
+        """Columns and rows of the short table."""
+        several = any(score.subspace for score in self.scores)
+        columns = ["method", "source", "target", *(["subspace"] if several else []), "ran", "iia", "95 % interval"]
+        rows = []
+        for score in self.scores[:_SHOWN_SCORES]:
+            names = [score.method, score.source, score.target, *([score.subspace or "all"] if several else [])]
+            interval = "–" if score.low is None or score.high is None else f"{score.low:.3f}–{score.high:.3f}"
+            measured = [_number(value) for value in (score.cl_loss, score.coverage)]
+            rows.append([*names, str(score.ran), _number(score.iia), interval, *measured])
+        return [*columns, "cl_loss", "coverage"], rows
+
+
+def _with_ran(score: Any) -> Any:
+    """A score of format version 1, with `ran` in place of ``access``."""
+    if not isinstance(score, dict) or score.get("access") not in ("yes", "no"):
+        return score
+    return {**{name: value for name, value in score.items() if name != "access"}, "ran": score["access"] == "yes"}
+
+
+def _number(value: float | None) -> str:
+    # + 0.0: no minus zero
+    return "–" if value is None else f"{round(value, 3) + 0.0:.3f}"
+
 
 class EvaluationSpec(Document):
-    """How a fit is scored: what `neuromas.evaluate.accuracy.evaluate` takes."""
+    """How a fit is scored: the options of `neuromas.evaluate.accuracy.evaluate`."""
 
     n_pairs: int = Field(default=1_000, gt=0)
     """Held-out pairs per direction."""
     controls: tuple[str, ...] = ("none", "random", "wrong-variable")
-    """Beside every IIA; a finished fit that lacks some is scored again, not fitted again."""
+    """Controls to score beside the method. If some are missing, a finished fit is scored again, not fitted again."""
     directions: tuple[tuple[int, int], ...] | None = None
-    """(source, target) by position among the fit's systems; null: every direction that the alignment has."""
+    """(source, target) by position among the fit's systems; null: every direction of the alignment."""
     part: Literal["train", "validation", "test"] = "test"
     seed: int = Field(default=0, ge=0)

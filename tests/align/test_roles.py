@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from neuromas.align.alignment import lay_out
-from neuromas.align.side import Direction, draw_pair_set, make_sides, side_names
+from neuromas.align.pairs import Direction, draw_pair_set
+from neuromas.align.prepare import make_sides, side_names
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.fit.fitters import CLMAS, DAS, MAS
 from neuromas.recordings.recording import Recording
@@ -93,7 +94,7 @@ def test_a_system_that_is_only_read_may_do_another_task(systems):
     read = capture(systems[1], 150, access="read")
     result = CLMAS({"number": 4}, roles=ROLES, **QUICK).fit([systems[0], read])
     scores = {(score.source, score.target): score for score in result.evaluate(n_pairs=60, controls=()).scores}
-    (blind,) = [one for (source, target), one in scores.items() if source != target and one.access == "no"]
+    (blind,) = [one for (source, target), one in scores.items() if source != target and not one.ran]
     assert blind.iia is None
     assert 0 < blind.coverage <= 1
 

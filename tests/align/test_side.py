@@ -9,7 +9,9 @@ import pytest
 import torch
 
 from neuromas.align.alignment import lay_out
-from neuromas.align.side import PARTS, Direction, draw_pair_set, make_sides
+from neuromas.align.pairs import Direction, draw_pair_set
+from neuromas.align.prepare import make_sides
+from neuromas.align.side import PARTS
 from neuromas.causal.model import get_task
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound, ReadOnly
 from neuromas.fit.fitters import MAS
@@ -179,7 +181,7 @@ class TestBadInput:
             make_sides([load_system("multi-object/gru-0")], task_options={"multi-object": {"holdout": [4]}})
 
     def test_options_beside_a_model(self, toys):
-        with pytest.raises(InvalidInput, match="to the model itself"):
+        with pytest.raises(InvalidInput, match="on the model itself"):
             make_sides([toys.make("net")], model=toys.model, task_options={"toy": {}})
 
     def test_two_of_one_name(self, toys):

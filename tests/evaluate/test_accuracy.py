@@ -16,12 +16,15 @@ import torch
 
 from neuromas.align.alignment import Alignment, lay_out
 from neuromas.align.interchange import LinearMap
-from neuromas.align.side import Direction, draw_pair_set, make_sides
+from neuromas.align.pairs import Direction, draw_pair_set
+from neuromas.align.prepare import make_sides
 from neuromas.errors import InvalidInput, NotFound, ReadOnly
-from neuromas.evaluate.accuracy import COLUMNS, CONTROLS, behaviour, evaluate, scores_table
+from neuromas.evaluate.accuracy import CONTROLS, evaluate, scores_table
 from neuromas.evaluate.divergence import nearest_values
+from neuromas.evaluate.ruler import behaviour
 from neuromas.fit.fitters import CLMAS, DAS, MAS, LatentStitch
 from neuromas.recordings.recording import Recording
+from neuromas.schema.evaluation import SCORE_COLUMNS
 from neuromas.systems.capture import capture
 
 SCHEMA = Path(__file__).parents[2] / "schemas" / "evaluation.schema.json"
@@ -164,7 +167,7 @@ class TestReadOnly:
         for score in into_brain:
             assert (score.iia, score.low, score.high, score.token_accuracy) == (None,) * 4
             assert all(value.iia is None for value in score.by_value)
-            assert (score.access, score.oracle) == ("no", False)
+            assert (score.ran, score.oracle) == (False, False)
             assert score.coverage == 1.0
             assert score.retrieval is not None
             assert (score.cl_loss is None) == (score.method == "cl-ceiling")
@@ -174,7 +177,7 @@ class TestReadOnly:
         assert perfect.oracles == ("brain",)
         for score in perfect.scores:
             assert score.oracle == (score.target == "brain")
-            assert score.access == ("no" if score.target == "brain" else "yes")
+            assert score.ran == (score.target != "brain")
 
     def test_the_oracle_touches_no_side(self, perfect, planted):
         assert planted[0][2].system is None
@@ -276,11 +279,11 @@ class TestFitted:
 def test_table(perfect, tmp_path):
     rows = list(csv.DictReader(io.StringIO(scores_table(perfect.scores))))
     assert len(rows) == len(perfect.scores) == 36
-    assert tuple(rows[0]) == COLUMNS
-    wanted = {"method", "source", "target", "access", "iia", "low", "high", "n_pairs"}
-    assert wanted <= set(COLUMNS)
+    assert tuple(rows[0]) == SCORE_COLUMNS
+    wanted = {"method", "source", "target", "ran", "iia", "low", "high", "n_pairs"}
+    assert wanted <= set(SCORE_COLUMNS)
     for row, score in zip(rows, perfect.scores, strict=True):
-        assert (row["method"], float(row["iia"]), row["access"]) == (score.method, score.iia, score.access)
+        assert (row["method"], float(row["iia"]), row["ran"]) == (score.method, score.iia, str(score.ran))
 
 
 def test_document_follows_its_schema(perfect):

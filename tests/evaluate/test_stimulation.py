@@ -12,7 +12,7 @@ import xarray as xr
 
 from neuromas.align.alignment import Alignment, Subspace
 from neuromas.align.interchange import LinearMap
-from neuromas.align.side import make_sides
+from neuromas.align.prepare import make_sides
 from neuromas.errors import InvalidInput, NoMatch, NotFound
 from neuromas.evaluate.stimulation import save_plan, stimulation_plan
 from neuromas.recordings.annotate import standardised

@@ -13,7 +13,7 @@ import torch
 from scipy.linalg import orthogonal_procrustes
 
 from neuromas import weights
-from neuromas.align.side import make_sides
+from neuromas.align.prepare import make_sides
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound, ReadOnly
 from neuromas.fit import fitters
 from neuromas.fit.fitters import CLMAS, DAS, FITTERS, MAS, Fitter, LatentStitch, Stitch

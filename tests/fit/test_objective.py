@@ -11,7 +11,8 @@ from torch.nn import functional
 
 from neuromas.align.alignment import lay_out, random_maps
 from neuromas.align.interchange import interchange
-from neuromas.align.side import Direction, draw_pair_set, make_sides
+from neuromas.align.pairs import Direction, draw_pair_set
+from neuromas.align.prepare import make_sides
 from neuromas.evaluate.divergence import cl_distance
 from neuromas.fit.objective import Term, losses, make_batch, token_totals
 from neuromas.schema.fit import FitConfig

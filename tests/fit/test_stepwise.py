@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from neuromas.align.alignment import Alignment, lay_out, random_maps
-from neuromas.align.side import Direction, draw_pair_set, make_sides
+from neuromas.align.pairs import Direction, draw_pair_set
+from neuromas.align.prepare import make_sides
 from neuromas.errors import InvalidDocument, InvalidInput
 from neuromas.evaluate.accuracy import evaluate
 from neuromas.fit.fitters import CLMAS, DAS, MAS, Stitch, strange_steps

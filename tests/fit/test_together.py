@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from neuromas.align.side import make_sides
+from neuromas.align.prepare import make_sides
 from neuromas.errors import InvalidInput
 from neuromas.fit.fitters import _OF_SIDES, CLMAS, DAS, MAS, Fitter, LatentStitch, fit_together
 from neuromas.fit.loop import Interrupted, Plan, State, init, step, step_together

@@ -134,7 +134,7 @@ def test_units():
     x, y = make("x", 0), make("y", 1)
     found = compare(x, y, units={"x": ["u3", "u0"], "y": ["u1", "u2", "u4"]})
     assert found == compare(x.select_units(["u0", "u3"]), y.select_units(["u1", "u2", "u4"]))
-    with pytest.raises(NotFound, match="'z'; compared are 'x' and 'y'"):
+    with pytest.raises(NotFound, match="'z', but the recordings are 'x' and 'y'"):
         compare(x, y, units={"z": ["u0"]})
     with pytest.raises(NotFound, match="no unit 'u9'"):
         compare(x, y, units={"x": ["u9"]})
@@ -166,7 +166,7 @@ def test_one_side_without_tokens_is_matched_by_trial_and_step():
 def test_other_trials_are_refused():
     x, y = make("x", 0), make("y", 1, task_seed=1)
     with pytest.raises(
-        InvalidInput, match=r"of 30 trials numbered alike \d\d hold other tokens, first trial 0 \(B D"
+        InvalidInput, match=r"of 30 trials with equal numbers \d\d hold different tokens, first trial 0 \(B D"
     ) as error:
         compare(x, y)
     assert error.value.kind == "different_trials"
@@ -192,7 +192,7 @@ def test_too_few_left():
 
 def test_disagreement_about_a_variable_is_told():
     x, brain = make("x", 0), make("brain", 1, token=None, task_seed=1)
-    with pytest.warns(DifferentValuesWarning, match=r"'x' and 'brain' disagree .* about quantity in \d+ of \d+"):
+    with pytest.warns(DifferentValuesWarning, match=r"'x' and 'brain' differ .*: quantity in \d+ of \d+"):
         shared_samples(x, brain)
 
 
@@ -248,3 +248,43 @@ def test_two_networks_on_the_same_trials(measure):
     assert 0.9 < found.mean < 0.9999  # independently trained, and yet much alike in what they hold to be alike
     assert found.high - found.low < 0.05
     assert found.n_ended == 60
+
+
+@pytest.fixture(scope="module")
+def result():
+    return compare(make("x", 0), make("y", 1), "cka", n_samples=40, n_resamples=3)
+
+
+class TestLooks:
+    def test_repr(self, result):
+        first, *rest = repr(result).splitlines()
+        assert first == f"<MeasureResult: cka of 'x' and 'y' is {result.mean:.3f}>"
+        assert "over 3 resamples of 40 samples" in rest[0]
+        assert rest[1] == "  options   kernel='cosine', zscore=True"
+        assert len(rest) == 3
+
+    def test_html(self, result):
+        html = replace(result, recordings=("<b>", "y"))._repr_html_()
+        assert "<b>" not in html
+        assert "&lt;b&gt;" in html
+        assert f"{result.mean:.3f}" in html
+
+    def test_table(self, result):
+        table = result.to_dataframe()
+        assert table["value"].tolist() == list(result.values)
+        assert table[["measure", "x", "y", "n_samples"]].drop_duplicates().values.tolist() == [["cka", "x", "y", 40]]
+        assert table["resample"].tolist() == [0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("measure", "options", "nearest"),
+    [
+        ("ckaa", {}, "cka"),
+        ("rsa", {"dissimilarty": "cosine"}, "dissimilarity"),
+        ("rsa", {"dissimilarity": "cosin"}, "cosine"),
+        ("cka", {"units": {"network": []}}, "networks"),
+    ],
+)
+def test_a_misspelt_name_gets_the_nearest(measure, options, nearest):
+    with pytest.raises((InvalidInput, NotFound), match=f"did you mean '{nearest}'"):
+        compare(make("networks"), make("y"), measure, **options)

@@ -102,7 +102,7 @@ def test_float16_and_float32_are_computed_in_float64(measure):
 def test_look_up():
     assert get_measure("rsa") is MEASURES["rsa"]
     assert all(name == measure.name for name, measure in MEASURES.items())
-    with pytest.raises(NotFound, match="no measure 'cca'; there are rsa, cka") as error:
+    with pytest.raises(NotFound, match="no measure 'cca'; the measures are rsa, cka") as error:
         get_measure("cca")
     assert error.value.kind == "unknown_measure"
 

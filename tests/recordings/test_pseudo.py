@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuromas.align.side import make_sides
+from neuromas.align.prepare import make_sides
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.measures.samples import shared_samples
 from neuromas.recordings.annotate import annotate, select, shuffled

@@ -17,13 +17,13 @@ from neuromas.report.figures import (
 from neuromas.schema.evaluation import DirectionScore, SourceTargetScore, ValueScore
 
 
-def score(method, iia, *, low=None, high=None, access="no", values=(), **fields):
+def score(method, iia, *, low=None, high=None, ran=False, values=(), **fields):
     return DirectionScore(
         method=method,
         source="a",
         target="b",
-        access=access,
-        oracle=access == "no",
+        ran=ran,
+        oracle=not ran,
         iia=iia,
         low=low,
         high=high,
@@ -45,7 +45,7 @@ def test_bars_are_as_high_as_the_iia_and_whiskers_as_long_as_the_interval():
         score("none", 0.05, low=0.0, high=0.1),
         score("clmas", 0.9, low=0.85, high=0.95),
         score("stitch", 0.4),
-        score("mas", 1.0, access="yes"),
+        score("mas", 1.0, ran=True),
     ]
     (panel,) = iia_bars(scores, [("a to b", "a", "b")]).axes
     assert [bar.get_height() for bar in panel.patches] == [0.05, 0.9, 0.4, 1.0]
@@ -56,7 +56,7 @@ def test_bars_are_as_high_as_the_iia_and_whiskers_as_long_as_the_interval():
 
 
 def test_a_method_without_an_iia_has_no_bar():
-    (panel,) = iia_bars([score("clmas", None), score("mas", 1.0, access="yes")], [("a to b", "a", "b")]).axes
+    (panel,) = iia_bars([score("clmas", None), score("mas", 1.0, ran=True)], [("a to b", "a", "b")]).axes
     assert len(panel.patches) == 1
 
 

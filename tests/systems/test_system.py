@@ -11,10 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuromas.align.alignment import lay_out
-from neuromas.align.side import Direction, draw_pair_set, make_sides
+from neuromas.align.pairs import Direction, draw_pair_set
+from neuromas.align.prepare import make_sides
 from neuromas.causal.model import PAD
 from neuromas.errors import InvalidInput
-from neuromas.evaluate.accuracy import behaviour
+from neuromas.evaluate.ruler import behaviour
 from neuromas.fit.fitters import DAS
 from neuromas.systems.system import Packed, all_right, check_device
 

@@ -18,7 +18,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from neuromas import dims
-from neuromas.align.side import make_sides
+from neuromas.align.prepare import make_sides
 from neuromas.causal.model import PAD, get_task
 from neuromas.errors import InvalidDocument, InvalidInput, NeuromasError, NotFound, ReadOnly
 from neuromas.fit.fitters import DAS, MAS
@@ -383,7 +383,7 @@ def test_rows_of_other_inputs_are_not_compared(tagger, bert):
     order = np.arange(30)
     order[[10, 20]] = 20, 10
     other = capture(TorchSystem(bert, "encoder.layer.1"), {"input_ids": tokens[order]}, {"n": np.arange(30)})
-    with pytest.raises(InvalidInput, match=r"of 30 trials numbered alike 2 .*first trial 10") as caught:
+    with pytest.raises(InvalidInput, match=r"of 30 trials with equal numbers 2 .*first trial 10") as caught:
         compare(x, other)
     assert caught.value.kind == "different_trials"
 

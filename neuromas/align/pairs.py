@@ -1,0 +1,218 @@
+"""Pairs drawn between two sides: which samples donate, which receive, and what should follow."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from neuromas.align.alignment import Subspace
+from neuromas.align.side import Side
+from neuromas.causal.counterfactual import Pairs, draw_pairs
+from neuromas.causal.model import PAD, Sequences
+from neuromas.errors import InvalidInput
+
+_SHOWN_VALUES = 10  # in an error
+
+
+@dataclass(frozen=True)
+class Direction:
+    """The side that donates and the side that receives."""
+
+    source: Side = field(repr=False)
+    target: Side = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        return f"{self.source.name}->{self.target.name}"
+
+
+@dataclass(frozen=True)
+class PairSet:
+    """Pairs of one direction and one part, each with the subspace that it interchanges.
+
+    Attributes
+    ----------
+    direction : Direction
+    part : str
+    source, target : ndarray of int64, shape (n_pairs,)
+        Rows of the recordings.
+    values : ndarray of float64, shape (n_pairs, n_variables)
+        Expected values V*.
+    continuation : Sequences or None
+        The tokens that should follow; None without a causal model.
+    subspace : ndarray of int64, shape (n_pairs,)
+        Number of the subspace.
+    resampled : int
+        Draws that were discarded because V* is impossible.
+    lengths : ndarray of int64, shape (n_pairs,), or None
+        Stepwise: the number of steps, from the first on, at which each pair is intervened on.
+    """
+
+    direction: Direction
+    part: str
+    source: NDArray[np.int64] = field(repr=False)
+    target: NDArray[np.int64] = field(repr=False)
+    values: NDArray[np.float64] = field(repr=False)
+    continuation: Sequences | None = field(repr=False)
+    subspace: NDArray[np.int64] = field(repr=False)
+    resampled: int
+    lengths: NDArray[np.int64] | None = field(default=None, repr=False)
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def latents(self, rows: NDArray[np.int64] | slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Latents of the source and of the target of these pairs: (n, n_units), or stepwise (n, n_steps, n_units)."""
+        source, target = self.direction.source, self.direction.target
+        if self.lengths is None:
+            return source.take(self.source[rows]), target.take(self.target[rows])
+        n_steps = int(self.lengths[rows].max())
+        return source.take_steps(self.source[rows], n_steps), target.take_steps(self.target[rows], n_steps)
+
+
+def draw_pair_set(
+    direction: Direction,
+    part: str,
+    n_pairs: int,
+    subspaces: Sequence[Subspace],
+    seed: Sequence[int],
+    *,
+    stepwise: bool = False,
+) -> PairSet:
+    """Draw pairs of a direction, spread evenly over the subspaces.
+
+    Parameters
+    ----------
+    direction : Direction
+    part : {"train", "validation", "test"}
+    n_pairs : int
+    subspaces : sequence of Subspace
+    seed : sequence of int
+    stepwise : bool
+        Interchange at every step up to the source's.
+
+    Returns
+    -------
+    PairSet
+
+    Raises
+    ------
+    InvalidInput
+        The two sides share no value of a subspace's variables; or, stepwise, a subspace is not that of all variables.
+    """
+    source, target = direction.source, direction.target
+    generator = np.random.default_rng(list(seed))
+    drawn: list[Pairs] = []
+    for share, subspace in zip(np.array_split(np.arange(n_pairs), len(subspaces)), subspaces, strict=True):
+        columns, source_columns = paired_columns(direction, subspace)
+        if stepwise and len(columns) < len(target.variables):
+            raise InvalidInput(
+                "a stepwise interchange moves all variables of the source's steps: expected the subspace 'full', got"
+                f" {subspace.name!r}",
+                kind="not_stepwise",
+            )
+        _check_shared(direction, part, subspace, columns, source_columns)
+        drawn.append(
+            draw_pairs(
+                source.candidates[part],
+                target.candidates[part],
+                columns,
+                len(share),
+                source_columns=source_columns,
+                model=target.model,
+                seed=generator,
+            )
+        )
+    order = generator.permutation(n_pairs) if len(drawn) > 1 else np.arange(n_pairs)
+    sources = np.concatenate([pairs.source for pairs in drawn])[order]
+    continuations = [pairs.continuation for pairs in drawn if pairs.continuation is not None]
+    return PairSet(
+        direction,
+        part,
+        sources,
+        np.concatenate([pairs.target for pairs in drawn])[order],
+        np.concatenate([pairs.values for pairs in drawn])[order],
+        join_sequences(continuations, order) if len(continuations) == len(drawn) else None,
+        np.repeat(np.arange(len(drawn)), [len(pairs) for pairs in drawn])[order],
+        sum(pairs.resampled for pairs in drawn),
+        source.recording.step[sources] + 1 if stepwise else None,
+    )
+
+
+def paired_columns(direction: Direction, subspace: Subspace) -> tuple[list[int], list[int]]:
+    """Columns of the subspace's variables in the target's values and in the source's."""
+    source, target = direction.source, direction.target
+    if subspace.variables == ("full",) and source.variables != target.variables:
+        raise InvalidInput(
+            f"subspace 'full' needs the same variables in both systems, but {source.name!r} has"
+            f" {', '.join(source.variables)} and {target.name!r} has {', '.join(target.variables)}. Name one of each with"
+            " roles=",
+            kind="different_variables",
+        )
+    return target.columns(subspace.variables), source.columns(subspace.variables)
+
+
+def join_sequences(batches: Sequence[Sequences], order: NDArray[np.int64] | None = None) -> Sequences:
+    """Several sets of sequences as one, the shorter ones padded; `order` (n,) rearranges the rows of the whole.
+
+    Examples
+    --------
+    >>> from neuromas.causal.model import get_task
+    >>> trials = [get_task("multi-object").sample(n, np.random.default_rng(n)) for n in (2, 3)]
+    >>> len(join_sequences(trials))
+    5
+    """
+    longest = max(batch.tokens.shape[1] for batch in batches)
+
+    def joined(name: str, fill: Any) -> NDArray[Any]:
+        arrays = []
+        for batch in batches:
+            array = getattr(batch, name)
+            margins = [(0, 0), (0, longest - array.shape[1])] + [(0, 0)] * (array.ndim - 2)
+            arrays.append(np.pad(array, margins, constant_values=fill))
+        whole = np.concatenate(arrays)
+        return whole if order is None else whole[order]
+
+    lengths = np.concatenate([batch.lengths for batch in batches])
+    return Sequences(
+        tokens=joined("tokens", PAD),
+        lengths=lengths if order is None else lengths[order],
+        deterministic=joined("deterministic", False),
+        values=joined("values", 0),
+        eligible=joined("eligible", False),
+    )
+
+
+def _check_shared(
+    direction: Direction, part: str, subspace: Subspace, columns: list[int], source_columns: list[int]
+) -> None:
+    source, target = direction.source, direction.target
+    tolerance = target.indexes[part].tolerance
+    exact = [place for place, column in enumerate(columns) if not tolerance.get(target.variables[column])]
+    if not exact:
+        return  # no value must be equal; pairs without a counterfactual latent are counted as misses
+    columns, source_columns = [columns[place] for place in exact], [source_columns[place] for place in exact]
+    donated = {tuple(row) for row in source.candidates[part].values[:, source_columns].tolist()}
+    recorded = {tuple(row) for row in target.candidates[part].values[:, columns].tolist()}
+    if donated & recorded:
+        return
+    continuous = any(target.recording.spec(target.variables[column]).type == "real" for column in columns)
+    raise InvalidInput(
+        f"{direction.name}: the two systems have no value of {subspace.name!r} in common: "
+        f"{_listed(source, source_columns, donated)}; {_listed(target, columns, recorded)}. If names or codes differ, map"
+        " them (mapping=, --mapping)"
+        + ("; continuous values need bins or a tolerance (tolerances=)" if continuous else ""),
+        kind="no_shared_value",
+    )
+
+
+def _listed(side: Side, columns: Sequence[int], values: set[tuple[float, ...]]) -> str:
+    names = "+".join(side.variables[column] for column in columns)
+    shown = [" ".join(f"{value:g}" for value in row) for row in sorted(values)[:_SHOWN_VALUES]]
+    more = ", …" if len(values) > _SHOWN_VALUES else ""
+    return f"{names} of {side.name!r} is {', '.join(shown)}{more}"
