@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from neuromas.fit.result import FitResult
     from neuromas.index.index import CLIndex
     from neuromas.recordings.recording import Recording
-    from neuromas.recordings.store import RecordingStore
+    from neuromas.recordings.store.store import RecordingStore
     from neuromas.schema.evaluation import DirectionScore, Evaluation
     from neuromas.schema.fit import FitRequest
     from neuromas.systems.system import System
@@ -339,7 +339,7 @@ def register(
         raise InvalidInput(f"--name is for one source; {len(sources)} were given", kind="several_sources")
     from neuromas.recordings.convert.converter import convert, find_converter
     from neuromas.recordings.encode import manifest_fields
-    from neuromas.recordings.store import resolve_store
+    from neuromas.recordings.store.locate import resolve_store
 
     fields = {key: value for key, value in (("name", name), ("access", access)) if value is not None}
     fields = manifest_fields(manifest, "manifest") | fields
@@ -825,7 +825,7 @@ def capture(
     if (set_name is None) == (out is None):
         raise InvalidInput("capture: expected either --set NAME or --out FILE", kind="nowhere_to_go")
     from neuromas.recordings.export import check_ending, export
-    from neuromas.recordings.store import resolve_store
+    from neuromas.recordings.store.locate import resolve_store
 
     into = None if set_name is None else resolve_store(store)
     if out is not None:
@@ -1319,7 +1319,8 @@ def _read_table(path: Path) -> Any:
 
 
 def _existing_store(path: Path | str | None) -> RecordingStore:
-    from neuromas.recordings.store import is_store, resolve_store
+    from neuromas.recordings.store.layout import is_store
+    from neuromas.recordings.store.locate import resolve_store
 
     store = resolve_store(path)
     if not is_store(store.path):

@@ -26,7 +26,7 @@ from neuromas import cli
 from neuromas.fit.fitters import FITTERS
 from neuromas.recordings.export import export
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import RecordingStore
+from neuromas.recordings.store.store import RecordingStore
 from neuromas.schema.evaluation import Evaluation
 from neuromas.schema.fit import FitConfig, FitReport, FitRequest
 from neuromas.systems import training
@@ -128,7 +128,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(path: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("neuromas.recordings.store.resolve_store", broken)
+    monkeypatch.setattr("neuromas.recordings.store.locate.resolve_store", broken)
     result = CliRunner().invoke(cli.app, ["list"])
     assert isinstance(result.exception, RuntimeError)
 
@@ -137,7 +137,7 @@ def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def pressed(path: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("neuromas.recordings.store.resolve_store", pressed)
+    monkeypatch.setattr("neuromas.recordings.store.locate.resolve_store", pressed)
     assert "Interrupted" in run("list", code=130)
 
 
