@@ -44,9 +44,9 @@ if TYPE_CHECKING:
     from neuromas.recordings.pseudo import pool as pool
     from neuromas.recordings.recording import Recording as Recording
     from neuromas.recordings.split import split_by_trial as split_by_trial
-    from neuromas.recordings.store import RecordingStore as RecordingStore
-    from neuromas.recordings.store import resolve_store as resolve_store
-    from neuromas.recordings.store import shipped_store as shipped_store
+    from neuromas.recordings.store.locate import resolve_store as resolve_store
+    from neuromas.recordings.store.locate import shipped_store as shipped_store
+    from neuromas.recordings.store.store import RecordingStore as RecordingStore
     from neuromas.systems.capture import capture as capture
     from neuromas.systems.huggingface import HuggingFace as HuggingFace
     from neuromas.systems.huggingface import load_huggingface as load_huggingface
@@ -75,7 +75,8 @@ _PUBLIC = {
     "recordings.pseudo": ("parts_of", "pool"),
     "recordings.recording": ("Recording",),
     "recordings.split": ("split_by_trial",),
-    "recordings.store": ("RecordingStore", "resolve_store", "shipped_store"),
+    "recordings.store.locate": ("resolve_store", "shipped_store"),
+    "recordings.store.store": ("RecordingStore",),
     "systems.capture": ("capture",),
     "systems.huggingface": ("HuggingFace", "load_huggingface"),
     "systems.inputs": ("hash_inputs",),

@@ -1,11 +1,17 @@
-"""Files that are whole or absent: atomic writes, hashes."""
+"""Files and folders: atomic writes, hashes, locks, and names made from free text."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import os
+import re
 import tempfile
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from neuromas.errors import StorageFailed
 
@@ -19,6 +25,98 @@ def sha256_file(path: str | Path) -> str:
     """SHA-256 of the file at `path` in hexadecimal, read in blocks."""
     with Path(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def sha256_folder(path: str | Path, pattern: str = "**/*") -> str:
+    """SHA-256 of the files in the folder `path`: of their hashes and names, in the order of the names.
+
+    Parameters
+    ----------
+    path : path-like
+    pattern : str
+        Which files count, as in `pathlib.Path.glob`; all of them at any depth by default.
+
+    Returns
+    -------
+    str
+        The hash of the lines ``SHA256  NAME`` in hexadecimal. ``sha256sum`` prints these lines.
+
+    Examples
+    --------
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     Path(folder, "b.txt").write_text("second"), Path(folder, "a.txt").write_text("first")
+    ...     before = sha256_folder(folder)
+    ...     Path(folder, "a.txt").rename(Path(folder, "c.txt")).name
+    ...     sha256_folder(folder) == before
+    (6, 5)
+    'c.txt'
+    False
+    """
+    folder = Path(path)
+    files = sorted(file for file in folder.glob(pattern) if file.is_file())
+    lines = (f"{sha256_file(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
+    return sha256_bytes("".join(lines).encode())
+
+
+def name_from(text: str, otherwise: str) -> str:
+    """`text` as a name for a file, folder, recording or system; `otherwise` if nothing of it can stand in a name.
+
+    A name has letters, digits, ``.``, ``_`` and ``-``, begins with a letter or digit, and has at most 100 characters.
+    Everything else becomes ``-``.
+
+    Examples
+    --------
+    >>> name_from("chick 11 (left).v2", "recording"), name_from("../…", "recording")
+    ('chick-11-left-.v2', 'recording')
+    """
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).lstrip("._-")[:100] or otherwise
+
+
+@contextlib.contextmanager
+def file_lock(path: str | Path, *, wait: bool = False, waiting: Callable[[], None] | None = None) -> Iterator[bool]:
+    """Hold the lock on the file at `path`, which is made if it is absent, in a folder that exists.
+
+    Only one process at a time holds it. The operating system takes it back when its holder ends, even if that was killed.
+    The file stays: if it were deleted, two processes could hold "the" lock.
+
+    Parameters
+    ----------
+    path : path-like
+    wait : bool
+        Whether to wait while another process holds the lock.
+    waiting : callable, optional
+        Called five times per second while this process waits, for instance to report it or to stop.
+
+    Yields
+    ------
+    bool
+        Whether the lock is held: False if another process holds it and `wait` is false.
+
+    Examples
+    --------
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     with file_lock(f"{folder}/lock") as first, file_lock(f"{folder}/lock") as second:
+    ...         first, second
+    (True, False)
+    """
+    with Path(path).open("ab") as handle:
+        held = _locked(handle, block=wait and waiting is None)
+        while wait and waiting is not None and not held:
+            waiting()
+            time.sleep(_POLL_S)
+            held = _locked(handle, block=False)
+        yield held
+
+
+_POLL_S = 0.2
+
+
+def _locked(handle: BinaryIO, block: bool) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
 
 
 def fsync_folder(path: str | Path) -> None:

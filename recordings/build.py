@@ -18,7 +18,7 @@ import numpy as np
 
 from neuromas.recordings.convert.converter import convert
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import RecordingStore
+from neuromas.recordings.store.store import RecordingStore
 from neuromas.schema.recipe import NwbRecipe
 from neuromas.systems.capture import capture
 from neuromas.systems.training import load_system

@@ -25,7 +25,7 @@ from neuromas.cli import verbs
 from neuromas.fit.fitters import FITTERS
 from neuromas.recordings.export import export
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import RecordingStore
+from neuromas.recordings.store.store import RecordingStore
 from neuromas.schema.evaluation import Evaluation
 from neuromas.schema.fit import FitConfig, FitReport, FitRequest
 from neuromas.systems import training

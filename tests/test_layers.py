@@ -49,6 +49,7 @@ MODULES = {
         "pseudo",
         "convert",
     ),
+    "recordings.store": ("layout", "medium", "index", "content", "arrays", "verify", "commit", "store", "locate"),
     "index": ("query", "combinations", "choose", "index"),
     "causal": ("model", "counting", "in_context", "arithmetic", "counterfactual"),
     "systems": (
@@ -86,7 +87,7 @@ MODULES = {
     "cli": ("terminal", "options", "verbs", "recordings", "systems", "alignment", "experiments", "reference"),
     "bench": ("measure", "peers", "fit", "index", "store", "growth", "schedule"),
 }
-"""Order inside packages, importer to the right of the imported."""
+"""Order inside packages and, by dotted name, subpackages; importer to the right of the imported."""
 
 SOURCES = sorted(path for path in ROOT.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
 SCHEMA = ("document", "recording", "recipe", "system", "fit", "evaluation", "sweep", "export")
@@ -100,6 +101,12 @@ def place(module: str) -> tuple[str, str]:
     if parts[0] in FOUNDATION:
         return "foundation", parts[0]
     return parts[0], parts[1] if len(parts) > 1 else ""
+
+
+def name_in(package: str, module: str) -> str:
+    """The name directly in `package` that a dotted name leads to; empty if it leads elsewhere."""
+    prefix = f"neuromas.{package}."
+    return module.removeprefix(prefix).split(".")[0] if module.startswith(prefix) else ""
 
 
 def dotted(path: Path) -> str:
@@ -134,6 +141,10 @@ def test_imports_flow_down(path):
         if below == package and other and module in order and other in order:
             # equal: two modules of one subpackage
             assert order.index(other) <= order.index(module), f"{package}: {module} imports {other}"
+        for inner, names in MODULES.items():
+            ours, theirs = name_in(inner, dotted(path)), name_in(inner, imported)
+            if "." in inner and ours in names and theirs in names:
+                assert names.index(theirs) <= names.index(ours), f"{inner}: {ours} imports {theirs}"
 
 
 @pytest.mark.parametrize("package", ["recordings", "index"])
@@ -147,9 +158,9 @@ def test_every_module_of_an_ordered_package_has_a_place():
     for package, order in MODULES.items():
         if package == "foundation":
             continue
-        for path in (ROOT / package).glob("*.py"):
+        for path in ROOT.joinpath(*package.split(".")).glob("*.py"):
             if path.name not in ("__init__.py", "__main__.py"):
-                assert path.stem in order, f"neuromas/{package}/{path.name} has no place in the order of its package"
+                assert path.stem in order, f"{path.relative_to(ROOT.parent)} has no place in the order of its package"
 
 
 def test_top_level_modules_are_foundation():

@@ -9,7 +9,7 @@ from neuromas.actions.register import Registered, publish
 from neuromas.causal.model import get_task
 from neuromas.errors import InvalidInput
 from neuromas.recordings.export import check_ending, export
-from neuromas.recordings.store import resolve_store
+from neuromas.recordings.store.locate import resolve_store
 from neuromas.schema.actions import CaptureRequest
 from neuromas.systems.capture import capture as capture_system
 from neuromas.systems.training import load_system

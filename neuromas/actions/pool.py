@@ -8,7 +8,7 @@ from neuromas.actions.register import Registered, publish
 from neuromas.actions.stores import existing_store
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.recordings.pseudo import pool as pool_recordings
-from neuromas.recordings.store import RecordingStore
+from neuromas.recordings.store.store import RecordingStore
 from neuromas.schema.actions import PoolRequest
 
 

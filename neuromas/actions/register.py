@@ -10,7 +10,8 @@ from typing import Any
 from neuromas.errors import InvalidInput
 from neuromas.recordings.convert.converter import convert, find_converter
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import RecordingStore, resolve_store
+from neuromas.recordings.store.locate import resolve_store
+from neuromas.recordings.store.store import RecordingStore
 from neuromas.schema.actions import RegisterRequest
 
 

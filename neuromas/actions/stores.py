@@ -8,7 +8,11 @@ from pathlib import Path
 
 from neuromas.errors import NotFound
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import FileProblem, RecordingEntry, RecordingStore, is_store, resolve_store
+from neuromas.recordings.store.index import RecordingEntry
+from neuromas.recordings.store.layout import is_store
+from neuromas.recordings.store.locate import resolve_store
+from neuromas.recordings.store.store import RecordingStore
+from neuromas.recordings.store.verify import FileProblem
 from neuromas.schema.actions import ListRequest, RemoveRequest, ShowRequest, VerifyRequest
 
 

@@ -21,7 +21,7 @@ from neuromas.fit.loop import init, step, step_together
 from neuromas.fit.plan import Plan, State, batch_rows
 from neuromas.fit.replay import MOST, Replay
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import shipped_store
+from neuromas.recordings.store.locate import shipped_store
 from neuromas.schema.system import SystemConfig
 from neuromas.systems.recurrent import GRU
 from neuromas.systems.system import System, check_device

@@ -18,7 +18,7 @@ from neuromas.evaluate.accuracy import evaluate
 from neuromas.fit.fitters import CLMAS, FITTERS, MAS, Fitter
 from neuromas.fit.objective import losses, make_batch
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import shipped_store
+from neuromas.recordings.store.locate import shipped_store
 from neuromas.systems.system import System, check_device
 from neuromas.systems.training import load_system
 

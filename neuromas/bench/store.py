@@ -17,7 +17,7 @@ from neuromas.bench.index import VARIABLES
 from neuromas.bench.measure import Row, at_most
 from neuromas.index.index import CLIndex, FewMatchesWarning
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import RecordingStore
+from neuromas.recordings.store.store import RecordingStore
 
 _STEPS = 20
 

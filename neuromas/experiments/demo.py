@@ -19,7 +19,7 @@ from neuromas.fit.fitters import CLMAS, DAS, MAS, Fitter, LatentStitch, Stitch
 from neuromas.fit.result import FitResult
 from neuromas.progress import Bar
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import shipped_store
+from neuromas.recordings.store.locate import shipped_store
 from neuromas.report.page import DemoPage, write_page
 from neuromas.schema.evaluation import DirectionScore, Evaluation
 from neuromas.systems.system import System

@@ -21,7 +21,7 @@ from neuromas.fit.fitters import FITTERS, Fitter, describe_inputs, fit_together
 from neuromas.fit.loop import Progress
 from neuromas.fit.result import RESULT, FitResult
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import resolve_store
+from neuromas.recordings.store.locate import resolve_store
 from neuromas.schema.fit import FitInput, FitRequest
 from neuromas.systems.system import System
 from neuromas.systems.training import CONFIG, load_system

@@ -81,7 +81,7 @@ class CLIndex:
         `coverage`; for continuous variables, which hardly hold a value twice. In `query` say `between`.
     hold : bool, optional
         Whether to hold the latents in memory. By default they are, unless the recording was opened lazily and is stored
-        grouped by these variables (`neuromas.recordings.store.RecordingStore.register`, ``group_by``): then the index is
+        grouped by these variables (`neuromas.recordings.store.store.RecordingStore.register`, ``group_by``): then the index is
         a table of values, and latents are read when they are drawn. ``False`` leaves latents on disk in any case; from a
         recording that is not grouped each one drawn costs a chunk.
 

@@ -25,7 +25,7 @@ from neuromas.progress import Bar, can_draw
 from neuromas.provenance import now, versions
 from neuromas.recordings.encode import infer_spec, plain
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import RecordingStore
+from neuromas.recordings.store.store import RecordingStore
 from neuromas.schema.document import Access, Provenance
 from neuromas.schema.recording import Sampling, VariableSpec
 from neuromas.systems.inputs import Batch, as_batch, as_hashes, before, slices

@@ -19,7 +19,7 @@ from neuromas.fit.fitters import CLMAS, DAS, MAS, Fitter, LatentStitch, Stitch, 
 from neuromas.fit.loop import Interrupted, init, step_together
 from neuromas.fit.objective import token_totals, totals_in_order
 from neuromas.fit.replay import MOST, Replay, room
-from neuromas.recordings.store import shipped_store
+from neuromas.recordings.store.locate import shipped_store
 from neuromas.systems.system import Layout, Packed
 from neuromas.systems.training import load_system
 

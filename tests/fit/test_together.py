@@ -15,7 +15,7 @@ from neuromas.fit.fitters import _OF_SIDES, CLMAS, DAS, MAS, Fitter, LatentStitc
 from neuromas.fit.loop import Interrupted, Plan, State, init, step, step_together
 from neuromas.fit.result import FitResult
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import shipped_store
+from neuromas.recordings.store.locate import shipped_store
 from neuromas.schema.fit import FitConfig
 from neuromas.systems.recurrent import GRU
 from neuromas.systems.training import load_system

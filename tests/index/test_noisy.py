@@ -14,7 +14,7 @@ from neuromas.errors import InvalidInput
 from neuromas.index.index import CLIndex
 from neuromas.recordings.export import export
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import RecordingStore
+from neuromas.recordings.store.store import RecordingStore
 
 
 def planted(phase, place, speed=None):

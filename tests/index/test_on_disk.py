@@ -14,7 +14,7 @@ from neuromas.index.choose import Windows
 from neuromas.index.index import CLIndex, FewMatchesWarning
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.split import split_by_trial
-from neuromas.recordings.store import RecordingStore
+from neuromas.recordings.store.store import RecordingStore
 
 NAMES = ["phase", "count"]
 

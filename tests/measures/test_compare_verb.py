@@ -13,7 +13,7 @@ from neuromas import cli
 from neuromas.measures.comparison import compare
 from neuromas.measures.registry import MEASURES
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import RecordingStore
+from neuromas.recordings.store.store import RecordingStore
 
 N_TRIALS = 20
 

@@ -18,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import RecordingStore
+from neuromas.recordings.store.store import RecordingStore
 
 TOUCHING = ("open", "os.", "shutil.", "fcntl.")
 """Audit events that go with a change of the disk, or may."""

@@ -19,7 +19,7 @@ from neuromas.recordings.annotate import (
     standardised,
 )
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import RecordingStore
+from neuromas.recordings.store.store import RecordingStore
 from neuromas.schema.recipe import VariableRecipe
 
 ACTIVITY = np.arange(24.0).reshape(4, 2, 3)  # 4 trials, 2 steps, 3 units

@@ -15,7 +15,7 @@ from neuromas.errors import InvalidDocument, InvalidInput, NotFound
 from neuromas.recordings.convert.converter import Converter, convert, converters, find_converter
 from neuromas.recordings.export import export
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import RecordingStore
+from neuromas.recordings.store.store import RecordingStore
 from neuromas.schema.recipe import ArraysRecipe
 
 PLUGIN = '''

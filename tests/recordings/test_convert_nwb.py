@@ -830,7 +830,7 @@ def meant(recording: Recording, name: str) -> list[str]:
 @needs_data
 @pytest.mark.slow
 def test_the_mouse_is_the_one_that_ships():
-    from neuromas.recordings.store import shipped_store
+    from neuromas.recordings.store.locate import shipped_store
 
     recording = convert(GUO, GUO_RECIPE)
     shipped = shipped_store().get("guo2017/mouse-thalamus")
@@ -851,7 +851,8 @@ def test_the_mouse_is_the_one_that_ships():
 @needs_data
 @pytest.mark.slow
 def test_the_script_makes_the_mouse_that_ships_bit_for_bit(tmp_path):
-    from neuromas.recordings.store import RecordingStore, shipped_store
+    from neuromas.recordings.store.locate import shipped_store
+    from neuromas.recordings.store.store import RecordingStore
 
     place = spec_from_file_location("build", Path(__file__).parents[2] / "recordings" / "build.py")
     build = module_from_spec(place)

@@ -16,7 +16,7 @@ from neuromas.errors import Conflict, Corrupt, InvalidInput, NotFound
 from neuromas.recordings import spool as spooling
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.spool import Spool
-from neuromas.recordings.store import RecordingStore
+from neuromas.recordings.store.store import RecordingStore
 
 
 def block(number: int, n_trials: int = 20, n_steps: int = 6, **changed) -> Recording:
@@ -173,7 +173,7 @@ def test_blocks_that_do_not_fit_together_publish_nothing(store):
         assert store.list() == []
         assert not list((store.path / ".neuromas" / "building").glob("*/*"))
 
-    refused(match="no block was given")
+    refused(match="expected at least one block")
     refused(block(0), block(0), match=r"trials '0', '1', .* are in an earlier block, too")
     refused(
         block(0), block(1).select_units(["u0"]), match="from sample 120 on: other units and coordinates|other units"

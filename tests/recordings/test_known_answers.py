@@ -19,7 +19,7 @@ from neuromas.recordings.annotate import select, shuffled
 from neuromas.recordings.convert.converter import convert
 from neuromas.recordings.pseudo import parts_of, pool
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import RecordingStore
+from neuromas.recordings.store.store import RecordingStore
 
 NAMED_FOLDER = os.environ.get("NEUROMAS_TEST_DATA", "")
 CHICKS, MACAQUE = (Path(NAMED_FOLDER) / name for name in ("chick_number_neurons", "zhang_desimone_it"))

@@ -14,7 +14,7 @@ from neuromas.recordings.annotate import annotate, select, shuffled
 from neuromas.recordings.pseudo import parts_of, pool, trials_by_part
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.split import split_by_trial
-from neuromas.recordings.store import RecordingStore
+from neuromas.recordings.store.store import RecordingStore
 
 
 def recorded(name, values, n_units=1, n_steps=1, missing=None, **fields):

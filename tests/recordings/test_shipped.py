@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from neuromas.recordings.store import shipped_store
+from neuromas.recordings.store.locate import shipped_store
 
 
 def test_shipped_recordings_are_intact_small_and_attributed():

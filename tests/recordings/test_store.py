@@ -20,9 +20,11 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from neuromas.errors import Conflict, Corrupt, InvalidInput, NotFound, ReadOnly, StorageFailed
-from neuromas.recordings import store as store_module
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import RecordingStore, content_sha256, resolve_store, shipped_store
+from neuromas.recordings.store import commit
+from neuromas.recordings.store.content import content_sha256
+from neuromas.recordings.store.locate import resolve_store, shipped_store
+from neuromas.recordings.store.store import RecordingStore
 
 ARCHIVE = Path(__file__).with_name("archive")
 
@@ -222,14 +224,14 @@ def _register(path: str, seed: int, start, paused, resume, outcome) -> None:
         recording = Recording.from_arrays(rng.normal(size=(50, 2)), {"count": np.arange(50)}, name="toy")
         store = RecordingStore(path)
         if paused is not None:
-            publish = store._publish
+            publish = commit.publish
 
             def pausing(*arguments):
                 paused.set()
                 resume.wait(30)
                 publish(*arguments)
 
-            store._publish = pausing
+            commit.publish = pausing
         start.wait(30)
         store.register(recording, set="held")
         outcome.put((seed, "won"))
@@ -392,7 +394,7 @@ def test_a_set_without_a_readable_set_file_can_be_removed(store, planted, conten
 @pytest.mark.parametrize("name", ["set", "set/first"])
 def test_a_removal_that_was_killed_is_ended_by_the_next_call(store, planted, monkeypatch, name):
     with monkeypatch.context() as patched:
-        patched.setattr(RecordingStore, "_discard", lambda *_: os._exit(9))
+        patched.setattr(commit, "discard", lambda *_: os._exit(9))
         child = os.fork()
         if child == 0:
             store.remove(name)
@@ -423,7 +425,7 @@ def test_no_space_at_any_point(store, planted, monkeypatch):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         real(descriptor)
 
-    monkeypatch.setattr(store_module.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     for _ in range(2):  # the second time counts: the first one also makes folders that stay
         calls = 0
         store.register(planted("third", 3), set="new")
@@ -498,11 +500,11 @@ def test_set_names_that_cannot_be_used(store, planted, name):
 
 
 def test_recordings_that_cannot_be_registered_together(store, planted):
-    with pytest.raises(InvalidInput, match="two recordings of one call are called toy"):
+    with pytest.raises(InvalidInput, match="two recordings of one call have the same name: toy"):
         store.register([planted(), planted(seed=1)], set="new")
     with pytest.raises(InvalidInput, match=r"not 'set\.json'"):
         store.register(planted("set.json"), set="new")
-    with pytest.raises(InvalidInput, match="no recording was given"):
+    with pytest.raises(InvalidInput, match="expected at least one recording to register"):
         store.register([], set="new")
 
 

@@ -24,7 +24,7 @@ from neuromas.errors import InvalidDocument, InvalidInput, NeuromasError, NotFou
 from neuromas.fit.fitters import DAS, MAS
 from neuromas.measures.comparison import compare
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import RecordingStore
+from neuromas.recordings.store.store import RecordingStore
 from neuromas.systems import capture as capturing
 from neuromas.systems.capture import capture
 from neuromas.systems.inputs import hash_inputs

@@ -1,0 +1,91 @@
+"""Stored files against what was written: presence, size, and SHA-256."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from neuromas.errors import Corrupt
+from neuromas.files import sha256_file
+from neuromas.recordings.store.index import no_such_set, parse_name, read_index, read_manifest
+from neuromas.recordings.store.layout import MANIFEST_FILE, SET_FILE, set_folders
+from neuromas.schema.document import FileEntry
+from neuromas.schema.recording import RecordingManifest
+
+
+@dataclass(frozen=True)
+class FileProblem:
+    """A stored file that is not what was written."""
+
+    recording: str
+    """``SET/RECORDING``, or the set's name if its ``set.json`` is damaged."""
+    file: str
+    """Path relative to the store."""
+    problem: str
+
+    def __str__(self) -> str:
+        return f"{self.recording}: {self.file}: {self.problem}"
+
+
+def store_problems(root: Path, name: str | None = None) -> list[FileProblem]:
+    """Every problem of a recording (``SET/RECORDING``), of a set (``SET``), or of the whole store."""
+    if name is not None and "/" in name:
+        return recording_problems(root, *parse_name(root, name))
+    sets = [folder.name for folder in set_folders(root)]
+    if name is not None and name not in sets:
+        raise no_such_set(root, name)
+    problems: list[FileProblem] = []
+    for set_name in sets if name is None else [name]:
+        try:
+            index = read_index(root, set_name)
+        except Corrupt as error:
+            problems.append(FileProblem(set_name, f"{set_name}/{SET_FILE}", error.message))
+            continue
+        for recording_name in sorted(index.recordings):
+            problems += recording_problems(root, set_name, recording_name)
+    return problems
+
+
+def recording_problems(root: Path, set_name: str, name: str) -> list[FileProblem]:
+    """Every file of a recording that is missing, changed, or was not written by neuromas."""
+    full, folder = f"{set_name}/{name}", root / set_name / name
+    try:
+        manifest = read_manifest(root, set_name, name)
+    except Corrupt as error:
+        return [FileProblem(full, f"{full}/{MANIFEST_FILE}", error.message)]
+    problems = []
+    for file, entry in manifest.files.items():
+        problem = _file_problem(folder / PurePosixPath(file), entry)
+        if problem:
+            problems.append(FileProblem(full, f"{full}/{file}", problem))
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder).as_posix()
+        if path.is_file() and relative != MANIFEST_FILE and relative not in manifest.files:
+            problems.append(FileProblem(full, f"{full}/{relative}", "was not written by neuromas"))
+    return problems
+
+
+def check_presence(name: str, folder: Path, manifest: RecordingManifest) -> None:
+    """Corrupt if a file of the recording is missing or has another size; metadata, which has no checksum, is hashed."""
+    problems = []
+    for file, entry in manifest.files.items():
+        problem = _file_problem(folder / PurePosixPath(file), entry, hashed=file.endswith(".json"))
+        if problem:
+            problems.append(f"{file} {problem}")
+    if problems:
+        raise Corrupt(f"recording {name!r} cannot be read: {'; '.join(problems)}")
+
+
+def _file_problem(path: Path, entry: FileEntry, hashed: bool = True) -> str:
+    """What is wrong with one file, or nothing."""
+    try:
+        size = path.stat().st_size
+        if size != entry.size:
+            return f"has {size} bytes, expected {entry.size}"
+        if hashed and sha256_file(path) != entry.sha256:
+            return "does not have the bytes that were written (SHA-256 differs)"
+    except FileNotFoundError:
+        return "is missing"
+    except OSError as error:
+        return f"cannot be read: {error.strerror or error}"
+    return ""
