@@ -51,7 +51,7 @@ MODULES = {
         "convert",
     ),
     "index": ("query", "combinations", "choose", "index"),
-    "causal": ("model", "counting", "in_context", "arithmetic", "counterfactual"),
+    "causal": ("model", "counting", "in_context", "arithmetic", "counterfactual", "balanced"),
     "systems": (
         "system",
         "inputs",

@@ -51,6 +51,91 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def take(self, rows: NDArray[Any]) -> Sequences:
+        """The trials `rows`: their numbers in order, or a mask of shape (n_trials,)."""
+        return Sequences(**{name: array[rows] for name, array in vars(self).items()})
+
+
+def join_sequences(parts: Sequence[Sequences], order: IntArray | None = None) -> Sequences:
+    """One batch of sequences after another, padded to the longest.
+
+    Parameters
+    ----------
+    parts : sequence of Sequences
+        At least one; all of the same variables.
+    order : ndarray of int64, shape (n_trials,), optional
+        Rows of the joined batch in the order that they are returned in.
+
+    Returns
+    -------
+    Sequences
+
+    Examples
+    --------
+    >>> task = get_task("multi-object")
+    >>> joined = join_sequences([task.sample(2, seed=0), task.sample(3, seed=1)], order=np.arange(5)[::-1])
+    >>> len(joined), bool((joined.tokens[4] == joined.tokens[-1]).all())
+    (5, True)
+    """
+    n_steps = max(part.tokens.shape[1] for part in parts)
+
+    def joined(name: str, fill: int = 0) -> NDArray[Any]:
+        return np.concatenate([pad_steps(getattr(part, name), n_steps, fill) for part in parts])
+
+    whole = Sequences(
+        tokens=joined("tokens", PAD),
+        lengths=np.concatenate([part.lengths for part in parts]),
+        deterministic=joined("deterministic"),
+        values=joined("values"),
+        eligible=joined("eligible"),
+    )
+    return whole if order is None else whole.take(order)
+
+
+def pad_steps(array: NDArray[Any], n_steps: int, fill: int = 0) -> NDArray[Any]:
+    """`array` of shape (n_trials, at most `n_steps`, ...), its steps padded with `fill` to `n_steps`.
+
+    Examples
+    --------
+    >>> pad_steps(np.array([[1, 2]]), 4, fill=PAD)
+    array([[ 1,  2, -1, -1]])
+    """
+    room = [(0, 0), (0, n_steps - array.shape[1])] + [(0, 0)] * (array.ndim - 2)
+    return np.pad(array, room, constant_values=fill)
+
+
+def tokens_by_trial(
+    tokens: NDArray[Any], trial: NDArray[Any], step: NDArray[Any], *, fill: int = PAD, n_steps: int = 0
+) -> tuple[IntArray, IntArray]:
+    """Tokens of samples as a table of trials, padded to the longest.
+
+    Parameters
+    ----------
+    tokens, trial, step : ndarray of int, shape (n_samples,)
+        Token, number of the trial, and step in it, of each sample in any order.
+    fill : int
+        What stands at steps that have no sample.
+    n_steps : int
+        Steps of the table at least.
+
+    Returns
+    -------
+    table : ndarray of int64, shape (n_trials, n_steps)
+        Trials by ascending number.
+    rows : ndarray of int64, shape (n_samples,)
+        Row of the table that each sample belongs to.
+
+    Examples
+    --------
+    >>> table, rows = tokens_by_trial(np.array([5, 6, 7]), np.array([9, 9, 2]), np.array([0, 1, 0]))
+    >>> table.tolist(), rows.tolist()
+    ([[7, -1], [5, 6]], [1, 1, 0])
+    """
+    trials, rows = np.unique(trial, return_inverse=True)
+    table = np.full((len(trials), max(int(step.max(initial=-1)) + 1, n_steps)), fill, dtype=np.int64)
+    table[rows, step] = tokens
+    return table, rows.astype(np.int64)
+
 
 class CausalModel(ABC):
     """A task as an automaton over causal variables.

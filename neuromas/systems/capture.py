@@ -213,7 +213,7 @@ def _of_task(
                 kind="none_solved",
             )
         notes = f"left out {int((~solved).sum())} of {len(drawn)} trials, which the system does not solve"
-        drawn = Sequences(**{name: array[solved] for name, array in vars(drawn).items()})
+        drawn = drawn.take(solved)
     n_trials, n_steps = drawn.tokens.shape
 
     def pieces() -> Iterator[_Piece]:

@@ -20,14 +20,13 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn import functional
 
 from neuromas.causal.in_context import PROMPT
 from neuromas.causal.model import CausalModel, Sequences, get_task
 from neuromas.errors import Corrupt, InvalidInput, NotFound
 from neuromas.files import sha256_bytes, sha256_file
 from neuromas.schema.system import LanguageModelCard, SystemConfig
-from neuromas.systems.system import EMBEDDING, Context, Packed, System, check_device, find_layer
+from neuromas.systems.system import EMBEDDING, Context, Packed, System, check_device, find_layer, with_steps
 
 CARD = "neuromas.json"
 """File beside a language model's weights that says which task it does, and in which words."""
@@ -251,7 +250,7 @@ class HuggingFace(System):
 
     def resume_steps(self, latents: Tensor, lengths: Tensor, tokens: Tensor, continuation: Packed) -> Tensor:
         n_steps = int(lengths.max()) + len(continuation.sizes)
-        whole = functional.pad(tokens, (0, max(0, n_steps - tokens.shape[1])))[:, :n_steps].clone()
+        whole = with_steps(tokens, n_steps)
         column = lengths[continuation.rows] + continuation.steps
         whole[continuation.rows, column] = continuation.tokens
         inside = torch.arange(n_steps, device=self.device) < lengths[:, None]  # (n_pairs, n_steps)
@@ -270,11 +269,10 @@ class HuggingFace(System):
         live: tuple[Tensor, Tensor],
     ) -> Tensor:
         """Logits (n_live, n_tokens) at the (row, column) positions `live`, with `latents` where `inside` says so."""
-        room = words.shape[1] - latents.shape[1]  # may be negative: nobody looks at steps beyond the last
 
         def put(module: nn.Module, args: Any, output: Any) -> Any:
             own = _first(output)
-            given = functional.pad(latents, (0, 0, 0, room)).to(own)
+            given = with_steps(latents, words.shape[1]).to(own)
             mixed = torch.where(inside[:, :, None].to(own.device), given, own)
             return mixed if isinstance(output, Tensor) else (mixed, *output[1:])
 

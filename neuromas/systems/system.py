@@ -433,6 +433,17 @@ def check_device(device: str | torch.device) -> None:
         ) from error
 
 
+def with_steps(x: Tensor, n_steps: int) -> Tensor:
+    """`x` (n_pairs, any number of steps, ...) cut, or padded with zeros, to `n_steps`; always a copy.
+
+    Examples
+    --------
+    >>> with_steps(torch.tensor([[1, 2, 3]]), 2), with_steps(torch.tensor([[1, 2, 3]]), 4)
+    (tensor([[1, 2]]), tensor([[1, 2, 3, 0]]))
+    """
+    return functional.pad(x, (0, 0) * (x.ndim - 2) + (0, n_steps - x.shape[1]))
+
+
 def all_right(logits: Tensor, continuation: Packed, n_pairs: int) -> Tensor:
     """Whether every deterministic token of a continuation is the argmax.
 
@@ -452,4 +463,4 @@ def all_right(logits: Tensor, continuation: Packed, n_pairs: int) -> Tensor:
     return missed == 0
 
 
-__all__ = ["PAD", "Context", "Packed", "System", "Trained", "all_right"]
+__all__ = ["PAD", "Context", "Packed", "System", "Trained", "all_right", "with_steps"]

@@ -17,13 +17,12 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from neuromas.causal.model import TASKS, CausalModel, get_task
 from neuromas.errors import InvalidInput, NeuromasError, ReadOnly
 from neuromas.schema.system import SystemConfig
 from neuromas.systems.inputs import Batch
-from neuromas.systems.system import Context, Packed, System, check_device, find_layer
+from neuromas.systems.system import Context, Packed, System, check_device, find_layer, with_steps
 
 Step = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(module, latents (n, n_units), tokens (n,)) → logits (n, n_tokens) of the token after `latents`, and the latents (n, n_units)
@@ -287,7 +286,7 @@ class TorchSystem(System):
             )
         n_steps = context.tokens.shape[1] + len(continuation.sizes)
         at = torch.arange(n_steps, device=latents.device)
-        whole = functional.pad(context.tokens, (0, len(continuation.sizes)))
+        whole = with_steps(context.tokens, n_steps)
         return self._resume(latents[:, None], at == context.steps[:, None], whole, context.steps, continuation)
 
     def resume_steps(self, latents: Tensor, lengths: Tensor, tokens: Tensor, continuation: Packed) -> Tensor:
@@ -295,8 +294,8 @@ class TorchSystem(System):
             return super().resume_steps(latents, lengths, tokens, continuation)
         n_steps = max(int(lengths.max()) + len(continuation.sizes), latents.shape[1])
         at = torch.arange(n_steps, device=latents.device)
-        whole = functional.pad(tokens.clamp(min=0), (0, max(0, n_steps - tokens.shape[1])))[:, :n_steps]
-        given = functional.pad(latents, (0, 0, 0, n_steps - latents.shape[1]))
+        whole = with_steps(tokens.clamp(min=0), n_steps)
+        given = with_steps(latents, n_steps)
         return self._resume(given, at < lengths[:, None], whole, lengths - 1, continuation)
 
     # ------------------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from neuromas.errors import InvalidInput
 from neuromas.schema.system import SystemConfig
-from neuromas.systems.system import Context, Packed, Trained
+from neuromas.systems.system import Context, Packed, Trained, with_steps
 
 _BASE = 10_000.0
 _CHUNK = 500  # trials run at once for their context
@@ -278,7 +278,7 @@ class Transformer(Trained):
         n, n_steps = len(tokens), int(ends.max()) + 1
         at = torch.arange(n_steps, device=self.device)
         column = lengths[continuation.rows] + continuation.steps
-        whole = functional.pad(tokens, (0, max(0, n_steps - tokens.shape[1])))[:, :n_steps].clone()
+        whole = with_steps(tokens, n_steps)
         whole[continuation.rows, column] = continuation.tokens
         live = (at < ends[:, None]).flatten()
         places = Places(live.nonzero()[:, 0], n, n_steps)
@@ -287,9 +287,7 @@ class Transformer(Trained):
             x = self._network.embedding(whole.flatten()[places.index].clamp(min=0))
             for block in self._below:
                 x = block.feed(block.attend(x, turns, places=places))
-        put = places.take(
-            functional.pad(latents, (0, 0, 0, n_steps - latents.shape[1]))
-        )  # may cut what nobody looks at
+        put = places.take(with_steps(latents, n_steps))
         x = torch.where((at < lengths[:, None]).flatten()[places.index, None], put, x)
         place = live.cumsum(0) - 1  # in x, of each step
         asked = place[continuation.rows * n_steps + column - 1]  # each token is predicted one step before it
