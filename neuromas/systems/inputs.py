@@ -20,7 +20,7 @@ ATTENTION_MASK = "attention_mask"
 
 
 @dataclass(frozen=True)
-class Batch:
+class Inputs:
     """One call of a module: every tensor among its arguments has a row per trial.
 
     Attributes
@@ -38,13 +38,13 @@ class Batch:
     n_trials: int
     present: NDArray[np.bool_] | None = field(default=None, repr=False)
 
-    def to(self, device: torch.device) -> Batch:
+    def to(self, device: torch.device) -> Inputs:
         """The same with its tensors on `device`."""
 
         def moved(value: Any) -> Any:
             return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
 
-        return Batch(
+        return Inputs(
             tuple(map(moved, self.args)),
             {key: moved(value) for key, value in self.kwargs.items()},
             self.n_trials,
@@ -80,7 +80,7 @@ class Batch:
         return np.array([int.from_bytes(digest.digest()[:8], "big") for digest in digests], dtype=np.uint64)
 
 
-def as_batch(inputs: Any, where: str = "inputs") -> Batch:
+def as_inputs(inputs: Any, where: str = "inputs") -> Inputs:
     """A batch from a tensor or array, a tuple of arguments, or a mapping of named ones.
 
     Raises
@@ -107,12 +107,12 @@ def as_batch(inputs: Any, where: str = "inputs") -> Batch:
         )
     mask = kwargs.get(ATTENTION_MASK)
     present = mask.detach().cpu().numpy() != 0 if isinstance(mask, Tensor) and mask.ndim == 2 else None
-    return Batch(args, kwargs, counts[0], present)
+    return Inputs(args, kwargs, counts[0], present)
 
 
 def slices(inputs: Tensor | NDArray[Any] | Mapping[str, Any], batch_size: int) -> Iterator[Any]:
     """All inputs in one piece, cut into batches of `batch_size`."""
-    whole = as_batch(inputs)
+    whole = as_inputs(inputs)
     for start in range(0, whole.n_trials, batch_size):
         rows = slice(start, start + batch_size)
         if whole.args:
@@ -164,7 +164,7 @@ def hash_inputs(inputs: Any, lengths: ArrayLike | None = None) -> NDArray[np.str
     >>> hash_inputs(padded, lengths=[3, 2])[1] == hash_inputs({"input_ids": padded[1:, :2]})[0]
     True
     """
-    batch = as_batch(inputs)
+    batch = as_inputs(inputs)
     present = batch.present
     if lengths is not None and present is None:
         tensors = [value for value in (*batch.args, *batch.kwargs.values()) if isinstance(value, Tensor)]
@@ -207,4 +207,4 @@ def _told(value: Any) -> str:
     return type(value).__name__ + dtype
 
 
-__all__ = ["Batch", "as_batch", "as_hashes", "before", "hash_inputs", "slices"]
+__all__ = ["Inputs", "as_hashes", "as_inputs", "before", "hash_inputs", "slices"]

@@ -22,9 +22,11 @@ from neuromas.files import write_atomically
 from neuromas.provenance import now, versions
 from neuromas.schema.document import Provenance
 from neuromas.schema.system import LanguageModelCard
-from neuromas.systems.huggingface import CARD, HuggingFace, import_transformers, load_huggingface, read_words
+from neuromas.systems.huggingface import HuggingFace
+from neuromas.systems.pretrained import CARD, load_huggingface
 from neuromas.systems.system import check_device
 from neuromas.systems.training import BATCH_SIZE, HELD_OUT_STREAM, MAX_RATE, learning_rate
+from neuromas.systems.words import import_transformers, read_words
 
 UNKNOWN = "<unknown>"
 

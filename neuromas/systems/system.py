@@ -138,6 +138,10 @@ EMBEDDING, HIDDEN = "embedding", "hidden"
 """Layers that every kind of `Trained` system has, whatever else it calls them."""
 
 
+Past = tuple[tuple[Tensor, Tensor], ...]
+"""Keys and values by block, each of shape (n_trials, n_heads, n_steps, head width)."""
+
+
 class Context(ABC):
     """What a system must keep, besides the latent, to be resumed at a step: a key-value cache, say."""
 
@@ -444,6 +448,14 @@ def with_steps(x: Tensor, n_steps: int) -> Tensor:
     return functional.pad(x, (0, 0) * (x.ndim - 2) + (0, n_steps - x.shape[1]))
 
 
+def join_past(chunks: Sequence[Past]) -> Past:
+    """Keys and values of one chunk of trials after another; all have the same steps."""
+    return tuple(
+        (torch.cat([keys for keys, _ in block]), torch.cat([values for _, values in block]))
+        for block in zip(*chunks, strict=True)
+    )
+
+
 def all_right(logits: Tensor, continuation: Packed, n_pairs: int) -> Tensor:
     """Whether every deterministic token of a continuation is the argmax.
 
@@ -463,4 +475,4 @@ def all_right(logits: Tensor, continuation: Packed, n_pairs: int) -> Tensor:
     return missed == 0
 
 
-__all__ = ["PAD", "Context", "Packed", "System", "Trained", "all_right", "with_steps"]
+__all__ = ["PAD", "Context", "Packed", "Past", "System", "Trained", "all_right", "join_past", "with_steps"]

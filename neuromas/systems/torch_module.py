@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Literal, Self
 
@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from neuromas.causal.model import TASKS, CausalModel, get_task
 from neuromas.errors import InvalidInput, NeuromasError, ReadOnly
 from neuromas.schema.system import SystemConfig
-from neuromas.systems.inputs import Batch
+from neuromas.systems.hooks import Hook, describe_output, first_tensor, frozen, get_part, hooked, put_part
+from neuromas.systems.inputs import Inputs
 from neuromas.systems.system import Context, Packed, System, check_device, find_layer, with_steps
 
 Step = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -220,12 +221,12 @@ class TorchSystem(System):
         return self
 
     @torch.no_grad()
-    def activity(self, batch: Batch) -> Tensor:
+    def activity(self, batch: Inputs) -> Tensor:
         """What the tap gives for a batch.
 
         Parameters
         ----------
-        batch : Batch
+        batch : Inputs
 
         Returns
         -------
@@ -324,7 +325,7 @@ class TorchSystem(System):
             return self._with(output, torch.where(inside[:, :, None], latents.to(own), own))
 
         with _kernels(latents):
-            out = self._run(Batch((whole,), {}, len(whole)), put)
+            out = self._run(Inputs((whole,), {}, len(whole)), put)
         return self._logits(out, whole)[rows, column].float()
 
     def _unroll(self, latents: Tensor, continuation: Packed) -> Tensor:
@@ -339,7 +340,7 @@ class TorchSystem(System):
         return torch.cat(found).float() if found else latents.new_zeros(0, len(self.config.vocabulary))
 
     def _of_tokens(self, tokens: Tensor) -> Tensor:
-        found = self.activity(Batch((tokens,), {}, len(tokens)))
+        found = self.activity(Inputs((tokens,), {}, len(tokens)))
         if found.shape[:-1] != tokens.shape:
             raise InvalidInput(
                 f"{self._where}: the tap gives {tuple(found.shape)} for {tuple(tokens.shape)} tokens; expected a latent for each,"
@@ -354,7 +355,7 @@ class TorchSystem(System):
         if logits is None and isinstance(output, Mapping):
             logits = output.get("logits")
         if logits is None:
-            logits = _get(output, _first(output))
+            logits = get_part(output, first_tensor(output))
         n_tokens = len(self.config.vocabulary)
         if not isinstance(logits, Tensor) or logits.shape[:-1] != tokens.shape or logits.shape[-1] < n_tokens:
             told = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
@@ -365,58 +366,46 @@ class TorchSystem(System):
             )
         return logits
 
-    def _run(self, batch: Batch, hook: Callable[[nn.Module, Any, Any], Any]) -> Any:
+    def _run(self, batch: Inputs, hook: Hook) -> Any:
         """The module's output, with `hook` at the tap."""
         batch = batch.to(self.device)
-        handle = self._tapped.register_forward_hook(hook)
         try:
-            with frozen(self.module):
+            with hooked(self._tapped, hook), frozen(self.module):
                 return self.module(*batch.args, **batch.kwargs)
         except (NeuromasError, torch.OutOfMemoryError):
             raise
         except Exception as error:  # whatever a foreign module raises
             shapes = [
-                f"{tuple(one.shape)} {one.dtype}"
-                for one in (*batch.args, *batch.kwargs.values())
-                if isinstance(one, Tensor)
+                f"{tuple(value.shape)} {value.dtype}"
+                for value in (*batch.args, *batch.kwargs.values())
+                if isinstance(value, Tensor)
             ]
             line = (str(error).strip().splitlines() or [type(error).__name__])[0]
             raise InvalidInput(
                 f"system {self.name!r} cannot be run on inputs {', '.join(shapes)}: {line}", kind="module_failed"
             ) from error
-        finally:
-            handle.remove()
 
     def _part(self, output: Any) -> Tensor:
         """The tensor in a tap's output that counts."""
-        which = _first(output) if self._output is None else self._output
+        place = first_tensor(output) if self._output is None else self._output
         try:
-            found = which(output) if callable(which) else _get(output, which)
+            part = place(output) if callable(place) else get_part(output, place)
         except (LookupError, AttributeError, TypeError):
-            found = None
-        if not isinstance(found, Tensor):
+            part = None
+        if not isinstance(part, Tensor):
             raise InvalidInput(
-                f"{self._where}: the tap gives {_told(output)}"
+                f"{self._where}: the tap gives {describe_output(output)}"
                 + ("" if self._output is None else f", in which output={self._output!r} finds no tensor")
                 + "; expected a tensor, or something that holds one; output= says which",
                 kind="no_latent",
             )
-        return found
+        return part
 
     def _with(self, output: Any, tensor: Tensor) -> Any:
-        """A tap's output with `tensor` in place of the part that counts."""
-        which = _first(output) if self._output is None else self._output
-        if which is None:
-            return tensor
-        if isinstance(output, (tuple, list)):
-            items = [*output]
-            items[which if isinstance(which, int) else output._fields.index(which)] = tensor  # type: ignore[union-attr]
-            return output._make(items) if hasattr(output, "_make") else type(output)(items)
-        if isinstance(output, Mapping):
-            changed: Any = copy.copy(output)
-            changed[[*output][which] if isinstance(which, int) else which] = tensor
-            return changed
-        return replace(output, **{str(which): tensor})
+        """A tap's output with `tensor` in place of the part that counts; nothing is put where that is a function's."""
+        place = first_tensor(output) if self._output is None else self._output
+        assert not callable(place)
+        return put_part(output, place, tensor)
 
     @torch.no_grad()
     def _check_resumable(self) -> None:
@@ -436,8 +425,8 @@ class TorchSystem(System):
         tokens = numbers % n_tokens
         other = torch.cat([tokens[:, :2], (tokens[:, 2:] + 1) % n_tokens], dim=1)
         latents = self._of_tokens(tokens)
-        logits = self._logits(self._run(Batch((tokens,), {}, 2), lambda *_: None), tokens)
-        ahead = self._logits(self._run(Batch((other,), {}, 2), lambda *_: None), other)
+        logits = self._logits(self._run(Inputs((tokens,), {}, 2), lambda *_: None), tokens)
+        ahead = self._logits(self._run(Inputs((other,), {}, 2), lambda *_: None), other)
         if not (_close(self._of_tokens(other)[:, :2], latents[:, :2]) and _close(ahead[:, :2], logits[:, :2])):
             raise InvalidInput(
                 f"{self._where}: what the module gives for a step depends on later ones; expected a causal one, in which nothing"
@@ -455,7 +444,7 @@ class TorchSystem(System):
         def intervene(module: nn.Module, args: Any, output: Any) -> Any:
             return self._with(output, torch.where(inside[:, :, None], put, self._part(output)))
 
-        changed = self._logits(self._run(Batch((tokens,), {}, 2), intervene), tokens)
+        changed = self._logits(self._run(Inputs((tokens,), {}, 2), intervene), tokens)
         if _close(changed[:, 1:], logits[:, 1:], 1e-6):
             raise InvalidInput(
                 f"{self._where}: later steps do not read this tap: another latent in its place leaves their logits as they are,"
@@ -485,54 +474,10 @@ class TorchSystem(System):
                 )
 
 
-@contextmanager
-def frozen(module: nn.Module) -> Iterator[None]:
-    """`module` in evaluation mode, its parameters without gradients; after that as it was."""
-    modes = [(part, part.training) for part in module.modules()]
-    trained = [parameter for parameter in module.parameters() if parameter.requires_grad]
-    module.eval()
-    for parameter in trained:
-        parameter.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for part, mode in modes:
-            part.training = mode
-        for parameter in trained:
-            parameter.requires_grad_(True)
-
-
 def _kernels(latents: Tensor) -> AbstractContextManager[Any]:
     """Kernels through which the gradient of `latents` comes back: cuDNN's recurrent layers have one only where they train."""
     wanted = latents.is_cuda and latents.requires_grad
     return torch.backends.cudnn.flags(enabled=False) if wanted else nullcontext()
-
-
-def _first(output: Any) -> int | str | None:
-    """Where in an output the first tensor is; None if it is the output itself, or nowhere."""
-    if isinstance(output, Mapping):
-        return next((key for key, value in output.items() if isinstance(value, Tensor)), None)
-    if isinstance(output, (tuple, list)):
-        return next((place for place, value in enumerate(output) if isinstance(value, Tensor)), None)
-    if is_dataclass(output):
-        return next((one.name for one in fields(output) if isinstance(getattr(output, one.name), Tensor)), None)
-    return None
-
-
-def _get(output: Any, which: int | str | None) -> Any:
-    if which is None:
-        return output
-    if isinstance(output, Mapping) and isinstance(which, int):
-        return [*output.values()][which]
-    return output[which] if isinstance(which, int) or isinstance(output, Mapping) else getattr(output, which)
-
-
-def _told(output: Any) -> str:
-    if isinstance(output, (tuple, list)):
-        return f"{type(output).__name__} of ({', '.join(type(one).__name__ for one in output)})"
-    if isinstance(output, Mapping):
-        return f"{type(output).__name__} with {', '.join(map(str, output))}"
-    return f"{tuple(output.shape)}" if isinstance(output, Tensor) else type(output).__name__
 
 
 def _close(x: Tensor, y: Tensor, tolerance: float = 1e-4) -> bool:

@@ -21,7 +21,7 @@ from neuromas.interrupts import deferred_interrupt
 from neuromas.provenance import now, versions
 from neuromas.schema.document import Provenance
 from neuromas.schema.system import SystemConfig
-from neuromas.systems.huggingface import CARD, is_huggingface, load_huggingface
+from neuromas.systems.pretrained import CARD, is_huggingface, load_huggingface
 from neuromas.systems.recurrent import GRU, LSTM
 from neuromas.systems.system import EMBEDDING, System, Trained, check_device
 from neuromas.systems.transformer import Transformer

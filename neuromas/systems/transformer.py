@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from neuromas.errors import InvalidInput
 from neuromas.schema.system import SystemConfig
-from neuromas.systems.system import Context, Packed, Trained, with_steps
+from neuromas.systems.system import Context, Packed, Past, Trained, join_past, with_steps
 
 _BASE = 10_000.0
 _CHUNK = 500  # trials run at once for their context
@@ -166,7 +166,7 @@ class Prefix:
     steps : Tensor of int64, shape (n_pairs,)
     """
 
-    past: tuple[tuple[Tensor, Tensor], ...]
+    past: Past
     steps: Tensor
 
 
@@ -179,7 +179,7 @@ class KeysValues(Context):
         By block, each (n_trials, n_heads, n_steps, head width).
     """
 
-    def __init__(self, past: tuple[tuple[Tensor, Tensor], ...]) -> None:
+    def __init__(self, past: Past) -> None:
         self._past = past
 
     def at(self, trials: np.ndarray, steps: np.ndarray) -> Prefix:
@@ -229,7 +229,7 @@ class Transformer(Trained):
 
     @torch.no_grad()
     def context(self, tokens: Tensor) -> KeysValues:
-        found: list[list[tuple[Tensor, Tensor]]] = []
+        chunks: list[Past] = []
         for chunk in tokens.to(self.device).split(_CHUNK):
             x = self._network.embedding(chunk.clamp(min=0))
             turns = self._network.turns(torch.arange(chunk.shape[1], device=self.device)[None])
@@ -237,12 +237,8 @@ class Transformer(Trained):
             for block in (*self._below, *self._above):
                 past.append(block.keys_values(x, turns)[1:])
                 x = block(x, turns)
-            found.append(past)
-        joined = (
-            (torch.cat([keys for keys, _ in parts]), torch.cat([values for _, values in parts]))
-            for parts in zip(*found, strict=True)
-        )
-        return KeysValues(tuple(joined))
+            chunks.append(tuple(past))
+        return KeysValues(join_past(chunks))
 
     def resume(self, latents: Tensor, continuation: Packed, context: Any = None) -> Tensor:
         if not isinstance(context, Prefix):

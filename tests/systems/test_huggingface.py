@@ -18,8 +18,9 @@ from neuromas.errors import Corrupt, InvalidInput, NotFound  # noqa: E402
 from neuromas.files import sha256_file  # noqa: E402
 from neuromas.schema.system import LanguageModelCard  # noqa: E402
 from neuromas.systems.capture import capture  # noqa: E402
-from neuromas.systems.huggingface import CARD, HuggingFace, load_huggingface  # noqa: E402
+from neuromas.systems.huggingface import HuggingFace  # noqa: E402
 from neuromas.systems.language_model import train_language_model, word_tokenizer  # noqa: E402
+from neuromas.systems.pretrained import CARD, load_huggingface  # noqa: E402
 from neuromas.systems.system import Packed  # noqa: E402
 from neuromas.systems.training import load_system  # noqa: E402
 
