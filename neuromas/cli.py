@@ -36,7 +36,6 @@ if TYPE_CHECKING:
     from neuromas.recordings.store import RecordingStore
     from neuromas.schema.evaluation import DirectionScore, Evaluation
     from neuromas.schema.fit import FitRequest
-    from neuromas.systems.system import System
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -738,13 +737,16 @@ def train(
         int | None,
         typer.Option("--min-iterations", min=0, help="Go on at least so long; by default 2000.", show_default=False),
     ] = None,
-    max_iterations: Annotated[int, typer.Option("--max-iterations", min=1, help="Go on at most so long.")] = 20_000,
+    max_iterations: Annotated[
+        int | None,
+        typer.Option(
+            "--max-iterations", min=1, help="Go on at most so long; by default 20000, llama 5000.", show_default=False
+        ),
+    ] = None,
     device: Device = "cpu",
 ) -> None:
     """Train a network on a task; interrupted, the same command goes on."""
     from neuromas.causal.model import get_task
-    from neuromas.progress import Bar
-    from neuromas.systems.language_model import train_language_model
     from neuromas.systems.training import CHECKPOINT
     from neuromas.systems.training import train as train_system
 
@@ -753,34 +755,25 @@ def train(
         options["hold_out"] = [_whole(part, "--hold-out") for part in hold_out.split(",")]
     model = get_task(task, **options)
     try:
-        with Bar(f"{system} {seed}", max_iterations) as bar:
-
-            def progress(iteration: int, loss: float, accuracy: float | None) -> None:
-                told = "" if accuracy is None else f", held-out accuracy {accuracy:.4f}"
-                bar.update(iteration, f"loss {loss:.4f}{told}")
-
-            common: dict[str, Any] = {
-                "out": out,
-                "seed": seed,
-                "name": name,
-                "n_units": n_units,
-                "target_accuracy": target_accuracy,
-                "max_iterations": max_iterations,
-                "device": device,
-                "progress": progress,
-            }
-            trained: System
-            if system == "llama":
-                if options or memory or min_iterations is not None:
-                    raise InvalidInput(
-                        "--void, --hold-out, --memory and --min-iterations are not for --system llama",
-                        kind="invalid_option",
-                    )
-                trained = train_language_model(task=task, **common)
-            else:
-                if min_iterations is not None:
-                    common["min_iterations"] = min_iterations
-                trained = train_system(model, kind=system, memory=memory, **common)
+        if system == "llama" and (options or memory or min_iterations is not None):
+            raise InvalidInput(
+                "--void, --hold-out, --memory and --min-iterations are not for --system llama",
+                kind="invalid_option",
+            )
+        trained = train_system(
+            model,
+            kind=system,
+            out=out,
+            seed=seed,
+            name=name,
+            n_units=n_units,
+            memory=memory,
+            target_accuracy=target_accuracy,
+            min_iterations=min_iterations,
+            max_iterations=max_iterations,
+            device=device,
+            progress=True,
+        )
     except KeyboardInterrupt:
         if system == "llama":
             _stop("Interrupted. A language model keeps no checkpoint; the same command begins anew.")

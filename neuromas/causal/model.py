@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromas.errors import InvalidInput, NotFound
+from neuromas.errors import InvalidInput, NotFound, suggestion
 from neuromas.schema.recording import VariableSpec
 
 IntArray = NDArray[np.int64]
@@ -288,12 +288,15 @@ def get_task(name: str, **options: Any) -> CausalModel:
         The task has no such option, or not with that value.
     """
     if name not in TASKS:
-        raise NotFound(f"no task {name!r}; known tasks: {', '.join(sorted(TASKS))}", kind="unknown_task")
+        raise NotFound(
+            f"no task {name!r}; known tasks: {', '.join(sorted(TASKS))}{suggestion(name, TASKS)}", kind="unknown_task"
+        )
     known = [key for key in signature(TASKS[name]).parameters if key not in ("args", "kwargs")]
     strange = [key for key in options if key not in known]
     if strange:
         raise InvalidInput(
-            f"task {name!r} has no option {', '.join(map(repr, strange))}; it has {', '.join(known) or 'none'}",
+            f"task {name!r} has no option {', '.join(map(repr, strange))}; it has {', '.join(known) or 'none'}"
+            + suggestion(strange[0], known),
             kind="wrong_option",
         )
     return TASKS[name](**options)
@@ -312,7 +315,8 @@ def variable_columns(names: Sequence[str], wanted: Sequence[str], where: str) ->
     unknown = [name for name in wanted if name not in names]
     if unknown:
         raise NotFound(
-            f"{where} has no variable {', '.join(map(repr, unknown))}; it has {', '.join(names)} (and 'full', all of them)",
+            f"{where} has no variable {', '.join(map(repr, unknown))}; it has {', '.join(names)} (and 'full', all of them)"
+            + suggestion(unknown[0], names),
             kind="unknown_variable",
         )
     return [list(names).index(name) for name in wanted]

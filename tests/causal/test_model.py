@@ -95,6 +95,7 @@ def test_no_trials():
 def test_unknown_task_lists_the_known():
     with pytest.raises(NotFound, match="multi-object") as caught:
         get_task("multi-objects")
+    assert caught.value.message.endswith("; did you mean 'multi-object'?")
     assert caught.value.kind == "unknown_task"
 
 

@@ -19,10 +19,10 @@ from neuromas.files import sha256_file  # noqa: E402
 from neuromas.schema.system import LanguageModelCard  # noqa: E402
 from neuromas.systems.capture import capture  # noqa: E402
 from neuromas.systems.huggingface import HuggingFace  # noqa: E402
-from neuromas.systems.language_model import train_language_model, word_tokenizer  # noqa: E402
+from neuromas.systems.language_model import word_tokenizer  # noqa: E402
 from neuromas.systems.pretrained import CARD, load_huggingface  # noqa: E402
 from neuromas.systems.system import Packed  # noqa: E402
-from neuromas.systems.training import load_system  # noqa: E402
+from neuromas.systems.training import load_system, train  # noqa: E402
 
 TASK = InContext()
 TOKENIZER = word_tokenizer(PROMPT, TASK.vocabulary[1:])
@@ -444,8 +444,8 @@ def test_only_solved_trials_are_kept(monkeypatch):
 
 def test_training_saves_what_can_be_loaded(tmp_path):
     told = []
-    small = {"n_units": 16, "n_layers": 1, "n_heads": 2, "max_iterations": 4, "validate_every": 2, "n_held_out": 50}
-    system = train_language_model(tmp_path / "lm", seed=3, progress=lambda *now: told.append(now), **small)
+    small = {"kind": "llama", "n_units": 16, "max_iterations": 4, "validate_every": 2, "n_held_out": 50}
+    system = train("in-context", out=tmp_path / "lm", seed=3, progress=lambda *now: told.append(now), **small)
     assert [iteration for iteration, _, _ in told] == [1, 2, 3, 4]
     assert told[0][2] is None
     assert told[-1][2] is not None
@@ -456,18 +456,33 @@ def test_training_saves_what_can_be_loaded(tmp_path):
     assert again.config.weights_sha256 == system.config.weights_sha256
     trials = TASK.sample(30, np.random.default_rng(0))
     assert again.trial_accuracy(trials) == system.trial_accuracy(trials)
-    repeated = train_language_model(tmp_path / "other", seed=3, **small)
+    repeated = train(TASK, out=tmp_path / "other", seed=3, **small)
     for one, other in zip(repeated._model.parameters(), system._model.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
-    assert train_language_model(tmp_path / "lm", seed=3).config == system.config  # it is there already
+    assert train("in-context", kind="llama", out=tmp_path / "lm", seed=3).config == system.config  # it is there already
     with pytest.raises(InvalidInput, match="already holds") as caught:
-        train_language_model(tmp_path / "lm", seed=4)
+        train("in-context", kind="llama", out=tmp_path / "lm", seed=4)
     assert caught.value.kind == "occupied"
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"options": {"void": 0.2}}, "invalid_option", "void=0.2"),
+        ({"memory": 5}, "no_gates", "no gates"),
+        ({"n_units": 12}, "odd_width", "multiple of twice"),
+    ],
+)
+def test_options_that_a_llama_does_not_take(options, kind, message, tmp_path):
+    with pytest.raises(InvalidInput, match=message) as caught:
+        train("in-context", kind="llama", out=tmp_path / "lm", **options)
+    assert caught.value.kind == kind
+    assert not (tmp_path / "lm").exists()
 
 
 @pytest.mark.slow
 def test_a_small_llama_learns_the_task(tmp_path):
-    system = train_language_model(tmp_path / "lm", validate_every=50, n_held_out=200)
+    system = train("in-context", kind="llama", out=tmp_path / "lm", validate_every=50, n_held_out=200)
     assert system.config.trial_accuracy >= 0.999
     assert system.config.iterations < 1000
     trials = TASK.sample(100, 1)
