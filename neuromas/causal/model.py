@@ -1,7 +1,7 @@
-"""The causal-model interface: variables, transition, emission, intervention; all vectorised over trials.
+"""Causal models: variables, transition, emission and intervention, all vectorised over trials.
 
 A causal model is a small automaton. Its state is an integer array of shape (n_trials, n_slots): first the causal variables,
-in the order of ``variables``, then whatever else drives the task (how many demonstrations are still to come, say).
+in the order of ``variables``, then whatever else drives the task, such as the number of demonstrations that are still to come.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ PAD = -1
 
 @dataclass(frozen=True)
 class Sequences:
-    """Token sequences that a causal model emitted, with what is known at each step.
+    """Token sequences that a causal model emitted, and the causal variables at each step.
 
     Attributes
     ----------
@@ -153,11 +153,11 @@ class CausalModel(ABC):
     end: int
     """Token that ends every trial."""
     filler: int | None = None
-    """Token that stands in after the end where a stepwise interchange outlasts the target's trial; None: there is none."""
+    """Token that pads a target's trial if a stepwise interchange is longer than the trial; None if the task has none."""
     max_steps: int = 10_000
-    """Longest sequence; one that has not ended by then is taken for a fault of the model."""
+    """Longest sequence. A sequence that has not ended by then is treated as an error of the model."""
     options: str = ""
-    """How this instance departs from the task of its name, e.g. ``void=0.2``; kept with what is trained on it."""
+    """Options of this instance, such as ``void=0.2``; saved with each system that is trained on it."""
 
     @abstractmethod
     def start(self, n_trials: int, generator: np.random.Generator) -> IntArray:
@@ -183,7 +183,7 @@ class CausalModel(ABC):
     def eligible(self, tokens: IntArray) -> BoolArray:
         """Whether an interchange may follow each token; any shape in, the same shape out."""
 
-    # what follows is derived and need not be overridden
+    # the methods below are derived from these six and need not be overridden
 
     @property
     def variable_names(self) -> tuple[str, ...]:
@@ -218,14 +218,14 @@ class CausalModel(ABC):
         )
 
     def counterfactual(self, values: IntArray, generator: np.random.Generator) -> Sequences:
-        """What the model emits from the state `values` on: the counterfactual sequences.
+        """The sequences that the model emits from the state `values`: the counterfactual sequences.
 
         Parameters
         ----------
         values : ndarray of int64, shape (n_pairs, n_variables)
             Expected values V* after an interchange.
         generator : numpy.random.Generator
-            Draws whatever the environment draws after the intervention.
+            Draws the choices of the environment after the intervention.
 
         Returns
         -------
@@ -268,55 +268,55 @@ class CausalModel(ABC):
 
 
 TASKS: dict[str, type[CausalModel]] = {}
-"""Every task by name; look-up, the command line and the tests go through it."""
+"""Every registered task by name."""
 
 
 def register_task(task: type[CausalModel]) -> type[CausalModel]:
-    """Class decorator: make a causal model known by its ``name``."""
+    """Class decorator that registers a causal model under its ``name``."""
     TASKS[task.name] = task
     return task
 
 
 def get_task(name: str, **options: Any) -> CausalModel:
-    """The task called `name`, with its own `options`, e.g. ``void=0.2``.
+    """The task called `name`, with options such as ``void=0.2``.
 
     Raises
     ------
     NotFound
-        No task of that name; the known ones are listed.
+        There is no task of that name; the registered tasks are listed.
     InvalidInput
-        The task has no such option, or not with that value.
+        The task has no such option, or the option cannot have that value.
     """
     if name not in TASKS:
         raise NotFound(
             f"no task {name!r}; known tasks: {', '.join(sorted(TASKS))}{suggestion(name, TASKS)}", kind="unknown_task"
         )
-    known = [key for key in signature(TASKS[name]).parameters if key not in ("args", "kwargs")]
-    strange = [key for key in options if key not in known]
+    options_of_task = [key for key in signature(TASKS[name]).parameters if key not in ("args", "kwargs")]
+    strange = [key for key in options if key not in options_of_task]
     if strange:
         raise InvalidInput(
-            f"task {name!r} has no option {', '.join(map(repr, strange))}; it has {', '.join(known) or 'none'}"
-            + suggestion(strange[0], known),
+            f"task {name!r} has no option {', '.join(map(repr, strange))}; it has {', '.join(options_of_task) or 'none'}"
+            + suggestion(strange[0], options_of_task),
             kind="wrong_option",
         )
     return TASKS[name](**options)
 
 
-def variable_columns(names: Sequence[str], wanted: Sequence[str], where: str) -> list[int]:
-    """Positions of `wanted` in `names`; the word ``full`` stands for all of them.
+def variable_columns(names: Sequence[str], chosen: Sequence[str], where: str) -> list[int]:
+    """Positions of `chosen` in `names`; the word ``full`` stands for all of them.
 
     Raises
     ------
     NotFound
-        A wanted variable is not among `names`.
+        A chosen variable is not among `names`.
     """
-    if list(wanted) == ["full"]:
+    if list(chosen) == ["full"]:
         return list(range(len(names)))
-    unknown = [name for name in wanted if name not in names]
+    unknown = [name for name in chosen if name not in names]
     if unknown:
         raise NotFound(
             f"{where} has no variable {', '.join(map(repr, unknown))}; it has {', '.join(names)} (and 'full', all of them)"
             + suggestion(unknown[0], names),
             kind="unknown_variable",
         )
-    return [list(names).index(name) for name in wanted]
+    return [list(names).index(name) for name in chosen]

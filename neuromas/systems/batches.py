@@ -130,8 +130,8 @@ def run_batches(
     start, width = 0, None
     for number, batch in enumerate(batches):
         where = f"batch {number} of {system.name!r}"
-        given, columns = labels.split(batch, where)
-        inputs = as_inputs(given, where)
+        arguments, columns = labels.split(batch, where)
+        inputs = as_inputs(arguments, where)
         stop = start + inputs.n_trials
         where = f"{where} (trials {start} to {stop - 1})"
         n_own = n_labelled(columns, where)
@@ -277,9 +277,9 @@ def _check_hashes(
     if of_recording is not None:
         expected.append([of_recording.get(int(trial)) for trial in trials])
     for column in expected:
-        for trial, actual, wanted in zip(trials.tolist(), hashes.tolist(), column, strict=True):
-            if actual != wanted:
-                shown = "none: there is no such trial" if wanted is None else f"{wanted:016x}"
+        for trial, actual, hash_ in zip(trials.tolist(), hashes.tolist(), column, strict=True):
+            if actual != hash_:
+                shown = "none: there is no such trial" if hash_ is None else f"{hash_:016x}"
                 raise InvalidInput(
                     f"{where}: trial {trial} has inputs with hash {actual:016x}, expected {shown}. The inputs are others, or in"
                     " another order",

@@ -1,7 +1,7 @@
-"""Record a system: run it on trials, keep the latents with their causal variables.
+"""Record a system: run it on trials, and keep the latents with their causal variables.
 
-Trials come as a task's token sequences, or, for a `TorchSystem`, as batches of whatever its module takes. They are run and, where
-there is a store for them, written batch by batch, so that a recording may be larger than memory.
+Trials are token sequences of a task, or for a `TorchSystem` batches of whatever its module takes. They are run batch by batch,
+and written batch by batch if they go into a store, so a recording may be larger than memory.
 """
 
 from __future__ import annotations
@@ -60,57 +60,61 @@ def capture(
     ----------
     system : System
     trials : Sequences, int, or iterable of batches
-        Trials of the system's task, or how many to draw. For a `TorchSystem` also batches of inputs, taken one at a time: each a
-        tensor or array, a tuple of the module's arguments, a mapping of named ones, or a pair (inputs, variables of these
-        trials). Every tensor has a row per trial. One tensor or mapping alone is all inputs, and is cut by `batch_size`.
+        Trials of the system's task, or how many to draw. For a `TorchSystem` also batches of inputs. Each batch is a tensor or
+        array, a tuple of the module's positional arguments, a mapping of its named arguments, or a pair (inputs, variables of
+        these trials). Every tensor has a row per trial. A single tensor, array or mapping holds all inputs and is cut into
+        batches of `batch_size`.
     variables : mapping of str to array, optional
-        Beside batches that are no pairs: causal variables of all trials in the order of the inputs, each of shape (n_trials,) or
-        (n_trials, n_steps). As in `Recording.from_npz`, some names are no variables, here or in a pair: ``trial`` (numbers of
-        the trials; by default 0, 1, 2, …), ``step``, ``token``, ``eligible``, ``lengths`` (steps of each trial; what lies
-        beyond is padding and is dropped, as it is where an ``attention_mask`` among the inputs says so), and ``input_hash``
-        (see `expected`).
+        Causal variables of all trials, in the order of the inputs, if the batches are not pairs. Each has shape (n_trials,) or
+        (n_trials, n_steps). Some names are not variables, here and in pairs: ``trial`` (numbers of the trials; by default 0, 1,
+        2, …), ``step``, ``token``, ``eligible``, ``lengths`` (steps of each trial; later steps are padding and are dropped, as
+        are those that an ``attention_mask`` among the inputs leaves out) and ``input_hash`` (see `expected`).
     seed : int
-        Of the trials, where a number is given.
+        Seed of the trials, if `trials` is a number.
     name : str, optional
         The recording's name; the system's by default.
     access : {"intervene", "read"}, optional
-        What whoever gets the recording may be told: "read" for a system that plays a brain. By default "intervene" for a system
-        that does a task.
+        Whether the recorded system can be run later ("intervene"), or only be read, as for a system that stands in for a brain
+        ("read"). By default "intervene" for a system that does a task, and "read" for any other.
     model : CausalModel, optional
-        The task's causal model; by default the registered task that the system names.
+        Causal model of the task; by default that of the system's own task.
     dtype : str
-        ``float16`` halves the size; GRU states lie in (-1, 1), where it errs by at most 5e-4.
+        Type of the activity. ``float16`` halves the size; it changes GRU states, which lie in (-1, 1), by at most 5e-4.
     batch_size : int
         Trials run at once.
     only_solved : bool
-        Keep only trials in which every deterministic token is the most probable one; the provenance says how many were not.
+        Keep only trials in which every deterministic token is the most probable one. The provenance says how many trials were
+        left out.
     expected : sequence of hashes, or Recording, optional
-        What the inputs must be, in order: hashes from `hash_inputs`, or a recording captured from the same inputs.
+        The inputs that are expected, in order: hashes from `hash_inputs`, or a recording captured from the same inputs.
     into : RecordingStore or path-like, optional
-        Write there, batch by batch; memory holds one batch. Interrupted, the store is as it was.
+        Store to write to, batch by batch; memory holds one batch. If the capture is interrupted, the store stays as it was.
     set : str, optional
         The recording set in the store.
     group_by : sequence of str, optional
         As in `RecordingStore.register_blocks`.
-    progress : callable, optional
-        Called with the trials done, and how many there are if that is known, after every batch. Without it, batches and what is
-        written to a store show a bar on a terminal or in a notebook.
+    progress : bool or callable, optional
+        True shows a bar on a terminal or in a notebook; False shows nothing. A function is called after every batch with the
+        trials done and the number of trials, or None if that is not known. By default a bar is shown for batches of inputs and
+        for trials that go into a store.
     **fields
-        More for `Recording.from_arrays`: ``variable_specs``, ``vocabulary``, ``units``, ``description``, ``licence``, …
+        Further arguments of `Recording.from_arrays`: ``variable_specs``, ``vocabulary``, ``units``, ``description``,
+        ``licence``, …
 
     Returns
     -------
     Recording
-        One sample per (trial, step), all steps, the ineligible ones marked. From a store, it is opened lazily. Captured from
-        batches, each sample has the coordinate ``input_hash``.
+        One sample for each step of each trial; ``eligible`` says after which an interchange may take place. A recording in a
+        store is opened lazily. Samples from batches have the coordinate ``input_hash``.
 
     Raises
     ------
     InvalidInput
-        The task's tokens are not the system's; no trial is solved; variables and inputs differ in how many trials they have;
-        inputs are not those expected; a batch cannot be run or gives activity that is not finite.
+        Arguments do not go together; task and system have different tokens; no trial is solved; variables and inputs have
+        different numbers of trials; inputs are not the expected ones; a batch cannot be run, or gives activity that is not
+        finite.
     InvalidDocument
-        Variables or fields that make no recording.
+        Variables or fields cannot be stored in a recording.
     Conflict, StorageFailed, ReadOnly
         As `RecordingStore.register_blocks`.
 

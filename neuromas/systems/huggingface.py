@@ -41,7 +41,7 @@ _NEVER = torch.finfo(torch.float32).min / 2  # finite, so that 0 times it is 0; 
 
 @dataclass(frozen=True)
 class Prefix:
-    """What the steps to come attend to: keys and values of prompt and trial up to before each pair's step.
+    """What later steps attend to: keys and values of the prompt and of the trial before each pair's step.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Prefix:
 
 
 class KeysValues(Context):
-    """Keys and values of whole trials, those of the prompt but once.
+    """Keys and values of whole trials; those of the prompt are kept once.
 
     Parameters
     ----------
@@ -102,34 +102,36 @@ class KeysValues(Context):
 
 
 class HuggingFace(System):
-    """A frozen causal language model; its latent is the output of one of its modules at a token's position.
+    """A frozen causal language model; its latent is the output of one of its modules at each token.
 
-    Step 0, the begin token, is the last token of the prompt; each further step is one token. Logits range over the whole
-    vocabulary of the language model: first the task's tokens, in the task's order (the begin token can never win), then
-    all others. Equal logits, which low precision makes likely, go to the earlier column.
+    Step 0 is the begin token of the task, which stands for the prompt; its latent is that of the prompt's last token. Each later
+    step is one token. Logits cover the whole vocabulary of the language model: first the tokens of the task in their order, then
+    all others. The begin token is never predicted. Of equal logits, which are likely in low precision, the first counts.
 
     Parameters
     ----------
     model : transformers.PreTrainedModel
-        Taken as it is, not copied: it is put in evaluation mode and its parameters no longer get gradients.
+        The model itself, not a copy. It is put in evaluation mode, and its parameters take no gradients any more.
     tokenizer : transformers.PreTrainedTokenizerBase
     card : LanguageModelCard, optional
         Task, prompt and words; by default the in-context task.
     layer : str
-        Dotted name of a module, e.g. ``model.layers.1``, or ``embedding``. If it gives a tuple, its first element counts.
+        Dotted name of a module, such as ``model.layers.1``, or ``embedding``. If its output is a tuple, the latent is the first
+        element.
     name : str
-        The system's name.
+        Name of the system.
     source : str
         Where the model comes from, for the provenance.
     weights_sha256 : str, optional
+        Hash of the weights, if they come from a file.
 
     Raises
     ------
     NotFound
         No such layer, or no such task.
     InvalidInput
-        A word is not exactly one token of the language model; the model keeps no keys and values; the layer gives no
-        tensor of shape (n_trials, n_steps, n_units); `transformers` is not installed.
+        A word of the task is not exactly one token of the language model; the model keeps no keys and values; the output of the
+        layer has another shape than (n_trials, n_steps, n_units); `transformers` is not installed.
     """
 
     at_once = 128
@@ -179,8 +181,8 @@ class HuggingFace(System):
         last, n_known = max(*self.prompt_ids, *self.word_ids), getattr(self._embedding, "num_embeddings", None)
         if n_known is not None and last >= n_known:
             raise InvalidInput(
-                f"system {name!r}: its tokenizer gives token number {last}, but its embedding ends at {n_known - 1}: tokenizer"
-                " and model do not belong together",
+                f"system {name!r}: its tokenizer has a token number {last}, but its embedding ends at {n_known - 1}. Tokenizer and model"
+                " do not belong together",
                 kind="vocabulary_mismatch",
             )
         self._longest: int | None = getattr(shape, "max_position_embeddings", None)
@@ -207,8 +209,8 @@ class HuggingFace(System):
         if getattr(self._model, "hf_device_map", None):
             if torch.device(device).type != self.device.type:
                 raise InvalidInput(
-                    f"system {self.name!r} was laid out over devices by device_map, its embedding on {self.device}; it"
-                    f" cannot be moved to {device}. Load it again without device_map, or with another",
+                    f"system {self.name!r} was spread over devices by device_map, with its embedding on {self.device}; it"
+                    f" cannot be moved to {device}. Load it again without device_map, or with another device_map",
                     kind="no_device",
                 )
             return self
@@ -235,7 +237,7 @@ class HuggingFace(System):
     def resume(self, latents: Tensor, continuation: Packed, context: Any = None) -> Tensor:
         if not isinstance(context, Prefix):
             raise InvalidInput(
-                f"system {self.name!r} attends to what came before: resume it with what context(tokens).at(...) gives",
+                f"system {self.name!r} attends to earlier tokens: resume it with the result of context(tokens).at(...)",
                 kind="no_context",
             )
         rest = self._words(continuation.padded()[:, :-1])  # nothing is predicted from the last one
@@ -311,17 +313,17 @@ class HuggingFace(System):
         length = alive.shape[1] + words.shape[1]
         if self._longest is not None and length > self._longest:
             raise InvalidInput(
-                f"system {self.name!r} reads at most {self._longest} tokens; prompt and trials have {length}",
+                f"system {self.name!r} reads at most {self._longest} tokens; prompt and trial have {length}",
                 kind="too_long",
             )
         cache = self._library.DynamicCache()  # updated in place: a new one for each run
         for number, (keys, values) in enumerate(past):
             cache.update(keys, values, number)
         ones = torch.ones_like(words)
-        given: dict[str, Tensor] = {}
+        positions: dict[str, Tensor] = {}
         if self._takes_positions:
             first = len(self.prompt_ids) - 1 + steps
-            given["position_ids"] = first[:, None] + torch.arange(words.shape[1], device=words.device)
+            positions["position_ids"] = first[:, None] + torch.arange(words.shape[1], device=words.device)
         # the head alone may cost more than all blocks: it runs only where something is predicted
         narrow = self._head is not None and self._module not in set(self._head.modules())
         rows, columns = live
@@ -331,15 +333,15 @@ class HuggingFace(System):
                 attention_mask=torch.cat([alive, ones], dim=1),
                 past_key_values=cache,
                 use_cache=True,
-                **given,
+                **positions,
             )
         logits = out.logits[0] if narrow else out.logits[rows.to(out.logits.device), columns.to(out.logits.device)]
         return logits, tuple((layer.keys, layer.values) for layer in cache.layers)
 
     @contextmanager
-    def _narrowed(self, wanted: bool, live: tuple[Tensor, Tensor]) -> Iterator[None]:
+    def _narrowed(self, narrow: bool, live: tuple[Tensor, Tensor]) -> Iterator[None]:
         """Let the head see only the positions `live` of its input, as one row."""
-        if not wanted or self._head is None:
+        if not narrow or self._head is None:
             yield
             return
 
@@ -400,8 +402,7 @@ def _device(embedding: nn.Module) -> torch.device:
     """Where `embedding` runs: a model laid out by device_map may keep its weights elsewhere."""
     hook = getattr(embedding, "_hf_hook", None)
     device = getattr(hook, "execution_device", None)
-    found = next(embedding.parameters()).device if device is None else device
-    return torch.device(found)
+    return torch.device(next(embedding.parameters()).device if device is None else device)
 
 
 def _place(output: Any) -> int | None:

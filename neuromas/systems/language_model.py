@@ -1,6 +1,6 @@
-"""A small Llama that learns the in-context task from nothing: a language model for where none can be downloaded.
+"""A small Llama that learns the in-context task from scratch: a language model where none can be downloaded.
 
-It is made, saved and loaded exactly as a large one is; only its tokenizer is built here, from the words of the prompt.
+It is saved and loaded exactly as a large one is. Only its tokenizer is built here, from the words of the prompt.
 """
 
 from __future__ import annotations
@@ -58,8 +58,8 @@ def word_tokenizer(prompt: str, words: tuple[str, ...]) -> Any:
     from tokenizers.pre_tokenizers import Whitespace
 
     split = Whitespace()
-    known = [word for word, _ in split.pre_tokenize_str(" ".join([prompt, *words]))]
-    numbers = {word: number for number, word in enumerate(dict.fromkeys([UNKNOWN, *known]))}
+    pieces = [word for word, _ in split.pre_tokenize_str(" ".join([prompt, *words]))]
+    numbers = {word: number for number, word in enumerate(dict.fromkeys([UNKNOWN, *pieces]))}
     tokenizer = Tokenizer(WordLevel(numbers, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = split
     return library.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=UNKNOWN)

@@ -48,34 +48,39 @@ def load_huggingface(
     ----------
     path : path-like
         A folder that ``save_pretrained`` wrote, or a name on the hub such as ``"deepseek-ai/DeepSeek-R1-Distill-Llama-8B"``.
-        What `CARD` in the folder says holds where nothing else is given here.
+        A file ``neuromas.json`` in the folder sets task, prompt, words, name and dtype; arguments override it.
     layer : str
-        Dotted name of a module, e.g. ``model.layers.1``, or ``embedding``.
+        Dotted name of a module, such as ``model.layers.1``, or ``embedding``.
     device : str or torch.device, optional
-        Where a model without `device_map` goes.
+        Device of a model that has no `device_map`.
     device_map : str or mapping, optional
-        As for ``from_pretrained``, e.g. ``"auto"``.
+        As in ``from_pretrained``, such as ``"auto"``.
     dtype : str, optional
-        ``"bfloat16"`` (default), ``"float32"``, ``"float16"``, or ``"auto"``: what the weights are saved in.
+        Type of the weights in memory: ``"bfloat16"`` (default), ``"float32"``, ``"float16"``, or ``"auto"`` for the type that
+        they are saved in.
     task, prompt : str, optional
         By default the in-context task and the paper's prompt.
     words : mapping of str to str, optional
-        Token of the task → text; by default the token itself after a space.
+        Token of the task → its text; by default a space and the token itself.
     name : str, optional
-        The system's name; by default the last part of `path`.
+        Name of the system; by default the last part of `path`.
     revision : str, optional
         Branch, tag or commit on the hub.
     local_files_only : bool
-        Never ask the hub, only what it left on this disk.
+        Use only files that the hub left on this disk.
+
+    Returns
+    -------
+    HuggingFace
 
     Raises
     ------
     NotFound
-        No such folder or name, or it cannot be reached; no such layer.
+        There is no such folder, name or layer, or the hub cannot be reached.
     Corrupt
-        A folder without weights, or with damaged, incomplete or other weights than its config says.
+        The folder has no weights, or weights that are damaged, incomplete, or do not fit its config.
     InvalidInput
-        Weights that would have to be unpickled; a dtype that is none; what `HuggingFace` raises.
+        The weights would have to be unpickled; there is no such dtype; as `HuggingFace`.
     """
     library = import_transformers()
     folder = Path(path)
@@ -87,19 +92,19 @@ def load_huggingface(
     card = LanguageModelCard()
     if (folder / CARD).is_file():
         card = LanguageModelCard.parse((folder / CARD).read_bytes(), str(folder / CARD))
-    given = {"task": task, "prompt": prompt, "words": None if words is None else dict(words)}
-    card = card.model_copy(update={key: value for key, value in given.items() if value is not None})
+    chosen = {"task": task, "prompt": prompt, "words": None if words is None else dict(words)}
+    card = card.model_copy(update={key: value for key, value in chosen.items() if value is not None})
     source = {"revision": revision, "local_files_only": local or local_files_only, "trust_remote_code": False}
     kind = _dtype(dtype or card.dtype or "bfloat16")
     with _faults(str(path), local):
         tokenizer = library.AutoTokenizer.from_pretrained(str(path), **source)
-        model, told = library.AutoModelForCausalLM.from_pretrained(
+        model, loading = library.AutoModelForCausalLM.from_pretrained(
             str(path), dtype=kind, device_map=device_map, use_safetensors=True, output_loading_info=True, **source
         )
-    lacking = sorted(told.get("missing_keys") or ())
-    if lacking:
+    missing = sorted(loading.get("missing_keys") or ())
+    if missing:
         raise Corrupt(
-            f"{path} lacks {len(lacking)} of its model's weights: {', '.join(lacking[:5])}{', …' * (len(lacking) > 5)}",
+            f"{path}: {len(missing)} of its model's weights are missing: {', '.join(missing[:5])}{', …' * (len(missing) > 5)}",
             kind="missing_weights",
         )
     commit = revision or getattr(model.config, "_commit_hash", None)
@@ -133,17 +138,17 @@ def _check_folder(folder: Path) -> None:
     pickled = sorted(path.name for ending in ("bin", "pt", "pth", "ckpt") for path in folder.glob(f"*.{ending}"))
     if pickled:
         raise InvalidInput(
-            f"{folder} has its weights in {', '.join(pickled[:3])}, which would have to be unpickled, and that can run any"
-            " code; expected safetensors. Convert them with save_pretrained where you trust them",
+            f"{folder} has its weights in {', '.join(pickled[:3])}. These would have to be unpickled, which can run any code;"
+            " expected safetensors. If you trust the files, convert them with save_pretrained",
             kind="pickled_weights",
         )
     raise Corrupt(f"{folder} has a config.json but no weights: expected safetensors beside it", kind="missing_weights")
 
 
 def _dtype(name: str) -> Any:
-    found = getattr(torch, name, None)
-    if name == "auto" or (isinstance(found, torch.dtype) and found.is_floating_point):
-        return found or name
+    dtype = getattr(torch, name, None)
+    if name == "auto" or (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        return dtype or name
     raise InvalidInput(
         f"expected dtype 'bfloat16', 'float16', 'float32', 'float64' or 'auto', got {name!r}", kind="wrong_dtype"
     )
@@ -151,7 +156,7 @@ def _dtype(name: str) -> Any:
 
 @contextmanager
 def _faults(path: str, local: bool) -> Iterator[None]:
-    """Errors of the libraries below as ours: one line, and what can be done."""
+    """Turn errors of other libraries into ours: one line, and what can be done."""
     try:
         yield
     except torch.OutOfMemoryError:
@@ -166,15 +171,17 @@ def _faults(path: str, local: bool) -> Iterator[None]:
         if local:
             raise Corrupt(f"{path}: {_line(error)}", kind="missing_weights") from error
         raise NotFound(
-            f"no language model {path!r}: neither a folder here nor to be had from the hub: {_line(error)}",
+            f"no language model {path!r}: it is not a folder here, and the hub does not have it: {_line(error)}",
             kind="unknown_system",
         ) from error
     except (ValueError, KeyError) as error:
-        raise InvalidInput(f"{path} is no causal language model: {_line(error)}", kind="wrong_architecture") from error
+        raise InvalidInput(
+            f"{path} is not a causal language model: {_line(error)}", kind="wrong_architecture"
+        ) from error
 
 
 def _as_name(text: str) -> str:
-    """`text` without what a system's name may not hold."""
+    """`text` without characters that the name of a system cannot hold."""
     return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:100] or "language-model"
 
 

@@ -47,7 +47,7 @@ KINDS = (*SYSTEMS, LLAMA)
 """Every kind that can be trained."""
 
 SHIPPED = Path(__file__).parent / "shipped"
-"""Folder of the trained systems that travel with the package."""
+"""Folder of the trained systems that come with the package."""
 
 Kind = Literal["gru", "lstm", "transformer", "llama"]
 """Kinds of network that `train` makes."""
@@ -333,7 +333,7 @@ def _restore(out: Path, config: SystemConfig, network: nn.Module, optimiser: tor
 
 
 def save_system(system: Trained, folder: str | Path) -> None:
-    """Write weights, then the config that names their hash; each file whole or absent."""
+    """Write the weights, then the config with their hash. Each file is written completely or not at all."""
     folder = Path(folder)
     weights = save_safetensors({key: value.contiguous().cpu() for key, value in system.weights.items()})
     system.config = system.config.model_copy(update={"weights_sha256": sha256_bytes(weights)})
@@ -342,7 +342,7 @@ def save_system(system: Trained, folder: str | Path) -> None:
 
 
 def load_system(path: str | Path, device: str = "cpu", *, layer: str | None = None) -> System:
-    """A trained system from its folder, or a shipped one by name.
+    """Load a trained system from its folder, or a shipped system by its name.
 
     Parameters
     ----------
@@ -351,8 +351,8 @@ def load_system(path: str | Path, device: str = "cpu", *, layer: str | None = No
         as ``"multi-object/gru-0"``. A layer may follow: ``"multi-object/gru-0@embedding"``.
     device : str
     layer : str, optional
-        Whose activity is the latent; by default the one after ``@``, or else the hidden layer (of a Hugging Face model, the
-        embedding).
+        Layer whose activity is the latent. By default the layer after ``@``; without one, the hidden layer, or for a Hugging
+        Face model the embedding.
 
     Returns
     -------
@@ -361,13 +361,13 @@ def load_system(path: str | Path, device: str = "cpu", *, layer: str | None = No
     Raises
     ------
     NotFound
-        No such folder, shipped system, or layer.
+        There is no such folder, shipped system or layer.
     InvalidInput
-        There is no such device here.
+        The device cannot be used here.
     InvalidDocument
-        The config breaks its schema.
+        The config breaks its schema; every problem is listed.
     Corrupt
-        The weights are not safetensors, not those the config names, or of other shapes.
+        The weights are not a safetensors file, are not the ones that the config names, or have other shapes.
 
     Examples
     --------
@@ -407,5 +407,5 @@ def load_system(path: str | Path, device: str = "cpu", *, layer: str | None = No
 
 
 def shipped_systems() -> list[str]:
-    """Names, TASK/SYSTEM, of the trained systems that travel with the package."""
+    """Names, TASK/SYSTEM, of the trained systems that come with the package."""
     return sorted(path.parent.relative_to(SHIPPED).as_posix() for path in SHIPPED.glob(f"*/*/{CONFIG}"))

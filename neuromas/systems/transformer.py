@@ -88,11 +88,11 @@ class Block(nn.Module):
         queries, keys, values = self.keys_values(x, turns, places)
         if past is not None:
             keys, values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
-        found = functional.scaled_dot_product_attention(
+        attended = functional.scaled_dot_product_attention(
             queries, keys, values, attn_mask=None if mask is None else mask[:, None], is_causal=mask is None
         )
-        found = found.transpose(1, 2).flatten(2)
-        return x + self.merge(found if places is None else places.take(found))
+        attended = attended.transpose(1, 2).flatten(2)
+        return x + self.merge(attended if places is None else places.take(attended))
 
     def feed(self, x: Tensor) -> Tensor:
         """The residual stream `x` (..., width) after the feed-forward network."""
@@ -122,7 +122,7 @@ class TransformerNetwork(nn.Module):
         n_tokens, width = len(config.vocabulary), config.n_units
         if width % (2 * config.n_heads):
             raise InvalidInput(
-                f"system {config.name!r}: rotary positions need n_units to be a multiple of twice the number of heads"
+                f"system {config.name!r}: rotary positions need n_units that is a multiple of twice the number of heads"
                 f" ({config.n_heads}), got {width}",
                 kind="odd_width",
             )
@@ -243,7 +243,7 @@ class Transformer(Trained):
     def resume(self, latents: Tensor, continuation: Packed, context: Any = None) -> Tensor:
         if not isinstance(context, Prefix):
             raise InvalidInput(
-                f"system {self.name!r} attends to what came before: resume it with what context(tokens).at(...) gives",
+                f"system {self.name!r} attends to earlier tokens: resume it with the result of context(tokens).at(...)",
                 kind="no_context",
             )
         n, n_steps = len(latents), len(continuation.sizes)  # steps: the intervened one, then all tokens but the last
@@ -268,9 +268,8 @@ class Transformer(Trained):
         return self._network.readout(self._network.norm(x))
 
     def resume_steps(self, latents: Tensor, lengths: Tensor, tokens: Tensor, continuation: Packed) -> Tensor:
-        ends = (
-            lengths + torch.bincount(continuation.rows, minlength=len(tokens)) - 1
-        )  # nothing follows from the last token
+        # nothing follows from the last token
+        ends = lengths + torch.bincount(continuation.rows, minlength=len(tokens)) - 1
         n, n_steps = len(tokens), int(ends.max()) + 1
         at = torch.arange(n_steps, device=self.device)
         column = lengths[continuation.rows] + continuation.steps

@@ -231,7 +231,7 @@ def test_the_begin_token_never_wins_and_breaks_no_loss():
 def test_a_context_is_needed_and_layers_are_named():
     system = MADE["llama"]
     packed = Packed.from_sequences(np.array([[1, 2]]), np.array([2]), np.zeros((1, 2), bool))
-    with pytest.raises(InvalidInput, match="attends to what came before") as caught:
+    with pytest.raises(InvalidInput, match="attends to earlier tokens") as caught:
         system.resume(torch.zeros(1, 16), packed)
     assert caught.value.kind == "no_context"
     assert {"embedding", "model.layers.1.mlp.down_proj", "lm_head"} <= set(system.layers)
@@ -408,7 +408,12 @@ def test_folders_that_cannot_be_loaded(saved, tmp_path):
         ),
         (broken("cut", model__safetensors=b"\x09\x00\x00"), Corrupt, "not_safetensors", "damaged"),
         (broken("wider", config__json=wider), Corrupt, "wrong_shapes", "do not fit"),
-        (broken("deeper", config__json=deeper), Corrupt, "missing_weights", r"lacks 9 .*layers\.2"),
+        (
+            broken("deeper", config__json=deeper),
+            Corrupt,
+            "missing_weights",
+            r"9 of its model's weights are missing.*layers\.2",
+        ),
         (broken("strange", config__json=b'{"model_type": "abacus"}'), InvalidInput, "wrong_architecture", "abacus"),
         (broken("empty", without=("config.json",)), NotFound, "unknown_system", r"no config\.json"),
         (tmp_path / "absent", NotFound, "unknown_system", "no folder"),
