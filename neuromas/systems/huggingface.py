@@ -181,8 +181,8 @@ class HuggingFace(System):
         last, n_known = max(*self.prompt_ids, *self.word_ids), getattr(self._embedding, "num_embeddings", None)
         if n_known is not None and last >= n_known:
             raise InvalidInput(
-                f"system {name!r}: its tokenizer has a token number {last}, but its embedding ends at {n_known - 1}. Tokenizer and model"
-                " do not belong together",
+                f"system {name!r}: its tokenizer has a token number {last}, but its embedding ends at {n_known - 1}. Tokenizer"
+                " and model do not belong together",
                 kind="vocabulary_mismatch",
             )
         self._longest: int | None = getattr(shape, "max_position_embeddings", None)

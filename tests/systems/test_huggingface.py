@@ -267,7 +267,7 @@ def test_trials_must_fit_behind_the_prompt():
     config = transformers.LlamaConfig(vocab_size=N_WORDS, **SHAPE, **NO_SPECIAL, max_position_embeddings=room)
     system = HuggingFace(transformers.LlamaForCausalLM(config), TOKENIZER)
     assert system.latents(torch.tensor([[0, 1, 2, 3, 4]])).shape == (1, 5, 16)
-    with pytest.raises(InvalidInput, match=f"at most {room} tokens; prompt and trials have {room + 1}") as caught:
+    with pytest.raises(InvalidInput, match=f"at most {room} tokens; prompt and trial have {room + 1}") as caught:
         system.latents(torch.tensor([[0, 1, 1, 2, 3, 3]]))
     assert caught.value.kind == "too_long"
 
