@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from neuromas.recordings.store.store import RecordingStore as RecordingStore
     from neuromas.systems.capture import capture as capture
     from neuromas.systems.huggingface import HuggingFace as HuggingFace
-    from neuromas.systems.huggingface import load_huggingface as load_huggingface
     from neuromas.systems.inputs import hash_inputs as hash_inputs
+    from neuromas.systems.pretrained import load_huggingface as load_huggingface
     from neuromas.systems.system import System as System
     from neuromas.systems.torch_module import TorchSystem as TorchSystem
     from neuromas.systems.training import load_system as load_system

@@ -1,4 +1,4 @@
-"""Causal models of tasks, and what an interchange should lead to under them."""
+"""Causal models of tasks, and the behaviour that they expect after an interchange."""
 
 from neuromas.causal import arithmetic as arithmetic  # registers its task
 from neuromas.causal import counting as counting  # registers its tasks

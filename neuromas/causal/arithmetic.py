@@ -1,4 +1,4 @@
-"""The arithmetic task: running sums and differences, each written out (paper A.6)."""
+"""The arithmetic task: running sums and differences, with each result written out (paper A.6)."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ _LENGTH, _START, _OPERATION, _NUMBER, _EQUALS, _RESULT, _CLOSING = range(7)
 class Arithmetic(CausalModel):
     """The arithmetic task: ``B 3 4 + 3 = 7 , + 11 = 18 , - 5 = 13 E``.
 
-    The number of operations ~ U{1..10}; a start value ~ U{0..20}; then operator, operand, =, result, and a comma, in whose
-    place E stands after the last one. Numbers are tokens of their own, base 21. Operators are + or - alike, except + at 0
-    and - at 20; operands are uniform among those (0 included) that keep the result in 0..20. Deterministic are =, results,
-    commas and E; not so the operator at 0 and 20, following the paper.
+    A trial shows the number of operations, uniform in 1..10, and a start value, uniform in 0..20. Each operation is an operator,
+    an operand, =, the result, and a comma; E replaces the last comma. Every number is one token. Operators + and - are equally
+    likely, but it is always + at 0 and - at 20. Operands are uniform among those that keep the result in 0..20, 0 included. The
+    tokens =, results, commas and E are deterministic. The operator at 0 and 20 counts as random, as in the paper.
 
-    The variables are ``cumu_val`` (the start value, then the latest result) and ``rem_ops`` (operations whose result is
-    still to come). Before they are told, both are 0. Interchanges follow commas only, where cumu_val is any of 0..20 and
-    rem_ops any of 1..9, in every combination. State slots: cumu_val, rem_ops, which
-    kind of token is awaited, operator (1 or -1), operand.
+    The variables are ``cumu_val``, the start value and then the latest result, and ``rem_ops``, the operations whose result is
+    still to come. Both are 0 until the trial shows them. Interchanges follow commas only, where cumu_val is any of 0..20 and
+    rem_ops any of 1..9, in every combination. State slots: cumu_val, rem_ops, the kind of the next token, operator (1 or -1),
+    operand.
 
     Examples
     --------
@@ -64,7 +64,8 @@ class Arithmetic(CausalModel):
     begin, zero, plus, minus, equals, comma, end = 0, 1, 22, 23, 24, 25, 26
 
     def start(self, n_trials: int, generator: np.random.Generator) -> IntArray:
-        return np.zeros((n_trials, 5), dtype=np.int64)  # all that is random is drawn when it is emitted
+        # random tokens are drawn when they are emitted
+        return np.zeros((n_trials, 5), dtype=np.int64)
 
     def emit(self, state: IntArray, generator: np.random.Generator) -> tuple[IntArray, BoolArray]:
         cumu_val, rem_ops, stage, operator, operand = state.T

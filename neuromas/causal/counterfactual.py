@@ -1,7 +1,7 @@
-"""Pairs of source and target samples, the values an interchange should produce, and the behaviour that should follow.
+"""Pairs of source and target samples, the values that an interchange should produce, and the behaviour that should follow.
 
-Source and target are given as tables of values, one row per recorded sample, so that a network and a recording nobody can
-run are paired in the same way (method: pairs, counterfactual behaviour).
+Source and target are tables of values, one row per recorded sample. A network and a recording that can only be read are paired in
+the same way (method: pairs, counterfactual behaviour).
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Candidates:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Interchanges to be made, and what should come of them.
+    """Interchanges, and the values and behaviour that they should lead to.
 
     Attributes
     ----------
@@ -63,9 +63,9 @@ class Pairs:
     values : ndarray of float64, shape (n_pairs, n_variables)
         Expected values V*.
     continuation : Sequences or None
-        Counterfactual tokens after the target's step; ``None`` where no causal model was given.
+        Counterfactual tokens after the target's step; ``None`` if there is no causal model.
     resampled : int
-        Draws thrown away because V* is impossible in the target's state.
+        Draws that were discarded because V* is impossible in the target's task.
     """
 
     source: IntArray
@@ -88,22 +88,22 @@ def draw_pairs(
     model: CausalModel | None,
     seed: int | np.random.Generator,
 ) -> Pairs:
-    """Draw pairs, their expected values and (given a causal model) their counterfactual sequences.
+    """Draw pairs and their expected values and, if there is a causal model, their counterfactual sequences.
 
-    V* is the target's values with the columns `columns` taken from the source.
+    The expected values V* are those of the target, with the columns `columns` from the source.
 
     Parameters
     ----------
     source, target : Candidates
-        The target's variables are those of `model` where one is given.
+        If there is a `model`, the variables of the target are those of the model.
     columns : list of int
-        Which of the target's variables take the source's values.
+        The target's variables that take the source's values.
     n_pairs : int
     source_columns : list of int, optional
-        Which of the source's variables they are there; by default the same columns.
+        The same variables in the source; by default the same columns.
     model : CausalModel or None
-        The target's; says which V* are possible and what they lead to. Without one nothing is refused here: what was never
-        recorded turns up as a miss of the counterfactual-latent index.
+        Causal model of the target's task: which V* are possible, and which sequences follow from them. Without a model, no V* is
+        refused here; values that were never recorded are a miss of the counterfactual-latent index.
     seed : int or numpy.random.Generator
 
     Returns
@@ -113,12 +113,12 @@ def draw_pairs(
     Raises
     ------
     InvalidInput
-        Hardly any draw gives a possible V*.
+        Hardly any draw has a possible V*.
     """
     generator = np.random.default_rng(seed)
-    given = source.values[:, columns if source_columns is None else source_columns]
+    exchanged = source.values[:, columns if source_columns is None else source_columns]
     sources, targets = source.draw(n_pairs, generator), target.draw(n_pairs, generator)
-    values = _exchange(given[sources], target.values[targets], columns)
+    values = _exchange(exchanged[sources], target.values[targets], columns)
     resampled = 0
     if model is not None:
         wrong = np.flatnonzero(~possible(model, values))
@@ -127,13 +127,13 @@ def draw_pairs(
                 break
             resampled += len(wrong)
             sources[wrong], targets[wrong] = source.draw(len(wrong), generator), target.draw(len(wrong), generator)
-            values[wrong] = _exchange(given[sources[wrong]], target.values[targets[wrong]], columns)
+            values[wrong] = _exchange(exchanged[sources[wrong]], target.values[targets[wrong]], columns)
             wrong = wrong[~possible(model, values[wrong])]
         if len(wrong):
             raise InvalidInput(
                 f"task {model.name!r}: after {_MAX_ROUNDS} redraws {len(wrong)} of {n_pairs} pairs still ask for values that"
                 f" cannot occur, e.g. {dict(zip(model.variable_names, values[wrong[0]].tolist(), strict=True))}."
-                " Where a recording's names or values differ from the task's, map them (mapping=, --mapping)",
+                " If names or values in a recording differ from those of the task, map them (mapping=, --mapping)",
                 kind="impossible_pairs",
             )
     continuation = None if model is None else model.counterfactual(values.astype(np.int64), generator)
@@ -147,8 +147,9 @@ def _exchange(source: FloatArray, target: FloatArray, columns: list[int]) -> Flo
 
 
 def possible(model: CausalModel, values: FloatArray) -> BoolArray:
-    """Whether a trial can hold each row of `values` (n, n_variables); what was not annotated it cannot."""
-    whole = (values == np.round(values)).all(axis=1)  # NaN is not whole: a variable that was not annotated
+    """Whether a trial can hold each row of `values` (n, n_variables); a row with a missing value is not possible."""
+    # false for a missing value, which is NaN
+    whole = (values == np.round(values)).all(axis=1)
     possible = np.zeros(len(values), dtype=bool)
     possible[whole] = model.possible(values[whole].astype(np.int64))
     return possible

@@ -1,6 +1,6 @@
-"""Counting tasks: show some objects, then answer with as many responses as the task asks for (paper 2.1).
+"""Counting tasks: a trial shows some objects, then the system gives as many responses as the task asks for (paper 2.1).
 
-They share one automaton, `Counting`, and differ in their tokens and in how many responses an object quantity calls for.
+They share one automaton, `Counting`. They differ in their tokens, and in the number of responses to an object quantity.
 """
 
 from __future__ import annotations
@@ -41,25 +41,25 @@ def phase_and_count(most: int) -> tuple[VariableSpec, ...]:
 
 
 class Counting(CausalModel):
-    """An object quantity n ~ U{1..20} of demo tokens; a trigger T; the responses that n calls for; the end E.
+    """A number n of demo tokens, the object quantity, uniform in 1..20; a trigger T; the responses to n; the end E.
 
-    The variables are ``phase`` (demo, response) and ``count`` (paper A.7; demo phase: demos so far; response phase: the
-    task's number of responses less those given). State slots: phase, count, demos still to come. Only responses and E are
-    deterministic: when the demos stop is up to the environment.
+    The variables are ``phase`` (demo or response) and ``count`` (paper A.7). In the demo phase, ``count`` is the number of demos
+    so far; in the response phase, it is the number of responses still to come. State slots: phase, count, demos still to come.
+    Only responses and E are deterministic: the environment decides when the demos stop.
 
     Parameters
     ----------
     void : float
-        Chance that a void token V, which changes nothing, takes the place of the next demo or trigger (paper 2.1: 0.2 where
-        transformers are trained, against positional solutions; 0 wherever systems are analysed). Above 0, V follows the
-        task's other tokens in the vocabulary, so that these keep their numbers. No interchange follows a V.
+        Probability of a void token V, which changes nothing, before the next demo or trigger. The paper trains transformers with
+        0.2, to prevent solutions that count positions, and analyses all systems with 0 (2.1). If it is above 0, V is the last
+        token of the vocabulary, so the other tokens keep their numbers. No interchange follows a V.
     hold_out : collection of int
         Object quantities that never occur, neither in trials nor in counterfactual sequences; `HOLD_OUT` in the paper.
 
     Raises
     ------
     InvalidInput
-        `void` is no probability below 1, or `hold_out` no proper subset of 1..`most`.
+        `void` is not in 0 <= void < 1, or `hold_out` is not a proper subset of 1..`most`.
     """
 
     vocabulary: tuple[str, ...] = ("B", "D1", "D2", "D3", "T", "R", "E")
@@ -68,7 +68,7 @@ class Counting(CausalModel):
     demos: tuple[int, ...] = (1, 2, 3)
     """Tokens that show an object, numbered without a gap."""
     most: int = MAX_QUANTITY
-    """The largest object quantity; a task that counts less far says so, and declares its variables up to there."""
+    """The largest object quantity. A task with a smaller one sets it, and declares its variables up to it."""
 
     def __init__(self, *, void: float = 0.0, hold_out: Collection[int] = ()) -> None:
         if not 0 <= void < 1:
@@ -83,15 +83,15 @@ class Counting(CausalModel):
         self.void, self.hold_out = void, tuple(sorted(set(hold_out)))
         if void:
             self.vocabulary = (*type(self).vocabulary, VOID)
-        told = [f"void={void:g}"] * (void > 0) + [f"hold_out={self.hold_out}"] * bool(self.hold_out)
-        self.options = ", ".join(told)
+        options = [f"void={void:g}"] * (void > 0) + [f"hold_out={self.hold_out}"] * bool(self.hold_out)
+        self.options = ", ".join(options)
 
     @property
     def filler(self) -> int:  # type: ignore[override]
         return self.response
 
     def responses(self, quantity: IntArray) -> IntArray:
-        """How many responses an object quantity calls for; any shape in, the same shape out."""
+        """Number of responses to each object quantity, of any shape; the result has the same shape."""
         return quantity
 
     def start(self, n_trials: int, generator: np.random.Generator) -> IntArray:
@@ -107,7 +107,7 @@ class Counting(CausalModel):
             is_void = generator.random(len(state)) < self.void
             in_demo_token = np.where(is_void, self.vocabulary.index(VOID), in_demo_token)
         in_response_token = np.where(state[:, _COUNT] > 0, self.response, self.end)
-        # when the demos stop is up to the environment, so T cannot be foreseen; every response and E can
+        # the environment decides when the demos stop, so T cannot be predicted; every response and E can
         return np.where(in_demo, in_demo_token, in_response_token), ~in_demo
 
     def transition(self, state: IntArray, tokens: IntArray) -> IntArray:
@@ -212,8 +212,8 @@ class Modulo(Counting):
 class Rounding(Counting):
     """The rounding task: as multi-object, with n rounded to the nearest multiple of 3. ``B D1 D3 T R R R E``.
 
-    A whole number is never half-way between two multiples of 3, so there are no ties to break. 1 is rounded to no response
-    at all, 20 to 21: ``count`` goes up to 21 here. Takes the options of `Counting`.
+    There are no ties, because a whole number is never half-way between two multiples of 3. An object quantity of 1 has no
+    response, and 20 has 21 responses, so ``count`` goes up to 21. Takes the options of `Counting`.
 
     Examples
     --------

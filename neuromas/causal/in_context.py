@@ -1,4 +1,4 @@
-"""The counting task as a language model is asked to do it, in words (paper 3.2, A.5)."""
+"""The counting task in words, for language models (paper 3.2, A.5)."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ that you are finished. Do not say or think anything else.
 Example: User: nut : seed stop
 Example: User: nut nut : seed seed stop
 Begin Trial: User:"""
-"""What a language model reads before each trial (paper A.5); the begin token B stands for all of it."""
+"""The text that a language model reads before each trial (paper A.5); the begin token B stands for it."""
 
 
 @register_task
 class InContext(Counting):
     """The in-context task: ``B nut nut : seed seed stop``, as many times "seed" as "nut" was said.
 
-    B stands for the whole of `PROMPT`, which makes a language model do the task without being trained on it. Quantities go
-    up to 12, as far as the paper's language model succeeded. Takes the options of `Counting`.
+    B stands for the whole `PROMPT`, with which a language model does the task without being trained on it. Quantities go up to
+    12, the largest at which the language model of the paper succeeded. Takes the options of `Counting`.
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""The causal-model interface: variables, transition, emission, intervention; all vectorised over trials.
+"""Causal models: variables, transition, emission and intervention, all vectorised over trials.
 
 A causal model is a small automaton. Its state is an integer array of shape (n_trials, n_slots): first the causal variables,
-in the order of ``variables``, then whatever else drives the task (how many demonstrations are still to come, say).
+in the order of ``variables``, then whatever else drives the task, such as the number of demonstrations that are still to come.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromas.errors import InvalidInput, NotFound
+from neuromas.errors import InvalidInput, NotFound, suggestion
 from neuromas.schema.recording import VariableSpec
 
 IntArray = NDArray[np.int64]
@@ -27,7 +27,7 @@ PAD = -1
 
 @dataclass(frozen=True)
 class Sequences:
-    """Token sequences that a causal model emitted, with what is known at each step.
+    """Token sequences that a causal model emitted, and the causal variables at each step.
 
     Attributes
     ----------
@@ -51,6 +51,91 @@ class Sequences:
     def __len__(self) -> int:
         return len(self.tokens)
 
+    def take(self, rows: NDArray[Any]) -> Sequences:
+        """The trials `rows`: their numbers in order, or a mask of shape (n_trials,)."""
+        return Sequences(**{name: array[rows] for name, array in vars(self).items()})
+
+
+def join_sequences(parts: Sequence[Sequences], order: IntArray | None = None) -> Sequences:
+    """One batch of sequences after another, padded to the longest.
+
+    Parameters
+    ----------
+    parts : sequence of Sequences
+        At least one; all of the same variables.
+    order : ndarray of int64, shape (n_trials,), optional
+        Rows of the joined batch in the order that they are returned in.
+
+    Returns
+    -------
+    Sequences
+
+    Examples
+    --------
+    >>> task = get_task("multi-object")
+    >>> joined = join_sequences([task.sample(2, seed=0), task.sample(3, seed=1)], order=np.arange(5)[::-1])
+    >>> len(joined), bool((joined.tokens[4] == joined.tokens[-1]).all())
+    (5, True)
+    """
+    n_steps = max(part.tokens.shape[1] for part in parts)
+
+    def joined(name: str, fill: int = 0) -> NDArray[Any]:
+        return np.concatenate([pad_steps(getattr(part, name), n_steps, fill) for part in parts])
+
+    whole = Sequences(
+        tokens=joined("tokens", PAD),
+        lengths=np.concatenate([part.lengths for part in parts]),
+        deterministic=joined("deterministic"),
+        values=joined("values"),
+        eligible=joined("eligible"),
+    )
+    return whole if order is None else whole.take(order)
+
+
+def pad_steps(array: NDArray[Any], n_steps: int, fill: int = 0) -> NDArray[Any]:
+    """`array` of shape (n_trials, at most `n_steps`, ...), its steps padded with `fill` to `n_steps`.
+
+    Examples
+    --------
+    >>> pad_steps(np.array([[1, 2]]), 4, fill=PAD)
+    array([[ 1,  2, -1, -1]])
+    """
+    room = [(0, 0), (0, n_steps - array.shape[1])] + [(0, 0)] * (array.ndim - 2)
+    return np.pad(array, room, constant_values=fill)
+
+
+def tokens_by_trial(
+    tokens: NDArray[Any], trial: NDArray[Any], step: NDArray[Any], *, fill: int = PAD, n_steps: int = 0
+) -> tuple[IntArray, IntArray]:
+    """Tokens of samples as a table of trials, padded to the longest.
+
+    Parameters
+    ----------
+    tokens, trial, step : ndarray of int, shape (n_samples,)
+        Token, number of the trial, and step in it, of each sample in any order.
+    fill : int
+        What stands at steps that have no sample.
+    n_steps : int
+        Steps of the table at least.
+
+    Returns
+    -------
+    table : ndarray of int64, shape (n_trials, n_steps)
+        Trials by ascending number.
+    rows : ndarray of int64, shape (n_samples,)
+        Row of the table that each sample belongs to.
+
+    Examples
+    --------
+    >>> table, rows = tokens_by_trial(np.array([5, 6, 7]), np.array([9, 9, 2]), np.array([0, 1, 0]))
+    >>> table.tolist(), rows.tolist()
+    ([[7, -1], [5, 6]], [1, 1, 0])
+    """
+    trials, rows = np.unique(trial, return_inverse=True)
+    table = np.full((len(trials), max(int(step.max(initial=-1)) + 1, n_steps)), fill, dtype=np.int64)
+    table[rows, step] = tokens
+    return table, rows.astype(np.int64)
+
 
 class CausalModel(ABC):
     """A task as an automaton over causal variables.
@@ -68,11 +153,11 @@ class CausalModel(ABC):
     end: int
     """Token that ends every trial."""
     filler: int | None = None
-    """Token that stands in after the end where a stepwise interchange outlasts the target's trial; None: there is none."""
+    """Token that pads a target's trial if a stepwise interchange is longer than the trial; None if the task has none."""
     max_steps: int = 10_000
-    """Longest sequence; one that has not ended by then is taken for a fault of the model."""
+    """Longest sequence. A sequence that has not ended by then is treated as an error of the model."""
     options: str = ""
-    """How this instance departs from the task of its name, e.g. ``void=0.2``; kept with what is trained on it."""
+    """Options of this instance, such as ``void=0.2``; saved with each system that is trained on it."""
 
     @abstractmethod
     def start(self, n_trials: int, generator: np.random.Generator) -> IntArray:
@@ -98,7 +183,7 @@ class CausalModel(ABC):
     def eligible(self, tokens: IntArray) -> BoolArray:
         """Whether an interchange may follow each token; any shape in, the same shape out."""
 
-    # what follows is derived and need not be overridden
+    # the methods below are derived from these six and need not be overridden
 
     @property
     def variable_names(self) -> tuple[str, ...]:
@@ -133,14 +218,14 @@ class CausalModel(ABC):
         )
 
     def counterfactual(self, values: IntArray, generator: np.random.Generator) -> Sequences:
-        """What the model emits from the state `values` on: the counterfactual sequences.
+        """The sequences that the model emits from the state `values`: the counterfactual sequences.
 
         Parameters
         ----------
         values : ndarray of int64, shape (n_pairs, n_variables)
             Expected values V* after an interchange.
         generator : numpy.random.Generator
-            Draws whatever the environment draws after the intervention.
+            Draws the choices of the environment after the intervention.
 
         Returns
         -------
@@ -183,51 +268,55 @@ class CausalModel(ABC):
 
 
 TASKS: dict[str, type[CausalModel]] = {}
-"""Every task by name; look-up, the command line and the tests go through it."""
+"""Every registered task by name."""
 
 
 def register_task(task: type[CausalModel]) -> type[CausalModel]:
-    """Class decorator: make a causal model known by its ``name``."""
+    """Class decorator that registers a causal model under its ``name``."""
     TASKS[task.name] = task
     return task
 
 
 def get_task(name: str, **options: Any) -> CausalModel:
-    """The task called `name`, with its own `options`, e.g. ``void=0.2``.
+    """The task called `name`, with options such as ``void=0.2``.
 
     Raises
     ------
     NotFound
-        No task of that name; the known ones are listed.
+        There is no task of that name; the registered tasks are listed.
     InvalidInput
-        The task has no such option, or not with that value.
+        The task has no such option, or the option cannot have that value.
     """
     if name not in TASKS:
-        raise NotFound(f"no task {name!r}; known tasks: {', '.join(sorted(TASKS))}", kind="unknown_task")
-    known = [key for key in signature(TASKS[name]).parameters if key not in ("args", "kwargs")]
-    strange = [key for key in options if key not in known]
+        raise NotFound(
+            f"no task {name!r}; known tasks: {', '.join(sorted(TASKS))}{suggestion(name, TASKS)}", kind="unknown_task"
+        )
+    options_of_task = [key for key in signature(TASKS[name]).parameters if key not in ("args", "kwargs")]
+    strange = [key for key in options if key not in options_of_task]
     if strange:
         raise InvalidInput(
-            f"task {name!r} has no option {', '.join(map(repr, strange))}; it has {', '.join(known) or 'none'}",
+            f"task {name!r} has no option {', '.join(map(repr, strange))}; it has {', '.join(options_of_task) or 'none'}"
+            + suggestion(strange[0], options_of_task),
             kind="wrong_option",
         )
     return TASKS[name](**options)
 
 
-def variable_columns(names: Sequence[str], wanted: Sequence[str], where: str) -> list[int]:
-    """Positions of `wanted` in `names`; the word ``full`` stands for all of them.
+def variable_columns(names: Sequence[str], chosen: Sequence[str], where: str) -> list[int]:
+    """Positions of `chosen` in `names`; the word ``full`` stands for all of them.
 
     Raises
     ------
     NotFound
-        A wanted variable is not among `names`.
+        A chosen variable is not among `names`.
     """
-    if list(wanted) == ["full"]:
+    if list(chosen) == ["full"]:
         return list(range(len(names)))
-    unknown = [name for name in wanted if name not in names]
+    unknown = [name for name in chosen if name not in names]
     if unknown:
         raise NotFound(
-            f"{where} has no variable {', '.join(map(repr, unknown))}; it has {', '.join(names)} (and 'full', all of them)",
+            f"{where} has no variable {', '.join(map(repr, unknown))}; it has {', '.join(names)} (and 'full', all of them)"
+            + suggestion(unknown[0], names),
             kind="unknown_variable",
         )
-    return [list(names).index(name) for name in wanted]
+    return [list(names).index(name) for name in chosen]

@@ -15,19 +15,12 @@ from neuromas.schema.system import TrainRequest
 @verb(TrainRequest, IntoFolder)
 def train_(asked: Asked) -> None:
     from neuromas.actions.train import train
-    from neuromas.progress import Bar
     from neuromas.systems.training import CHECKPOINT
 
     request, place = asked.parse("train")
     out = Path(place.out)
     try:
-        with Bar(f"{request.kind} {request.seed}", request.max_iterations) as bar:
-
-            def report(iteration: int, loss: float, accuracy: float | None) -> None:
-                solved = "" if accuracy is None else f", held-out accuracy {accuracy:.4f}"
-                bar.update(iteration, f"loss {loss:.4f}{solved}")
-
-            system = train(request, out, device=place.device, progress=report)
+        system = train(request, out, device=place.device, progress=True)
     except KeyboardInterrupt:
         if request.kind == "llama":
             terminal.stop("Interrupted. A language model keeps no checkpoint; the same command begins anew.")

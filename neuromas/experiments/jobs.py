@@ -40,7 +40,7 @@ from neuromas.schema.fit import FitConfig, FitReport, FitRequest
 from neuromas.schema.sweep import JobSystem, MeasureReport, Sweep, SweepGroup, SweepJob
 from neuromas.schema.system import SystemConfig, TrainSpec
 from neuromas.systems.capture import capture
-from neuromas.systems.huggingface import CARD
+from neuromas.systems.pretrained import CARD
 from neuromas.systems.system import System
 from neuromas.systems.training import CHECKPOINT, CONFIG, SHIPPED, load_system, shipped_systems, train
 

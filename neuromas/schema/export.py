@@ -15,7 +15,7 @@ from neuromas.schema.fit import FitConfig, FitReport, FitRequest
 from neuromas.schema.recipe import ArraysRecipe, NwbRecipe, SpikesRecipe
 from neuromas.schema.recording import GroupTable, RecordingManifest, RecordingSetIndex
 from neuromas.schema.sweep import MeasureReport, Sweep, SweepJob
-from neuromas.schema.system import LanguageModelCard, SystemConfig
+from neuromas.schema.system import LanguageModelCard, SystemConfig, TrainRequest
 
 
 def json_schemas() -> dict[str, str]:
@@ -29,6 +29,7 @@ def json_schemas() -> dict[str, str]:
         GroupTable,
         SystemConfig,
         LanguageModelCard,
+        TrainRequest,
         FitConfig,
         FitRequest,
         FitReport,

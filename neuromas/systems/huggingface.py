@@ -8,32 +8,32 @@ from __future__ import annotations
 
 import copy
 import inspect
-import json
-import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
-from torch.nn import functional
 
 from neuromas.causal.in_context import PROMPT
-from neuromas.causal.model import CausalModel, Sequences, get_task
-from neuromas.errors import Corrupt, InvalidInput, NotFound
-from neuromas.files import sha256_bytes, sha256_file
+from neuromas.causal.model import Sequences, get_task
+from neuromas.errors import InvalidInput
 from neuromas.schema.system import LanguageModelCard, SystemConfig
-from neuromas.systems.system import EMBEDDING, Context, Packed, System, check_device, find_layer
-
-CARD = "neuromas.json"
-"""File beside a language model's weights that says which task it does, and in which words."""
-
-Past = tuple[tuple[Tensor, Tensor], ...]
-"""Keys and values by block, each (n, n_heads, n_steps, head width)."""
+from neuromas.systems.hooks import Hook, describe_output, get_part, hooked, put_part
+from neuromas.systems.system import (
+    EMBEDDING,
+    Context,
+    Packed,
+    Past,
+    System,
+    check_device,
+    find_layer,
+    join_past,
+    with_steps,
+)
+from neuromas.systems.words import import_transformers, read_words
 
 _CHUNK = 64  # trials run at once where nothing has to be kept for a gradient
 _NEVER = torch.finfo(torch.float32).min / 2  # finite, so that 0 times it is 0; exp of it is 0
@@ -41,7 +41,7 @@ _NEVER = torch.finfo(torch.float32).min / 2  # finite, so that 0 times it is 0; 
 
 @dataclass(frozen=True)
 class Prefix:
-    """What the steps to come attend to: keys and values of prompt and trial up to before each pair's step.
+    """What later steps attend to: keys and values of the prompt and of the trial before each pair's step.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class Prefix:
 
 
 class KeysValues(Context):
-    """Keys and values of whole trials, those of the prompt but once.
+    """Keys and values of whole trials; those of the prompt are kept once.
 
     Parameters
     ----------
@@ -102,34 +102,36 @@ class KeysValues(Context):
 
 
 class HuggingFace(System):
-    """A frozen causal language model; its latent is the output of one of its modules at a token's position.
+    """A frozen causal language model; its latent is the output of one of its modules at each token.
 
-    Step 0, the begin token, is the last token of the prompt; each further step is one token. Logits range over the whole
-    vocabulary of the language model: first the task's tokens, in the task's order (the begin token can never win), then
-    all others. Equal logits, which low precision makes likely, go to the earlier column.
+    Step 0 is the begin token of the task, which stands for the prompt; its latent is that of the prompt's last token. Each later
+    step is one token. Logits cover the whole vocabulary of the language model: first the tokens of the task in their order, then
+    all others. The begin token is never predicted. Of equal logits, which are likely in low precision, the first counts.
 
     Parameters
     ----------
     model : transformers.PreTrainedModel
-        Taken as it is, not copied: it is put in evaluation mode and its parameters no longer get gradients.
+        The model itself, not a copy. It is put in evaluation mode, and its parameters take no gradients any more.
     tokenizer : transformers.PreTrainedTokenizerBase
     card : LanguageModelCard, optional
         Task, prompt and words; by default the in-context task.
     layer : str
-        Dotted name of a module, e.g. ``model.layers.1``, or ``embedding``. If it gives a tuple, its first element counts.
+        Dotted name of a module, such as ``model.layers.1``, or ``embedding``. If its output is a tuple, the latent is the first
+        element.
     name : str
-        The system's name.
+        Name of the system.
     source : str
         Where the model comes from, for the provenance.
     weights_sha256 : str, optional
+        Hash of the weights, if they come from a file.
 
     Raises
     ------
     NotFound
         No such layer, or no such task.
     InvalidInput
-        A word is not exactly one token of the language model; the model keeps no keys and values; the layer gives no
-        tensor of shape (n_trials, n_steps, n_units); `transformers` is not installed.
+        A word of the task is not exactly one token of the language model; the model keeps no keys and values; the output of the
+        layer has another shape than (n_trials, n_steps, n_units); `transformers` is not installed.
     """
 
     at_once = 128
@@ -179,7 +181,7 @@ class HuggingFace(System):
         last, n_known = max(*self.prompt_ids, *self.word_ids), getattr(self._embedding, "num_embeddings", None)
         if n_known is not None and last >= n_known:
             raise InvalidInput(
-                f"system {name!r}: its tokenizer gives token number {last}, but its embedding ends at {n_known - 1}: tokenizer"
+                f"system {name!r}: its tokenizer has a token number {last}, but its embedding ends at {n_known - 1}. Tokenizer"
                 " and model do not belong together",
                 kind="vocabulary_mismatch",
             )
@@ -207,8 +209,8 @@ class HuggingFace(System):
         if getattr(self._model, "hf_device_map", None):
             if torch.device(device).type != self.device.type:
                 raise InvalidInput(
-                    f"system {self.name!r} was laid out over devices by device_map, its embedding on {self.device}; it"
-                    f" cannot be moved to {device}. Load it again without device_map, or with another",
+                    f"system {self.name!r} was spread over devices by device_map, with its embedding on {self.device}; it"
+                    f" cannot be moved to {device}. Load it again without device_map, or with another device_map",
                     kind="no_device",
                 )
             return self
@@ -220,18 +222,14 @@ class HuggingFace(System):
 
     @torch.no_grad()
     def latents(self, tokens: Tensor) -> Tensor:
-        found = [self._record(words)[0].float() for words in self._words(tokens).split(_CHUNK)]
-        return torch.cat(found).to(self.device)
+        recorded = [self._record(words)[0].float() for words in self._words(tokens).split(_CHUNK)]
+        return torch.cat(recorded).to(self.device)
 
     @torch.no_grad()
     def context(self, tokens: Tensor) -> KeysValues:
         words = self._words(tokens)
-        found = [self._record(chunk)[1] for chunk in words.split(_CHUNK)]
-        joined = (
-            (torch.cat([keys for keys, _ in parts]), torch.cat([values for _, values in parts]))
-            for parts in zip(*found, strict=True)
-        )
-        return KeysValues(self._prompt, tuple(joined), words)
+        past = join_past([self._record(chunk)[1] for chunk in words.split(_CHUNK)])
+        return KeysValues(self._prompt, past, words)
 
     def solved(self, trials: Sequences, batch_size: int = _CHUNK) -> np.ndarray:
         return super().solved(trials, min(batch_size, _CHUNK))  # logits range over a large vocabulary
@@ -239,7 +237,7 @@ class HuggingFace(System):
     def resume(self, latents: Tensor, continuation: Packed, context: Any = None) -> Tensor:
         if not isinstance(context, Prefix):
             raise InvalidInput(
-                f"system {self.name!r} attends to what came before: resume it with what context(tokens).at(...) gives",
+                f"system {self.name!r} attends to earlier tokens: resume it with the result of context(tokens).at(...)",
                 kind="no_context",
             )
         rest = self._words(continuation.padded()[:, :-1])  # nothing is predicted from the last one
@@ -251,7 +249,7 @@ class HuggingFace(System):
 
     def resume_steps(self, latents: Tensor, lengths: Tensor, tokens: Tensor, continuation: Packed) -> Tensor:
         n_steps = int(lengths.max()) + len(continuation.sizes)
-        whole = functional.pad(tokens, (0, max(0, n_steps - tokens.shape[1])))[:, :n_steps].clone()
+        whole = with_steps(tokens, n_steps)
         column = lengths[continuation.rows] + continuation.steps
         whole[continuation.rows, column] = continuation.tokens
         inside = torch.arange(n_steps, device=self.device) < lengths[:, None]  # (n_pairs, n_steps)
@@ -270,37 +268,37 @@ class HuggingFace(System):
         live: tuple[Tensor, Tensor],
     ) -> Tensor:
         """Logits (n_live, n_tokens) at the (row, column) positions `live`, with `latents` where `inside` says so."""
-        room = words.shape[1] - latents.shape[1]  # may be negative: nobody looks at steps beyond the last
 
-        def put(module: nn.Module, args: Any, output: Any) -> Any:
-            own = _first(output)
-            given = functional.pad(latents, (0, 0, 0, room)).to(own)
-            mixed = torch.where(inside[:, :, None].to(own.device), given, own)
-            return mixed if isinstance(output, Tensor) else (mixed, *output[1:])
+        def intervene(module: nn.Module, args: Any, output: Any) -> Any:
+            place = _place(output)
+            own = get_part(output, place)
+            put = with_steps(latents, words.shape[1]).to(own)
+            return put_part(output, place, torch.where(inside[:, :, None].to(own.device), put, own))
 
-        logits, _ = self._run(words, past, alive, steps, put, live)
+        logits, _ = self._run(words, past, alive, steps, intervene, live)
         logits = logits.index_select(1, self._columns.to(logits.device)).float()
         logits[:, self._begin] = _NEVER
         return logits.to(self.device)
 
     def _record(self, words: Tensor) -> tuple[Tensor, Past]:
         """Latents (n, n_steps, n_units) of trials `words` (n, n_steps), and the keys and values of their own steps."""
-        found: list[Any] = []
+        recorded: list[Any] = []
 
         def keep(module: nn.Module, args: Any, output: Any) -> None:
-            found.append(_first(output))
+            recorded.append(get_part(output, _place(output)))
 
         nowhere = torch.zeros(0, dtype=torch.int64, device=self.device)
         _, cache = self._run(words, *self._after_prompt(len(words)), keep, (nowhere, nowhere))
-        if len(found) != 1 or not isinstance(found[0], Tensor) or found[0].shape[:-1] != words.shape:
-            gave = ", ".join(str(tuple(one.shape)) if isinstance(one, Tensor) else type(one).__name__ for one in found)
+        first = recorded[0] if len(recorded) == 1 else None
+        if not isinstance(first, Tensor) or first.shape[:-1] != words.shape:
+            outputs = ", ".join(map(describe_output, recorded))
             raise InvalidInput(
-                f"system {self.name!r}: layer {self.layer!r} gives {gave or 'nothing'} for {tuple(words.shape)} tokens;"
+                f"system {self.name!r}: layer {self.layer!r} gives {outputs or 'nothing'} for {tuple(words.shape)} tokens;"
                 f" expected one tensor of shape {(*words.shape, 'n_units')}, as decoder blocks and their parts give",
                 kind="no_latent",
             )
         n_prompt = len(self.prompt_ids) - 1
-        return found[0], tuple((keys[:, :, n_prompt:], values[:, :, n_prompt:]) for keys, values in cache)
+        return first, tuple((keys[:, :, n_prompt:], values[:, :, n_prompt:]) for keys, values in cache)
 
     def _run(
         self,
@@ -308,42 +306,42 @@ class HuggingFace(System):
         past: Past,
         alive: Tensor,
         steps: Tensor,
-        hook: Callable[[nn.Module, Any, Any], Any] | None,
+        hook: Hook,
         live: tuple[Tensor, Tensor],
     ) -> tuple[Tensor, Past]:
         """Run `words` (n, n_steps), which begin at `steps`, after `past`: logits at `live`, keys and values of all."""
         length = alive.shape[1] + words.shape[1]
         if self._longest is not None and length > self._longest:
             raise InvalidInput(
-                f"system {self.name!r} reads at most {self._longest} tokens; prompt and trials have {length}",
+                f"system {self.name!r} reads at most {self._longest} tokens; prompt and trial have {length}",
                 kind="too_long",
             )
         cache = self._library.DynamicCache()  # updated in place: a new one for each run
         for number, (keys, values) in enumerate(past):
             cache.update(keys, values, number)
         ones = torch.ones_like(words)
-        given: dict[str, Tensor] = {}
+        positions: dict[str, Tensor] = {}
         if self._takes_positions:
             first = len(self.prompt_ids) - 1 + steps
-            given["position_ids"] = first[:, None] + torch.arange(words.shape[1], device=words.device)
+            positions["position_ids"] = first[:, None] + torch.arange(words.shape[1], device=words.device)
         # the head alone may cost more than all blocks: it runs only where something is predicted
         narrow = self._head is not None and self._module not in set(self._head.modules())
         rows, columns = live
-        with _hooked(self._module if hook is not None else None, hook), self._narrowed(narrow, live):
+        with hooked(self._module, hook), self._narrowed(narrow, live):
             out = self._model(
                 input_ids=words,
                 attention_mask=torch.cat([alive, ones], dim=1),
                 past_key_values=cache,
                 use_cache=True,
-                **given,
+                **positions,
             )
         logits = out.logits[0] if narrow else out.logits[rows.to(out.logits.device), columns.to(out.logits.device)]
         return logits, tuple((layer.keys, layer.values) for layer in cache.layers)
 
     @contextmanager
-    def _narrowed(self, wanted: bool, live: tuple[Tensor, Tensor]) -> Iterator[None]:
+    def _narrowed(self, narrow: bool, live: tuple[Tensor, Tensor]) -> Iterator[None]:
         """Let the head see only the positions `live` of its input, as one row."""
-        if not wanted or self._head is None:
+        if not narrow or self._head is None:
             yield
             return
 
@@ -400,263 +398,13 @@ class HuggingFace(System):
         return ids[tokens.to(self.device).clamp(min=0)]  # what stands after a trial's end is seen by nothing before it
 
 
-def load_huggingface(
-    path: str | Path,
-    *,
-    layer: str = EMBEDDING,
-    device: str | torch.device | None = None,
-    device_map: Any = None,
-    dtype: str | None = None,
-    task: str | None = None,
-    prompt: str | None = None,
-    words: Mapping[str, str] | None = None,
-    name: str | None = None,
-    revision: str | None = None,
-    local_files_only: bool = False,
-) -> HuggingFace:
-    """A causal language model from a local folder or from the hub, as a system.
-
-    Only safetensors are read, nothing is unpickled, and no code that comes with a model is run.
-
-    Parameters
-    ----------
-    path : path-like
-        A folder that ``save_pretrained`` wrote, or a name on the hub such as ``"deepseek-ai/DeepSeek-R1-Distill-Llama-8B"``.
-        What `CARD` in the folder says holds where nothing else is given here.
-    layer : str
-        Dotted name of a module, e.g. ``model.layers.1``, or ``embedding``.
-    device : str or torch.device, optional
-        Where a model without `device_map` goes.
-    device_map : str or mapping, optional
-        As for ``from_pretrained``, e.g. ``"auto"``.
-    dtype : str, optional
-        ``"bfloat16"`` (default), ``"float32"``, ``"float16"``, or ``"auto"``: what the weights are saved in.
-    task, prompt : str, optional
-        By default the in-context task and the paper's prompt.
-    words : mapping of str to str, optional
-        Token of the task → text; by default the token itself after a space.
-    name : str, optional
-        The system's name; by default the last part of `path`.
-    revision : str, optional
-        Branch, tag or commit on the hub.
-    local_files_only : bool
-        Never ask the hub, only what it left on this disk.
-
-    Raises
-    ------
-    NotFound
-        No such folder or name, or it cannot be reached; no such layer.
-    Corrupt
-        A folder without weights, or with damaged, incomplete or other weights than its config says.
-    InvalidInput
-        Weights that would have to be unpickled; a dtype that is none; what `HuggingFace` raises.
-    """
-    library = import_transformers()
-    folder = Path(path)
-    local = folder.is_dir()
-    if local:
-        _check_folder(folder)
-    elif folder.is_absolute() or str(path).startswith((".", "~")) or str(path).count("/") > 1:
-        raise NotFound(f"no folder {path}: expected one with config.json and safetensors", kind="unknown_system")
-    card = LanguageModelCard()
-    if (folder / CARD).is_file():
-        card = LanguageModelCard.parse((folder / CARD).read_bytes(), str(folder / CARD))
-    given = {"task": task, "prompt": prompt, "words": None if words is None else dict(words)}
-    card = card.model_copy(update={key: value for key, value in given.items() if value is not None})
-    source = {"revision": revision, "local_files_only": local or local_files_only, "trust_remote_code": False}
-    kind = _dtype(dtype or card.dtype or "bfloat16")
-    with _faults(str(path), local):
-        tokenizer = library.AutoTokenizer.from_pretrained(str(path), **source)
-        model, told = library.AutoModelForCausalLM.from_pretrained(
-            str(path), dtype=kind, device_map=device_map, use_safetensors=True, output_loading_info=True, **source
-        )
-    lacking = sorted(told.get("missing_keys") or ())
-    if lacking:
-        raise Corrupt(
-            f"{path} lacks {len(lacking)} of its model's weights: {', '.join(lacking[:5])}{', …' * (len(lacking) > 5)}",
-            kind="missing_weights",
-        )
-    commit = revision or getattr(model.config, "_commit_hash", None)
-    system = HuggingFace(
-        model,
-        tokenizer,
-        card,
-        layer=layer,
-        name=name or card.name or _as_name(folder.resolve().name if local else str(path).rsplit("/", 1)[-1]),
-        source=str(path) + (f" at {commit}" if commit else ""),
-        weights_sha256=_hash(folder) if local else None,
-    )
-    return system if device is None or device_map is not None else system.to(device)
-
-
-def is_huggingface(folder: Path) -> bool:
-    """Whether the config in `folder` is that of a Hugging Face model."""
-    try:
-        config = json.loads((folder / "config.json").read_bytes())
-    except ValueError:
-        return False
-    return isinstance(config, dict) and ("architectures" in config or "model_type" in config)
-
-
-def import_transformers() -> Any:
-    try:
-        import transformers
-    except ImportError as error:
-        raise InvalidInput(
-            "a Hugging Face language model needs the package transformers, which is not installed:"
-            ' pip install "neuromas[hf]"',
-            kind="missing_package",
-        ) from error
-    transformers.utils.logging.disable_progress_bar()  # it would cut through ours
-    return transformers
-
-
-def _check_folder(folder: Path) -> None:
-    """Raise unless `folder` holds a config and safetensors."""
-    if not (folder / "config.json").is_file():
-        raise NotFound(f"no language model in {folder}: it has no config.json", kind="unknown_system")
-    if any(folder.glob("*.safetensors")):
-        return
-    pickled = sorted(path.name for ending in ("bin", "pt", "pth", "ckpt") for path in folder.glob(f"*.{ending}"))
-    if pickled:
-        raise InvalidInput(
-            f"{folder} has its weights in {', '.join(pickled[:3])}, which would have to be unpickled, and that can run any"
-            " code; expected safetensors. Convert them with save_pretrained where you trust them",
-            kind="pickled_weights",
-        )
-    raise Corrupt(f"{folder} has a config.json but no weights: expected safetensors beside it", kind="missing_weights")
-
-
-def _dtype(name: str) -> Any:
-    found = getattr(torch, name, None)
-    if name == "auto" or (isinstance(found, torch.dtype) and found.is_floating_point):
-        return found or name
-    raise InvalidInput(
-        f"expected dtype 'bfloat16', 'float16', 'float32', 'float64' or 'auto', got {name!r}", kind="wrong_dtype"
-    )
-
-
-@contextmanager
-def _faults(path: str, local: bool) -> Iterator[None]:
-    """Errors of the libraries below as ours: one line, and what can be done."""
-    try:
-        yield
-    except torch.OutOfMemoryError:
-        raise
-    except ImportError as error:
-        raise InvalidInput(f'{path}: {_line(error)} (pip install "neuromas[hf]")', kind="missing_package") from error
-    except SafetensorError as error:
-        raise Corrupt(f"{path}: damaged weights: {_line(error)}", kind="not_safetensors") from error
-    except RuntimeError as error:
-        raise Corrupt(f"{path}: weights do not fit the config: {_line(error)}", kind="wrong_shapes") from error
-    except OSError as error:
-        if local:
-            raise Corrupt(f"{path}: {_line(error)}", kind="missing_weights") from error
-        raise NotFound(
-            f"no language model {path!r}: neither a folder here nor to be had from the hub: {_line(error)}",
-            kind="unknown_system",
-        ) from error
-    except (ValueError, KeyError) as error:
-        raise InvalidInput(f"{path} is no causal language model: {_line(error)}", kind="wrong_architecture") from error
-
-
-def _as_name(text: str) -> str:
-    """`text` without what a system's name may not hold."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:100] or "language-model"
-
-
-def _line(error: BaseException) -> str:
-    """The first line of an error's message, at most 300 characters."""
-    return (str(error).strip().splitlines() or [type(error).__name__])[0][:300]
-
-
-def _hash(folder: Path) -> str:
-    """SHA-256 of the one weight file, or of the names and hashes of several."""
-    files = sorted(folder.glob("*.safetensors"))
-    if len(files) == 1:
-        return sha256_file(files[0])
-    return sha256_bytes("".join(f"{sha256_file(file)}  {file.name}\n" for file in files).encode())
-
-
-def read_words(tokenizer: Any, task: CausalModel, card: LanguageModelCard, name: str) -> tuple[list[int], list[int]]:
-    """Tokens of the prompt, and the token of each of the task's, where the begin token has the prompt's last.
-
-    Raises
-    ------
-    InvalidInput
-        Lists every word that is not exactly one token after the prompt and after every other word.
-    """
-    spoken = [token for number, token in enumerate(task.vocabulary) if number != task.begin]
-    strange = [token for token in card.words if token not in spoken]
-    if strange:
-        raise InvalidInput(
-            f"words for {', '.join(map(repr, strange))}, but the tokens of task {task.name!r} that are said are"
-            f" {', '.join(spoken)}",
-            kind="vocabulary_mismatch",
-        )
-    text = {token: card.words.get(token, f" {token}") for token in spoken}
-    said = PROMPT if card.prompt is None else card.prompt
-    prompt = _encode(tokenizer, said)
-    if not prompt:
-        raise InvalidInput(f"system {name!r}: expected a prompt of at least 1 token, got none", kind="no_prompt")
-    ids: dict[str, int] = {}
-    faults = []
-    for token in spoken:
-        found = _encode(tokenizer, said + text[token])
-        added = found[len(prompt) :]
-        if found[: len(prompt)] != prompt or len(added) != 1:
-            pieces = ", ".join(map(repr, tokenizer.convert_ids_to_tokens(added)))
-            faults.append(f"{text[token]!r} is {len(added)} tokens ({pieces})")
-        elif added[0] == tokenizer.unk_token_id:
-            faults.append(f"{text[token]!r} is unknown")
-        elif added[0] in ids.values():
-            faults.append(f"{text[token]!r} is the same token as another")
-        else:
-            ids[token] = added[0]
-    for one in ids:
-        for other in ids:
-            if _encode(tokenizer, said + text[one] + text[other]) != [*prompt, ids[one], ids[other]]:
-                faults.append(f"{text[one] + text[other]!r} is not the tokens of its two words")
-    if faults:
-        raise InvalidInput(
-            f"system {name!r} cannot say the words of task {task.name!r}: {'; '.join(faults)}. Each must be exactly one token"
-            " of the language model; choose others with words=",
-            kind="vocabulary_mismatch",
-        )
-    return prompt, [prompt[-1] if number == task.begin else ids[token] for number, token in enumerate(task.vocabulary)]
-
-
-def _encode(tokenizer: Any, text: str) -> list[int]:
-    """Tokens of `text` with what the tokenizer puts before, but not after it."""
-    ids = list(tokenizer(text)["input_ids"])
-    while ids and ids[-1] in tokenizer.all_special_ids and ids[-1] != tokenizer.unk_token_id:
-        ids.pop()
-    return ids
-
-
 def _device(embedding: nn.Module) -> torch.device:
     """Where `embedding` runs: a model laid out by device_map may keep its weights elsewhere."""
     hook = getattr(embedding, "_hf_hook", None)
     device = getattr(hook, "execution_device", None)
-    found = next(embedding.parameters()).device if device is None else device
-    return torch.device(found)
+    return torch.device(next(embedding.parameters()).device if device is None else device)
 
 
-def _first(output: Any) -> Any:
-    return output[0] if isinstance(output, (tuple, list)) and output else output
-
-
-@contextmanager
-def _hooked(module: nn.Module | None, hook: Callable[[nn.Module, Any, Any], Any] | None) -> Iterator[None]:
-    """`hook` after each run of `module`."""
-    if module is None or hook is None:
-        yield
-        return
-    handle = module.register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-__all__ = ["CARD", "HuggingFace", "KeysValues", "Prefix", "load_huggingface"]
+def _place(output: Any) -> int | None:
+    """Where the latent is in a layer's output: first in a tuple."""
+    return 0 if isinstance(output, (tuple, list)) and output else None

@@ -1,4 +1,4 @@
-"""What a module is fed: batches in any usual form, and a hash that tells a trial's inputs from all others."""
+"""Inputs of a module: batches in any usual form, and a hash of each trial's inputs."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ from torch import Tensor
 from neuromas.errors import InvalidInput
 
 ATTENTION_MASK = "attention_mask"
-"""Input that says which steps are real, as Hugging Face models take it."""
+"""Name of the input that says which steps are real, as in Hugging Face models."""
 
 
 @dataclass(frozen=True)
-class Batch:
+class Inputs:
     """One call of a module: every tensor among its arguments has a row per trial.
 
     Attributes
     ----------
     args : tuple
     kwargs : dict of str to Any
-        What is no tensor is handed on as it is.
+        Named arguments. An argument that is not a tensor is passed on as it is.
     n_trials : int
     present : ndarray of bool, shape (n_trials, n_steps), or None
-        Which steps are real, where an `ATTENTION_MASK` says so.
+        Which steps are real, if there is an `ATTENTION_MASK`.
     """
 
     args: tuple[Any, ...] = field(repr=False)
@@ -38,13 +38,13 @@ class Batch:
     n_trials: int
     present: NDArray[np.bool_] | None = field(default=None, repr=False)
 
-    def to(self, device: torch.device) -> Batch:
-        """The same with its tensors on `device`."""
+    def to(self, device: torch.device) -> Inputs:
+        """The same inputs, their tensors on `device`."""
 
         def moved(value: Any) -> Any:
             return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
 
-        return Batch(
+        return Inputs(
             tuple(map(moved, self.args)),
             {key: moved(value) for key, value in self.kwargs.items()},
             self.n_trials,
@@ -54,19 +54,18 @@ class Batch:
     def hashes(self, present: NDArray[np.bool_] | None = None) -> NDArray[np.uint64]:
         """The first 64 bits of a SHA-256 over each trial's inputs; shape (n_trials,).
 
-        Hashed are dtype, shape and bytes of every tensor: positional ones in order, then named ones by name, without the
-        attention mask. What `present` (n_trials, n_steps) says is padding does not count, so that a trial's hash does not
-        depend on the batch it came in: in whole numbers (n_trials, n_steps), tokens say, and in what is (n_trials, n_steps, …).
-        Other tensors count whole, and so does how many steps there are.
+        The hash covers dtype, shape and bytes of every tensor except the attention mask: positional arguments in order, then
+        named arguments by name. Padded steps, for which `present` (n_trials, n_steps) is false, do not count in integers
+        (n_trials, n_steps), such as tokens, and in tensors (n_trials, n_steps, …). So the hash of a trial does not depend on its
+        batch. All other tensors count with every step.
         """
         named = (self.kwargs[key] for key in sorted(self.kwargs) if key != ATTENTION_MASK)
         digests = [hashlib.sha256() for _ in range(self.n_trials)]
         for tensor in (value for value in (*self.args, *named) if isinstance(value, Tensor)):
             whole = tensor.detach().cpu().contiguous()
             rest = tuple(whole.shape[1:])
-            rows = (
-                whole.reshape(self.n_trials, math.prod(rest)).view(torch.uint8).numpy()
-            )  # also what NumPy has no number for
+            # bytes, because NumPy has no bfloat16
+            rows = whole.reshape(self.n_trials, math.prod(rest)).view(torch.uint8).numpy()
             over_steps = len(rest) > 1 or not (tensor.is_floating_point() or tensor.is_complex())
             padded = present is not None and bool(rest) and rest[0] == present.shape[1] and over_steps
             for trial, digest in enumerate(digests):
@@ -80,13 +79,13 @@ class Batch:
         return np.array([int.from_bytes(digest.digest()[:8], "big") for digest in digests], dtype=np.uint64)
 
 
-def as_batch(inputs: Any, where: str = "inputs") -> Batch:
-    """A batch from a tensor or array, a tuple of arguments, or a mapping of named ones.
+def as_inputs(inputs: Any, where: str = "inputs") -> Inputs:
+    """Inputs from a tensor or array, a tuple of positional arguments, or a mapping of named arguments.
 
     Raises
     ------
     InvalidInput
-        It is none of these, holds no tensor, or tensors that differ in how many rows they have.
+        `inputs` is none of these, holds no tensor, or holds tensors with different numbers of rows.
     """
     if isinstance(inputs, Mapping):
         args, kwargs = (), {str(key): _tensor(value, f"{where}: {key!r}") for key, value in inputs.items()}
@@ -96,23 +95,24 @@ def as_batch(inputs: Any, where: str = "inputs") -> Batch:
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
     if not tensors:
         raise InvalidInput(
-            f"{where}: expected a tensor, or a tuple or mapping with at least one, got {_told(inputs)}",
+            f"{where}: expected a tensor, or a tuple or mapping that holds one, got {_describe(inputs)}",
             kind="no_inputs",
         )
     counts = [tensor.shape[0] if tensor.ndim else 0 for tensor in tensors]
     if min(counts) != max(counts) or not counts[0]:
+        shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
         raise InvalidInput(
-            f"{where}: every tensor needs a row per trial; shapes are {', '.join(str(tuple(one.shape)) for one in tensors)}",
+            f"{where}: every tensor needs a row per trial; shapes are {shapes}",
             kind="batch_mismatch",
         )
     mask = kwargs.get(ATTENTION_MASK)
     present = mask.detach().cpu().numpy() != 0 if isinstance(mask, Tensor) and mask.ndim == 2 else None
-    return Batch(args, kwargs, counts[0], present)
+    return Inputs(args, kwargs, counts[0], present)
 
 
 def slices(inputs: Tensor | NDArray[Any] | Mapping[str, Any], batch_size: int) -> Iterator[Any]:
     """All inputs in one piece, cut into batches of `batch_size`."""
-    whole = as_batch(inputs)
+    whole = as_inputs(inputs)
     for start in range(0, whole.n_trials, batch_size):
         rows = slice(start, start + batch_size)
         if whole.args:
@@ -125,27 +125,27 @@ def before(lengths: ArrayLike, n_trials: int, n_steps: int, where: str) -> NDArr
     """Which of `n_steps` lie before each trial's end; shape (n_trials, n_steps)."""
     counts = np.asarray(lengths)
     if counts.shape != (n_trials,) or counts.dtype.kind not in "iu" or counts.min() < 0 or counts.max() > n_steps:
-        told = f"{counts.min()} to {counts.max()}" if counts.size and counts.dtype.kind in "iuf" else counts.dtype
+        actual = f"{counts.min()} to {counts.max()}" if counts.size and counts.dtype.kind in "iuf" else counts.dtype
         raise InvalidInput(
             f"{where}: lengths: expected {n_trials} whole numbers from 0 to {n_steps} (the steps there are), got"
-            f" {told} of shape {counts.shape}",
+            f" {actual} of shape {counts.shape}",
             kind="wrong_lengths",
         )
     return np.arange(n_steps) < counts[:, None]
 
 
 def hash_inputs(inputs: Any, lengths: ArrayLike | None = None) -> NDArray[np.str_]:
-    """A hash of each trial's inputs: the one that `capture` stores with each sample.
+    """A hash of each trial's inputs, as `capture` stores it with each sample.
 
-    Kept beside the labels, it shows later on that a recording's rows are of the trials that the labels are of.
+    Keep the hashes beside the labels. They show later whether a recording is of the same trials as the labels.
 
     Parameters
     ----------
     inputs : Tensor, array, tuple of these, or mapping
-        A batch, as `capture` takes it. Steps that an ``attention_mask`` leaves out do not count; positional and named
-        arguments hash alike.
+        A batch, as `capture` takes it. Steps that an ``attention_mask`` leaves out do not count. Positional and named
+        arguments have the same hash.
     lengths : array of int of shape (n_trials,), optional
-        Steps of each trial, where there is no ``attention_mask``; what lies beyond is padding and does not count.
+        Steps of each trial, if there is no ``attention_mask``. Later steps are padding and do not count.
 
     Returns
     -------
@@ -155,7 +155,7 @@ def hash_inputs(inputs: Any, lengths: ArrayLike | None = None) -> NDArray[np.str
     Raises
     ------
     InvalidInput
-        No batch, or lengths that do not fit it.
+        `inputs` is not a batch, or `lengths` do not fit it.
 
     Examples
     --------
@@ -164,28 +164,28 @@ def hash_inputs(inputs: Any, lengths: ArrayLike | None = None) -> NDArray[np.str
     >>> hash_inputs(padded, lengths=[3, 2])[1] == hash_inputs({"input_ids": padded[1:, :2]})[0]
     True
     """
-    batch = as_batch(inputs)
+    batch = as_inputs(inputs)
     present = batch.present
     if lengths is not None and present is None:
         tensors = [value for value in (*batch.args, *batch.kwargs.values()) if isinstance(value, Tensor)]
         n_steps = next((tensor.shape[1] for tensor in tensors if tensor.ndim > 1), 1)
         present = before(lengths, batch.n_trials, n_steps, "inputs")
-    return np.array([f"{one:016x}" for one in batch.hashes(present).tolist()])
+    return np.array([f"{digest:016x}" for digest in batch.hashes(present).tolist()])
 
 
 def as_hashes(values: ArrayLike, where: str) -> NDArray[np.uint64]:
-    """Hashes as numbers, from these or from what `hash_inputs` gives.
+    """Hashes as numbers; `values` are numbers already, or digits as `hash_inputs` returns them.
 
     Raises
     ------
     InvalidInput
-        They are neither.
+        `values` are not hashes.
     """
     array = np.asarray(values)
     if array.dtype.kind in "iu":
         return array.astype(np.uint64)
     try:
-        numbers = [int(str(one), 16) for one in array.ravel().tolist()]
+        numbers = [int(str(digits), 16) for digits in array.ravel().tolist()]
         return np.array(numbers, dtype=np.uint64).reshape(array.shape)
     except (ValueError, OverflowError) as error:
         raise InvalidInput(
@@ -196,15 +196,16 @@ def as_hashes(values: ArrayLike, where: str) -> NDArray[np.uint64]:
 
 def _tensor(value: Any, where: str) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
-        return torch.from_numpy(np.array(value))  # a copy: what came may be read-only
+        # a copy, because the array may be read-only
+        return torch.from_numpy(np.array(value))
     if value is None or isinstance(value, (Tensor, bool, int, float, str)):
         return value
-    raise InvalidInput(f"{where}: expected a tensor or an array of numbers, got {_told(value)}", kind="no_inputs")
+    raise InvalidInput(f"{where}: expected a tensor or an array of numbers, got {_describe(value)}", kind="no_inputs")
 
 
-def _told(value: Any) -> str:
+def _describe(value: Any) -> str:
     dtype = f" of {value.dtype}" if isinstance(value, np.ndarray) else ""
     return type(value).__name__ + dtype
 
 
-__all__ = ["Batch", "as_batch", "as_hashes", "before", "hash_inputs", "slices"]
+__all__ = ["Inputs", "as_hashes", "as_inputs", "before", "hash_inputs", "slices"]

@@ -1,12 +1,11 @@
-"""A small Llama that learns the in-context task from nothing: a language model for where none can be downloaded.
+"""A small Llama that learns the in-context task from scratch: a language model where none can be downloaded.
 
-It is made, saved and loaded exactly as a large one is; only its tokenizer is built here, from the words of the prompt.
+It is saved and loaded exactly as a large one is. Only its tokenizer is built here, from the words of the prompt.
 """
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +14,30 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neuromas.causal.in_context import PROMPT, InContext
-from neuromas.causal.model import PAD, CausalModel, Sequences, get_task
+from neuromas.causal.in_context import PROMPT
+from neuromas.causal.model import PAD, CausalModel, Sequences
 from neuromas.errors import InvalidInput
 from neuromas.files import write_atomically
 from neuromas.provenance import now, versions
 from neuromas.schema.document import Provenance
-from neuromas.schema.system import LanguageModelCard
-from neuromas.systems.huggingface import CARD, HuggingFace, import_transformers, load_huggingface, read_words
-from neuromas.systems.system import check_device
-from neuromas.systems.training import BATCH_SIZE, HELD_OUT_STREAM, MAX_RATE, learning_rate
+from neuromas.schema.system import LanguageModelCard, TrainRequest
+from neuromas.systems.huggingface import HuggingFace
+from neuromas.systems.pretrained import CARD, load_huggingface
+from neuromas.systems.updates import (
+    BATCH_SIZE,
+    MAX_RATE,
+    Course,
+    Limits,
+    Report,
+    descend,
+    held_out_trials,
+    train_until,
+    training_batch,
+)
+from neuromas.systems.words import import_transformers, read_words
 
 UNKNOWN = "<unknown>"
+N_LAYERS, N_HEADS = 2, 4
 
 
 def word_tokenizer(prompt: str, words: tuple[str, ...]) -> Any:
@@ -47,112 +58,103 @@ def word_tokenizer(prompt: str, words: tuple[str, ...]) -> Any:
     from tokenizers.pre_tokenizers import Whitespace
 
     split = Whitespace()
-    known = [word for word, _ in split.pre_tokenize_str(" ".join([prompt, *words]))]
-    numbers = {word: number for number, word in enumerate(dict.fromkeys([UNKNOWN, *known]))}
+    pieces = [word for word, _ in split.pre_tokenize_str(" ".join([prompt, *words]))]
+    numbers = {word: number for number, word in enumerate(dict.fromkeys([UNKNOWN, *pieces]))}
     tokenizer = Tokenizer(WordLevel(numbers, unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = split
     return library.PreTrainedTokenizerFast(tokenizer_object=tokenizer, unk_token=UNKNOWN)
 
 
 def train_language_model(
-    out: str | Path,
-    *,
-    seed: int = 0,
-    task: str = InContext.name,
-    name: str | None = None,
-    n_units: int = 128,
-    n_layers: int = 2,
-    n_heads: int = 4,
-    target_accuracy: float = 0.999,
-    max_iterations: int = 5000,
-    validate_every: int = 100,
-    n_held_out: int = 1000,
-    device: str = "cpu",
-    progress: Callable[[int, float, float | None], None] | None = None,
+    request: TrainRequest, model: CausalModel, out: Path, device: str, report: Report
 ) -> HuggingFace:
     """Train a small Llama on prompt and trials, and save it as ``save_pretrained`` does.
 
-    The loss runs over the tokens of the trials alone. Batches depend on (seed, iteration) alone.
+    The loss runs over the tokens of the trials alone. The folder is written when training is done; there is no checkpoint.
 
     Parameters
     ----------
-    out : path-like
-        Folder that does not exist yet, or that the same call has written: then what it holds is loaded.
-    seed : int
-        Of weights and batches.
-    task : str
-    name : str, optional
-        The system's name; by default ``llama-SEED``.
-    n_units, n_layers, n_heads : int
-        Width of the residual stream, blocks, heads in each.
-    target_accuracy : float
-        Stop once two validations in a row reach this trial accuracy on held-out trials.
-    max_iterations, validate_every, n_held_out : int
+    request : TrainRequest
+    model : CausalModel
+        The task that the request names.
+    out : Path
+        Folder that does not exist yet, or that the same request has written: then what it holds is loaded.
     device : str
-    progress : callable, optional
-        Called with (iteration, loss, latest held-out trial accuracy or None).
+    report : callable
 
     Returns
     -------
     HuggingFace
-        Loaded from `out`, in float32. If `max_iterations` came first, ``config.trial_accuracy`` may be below
-        `target_accuracy`.
+        Loaded from `out`, in float32. If the iteration limit came first, ``config.trial_accuracy`` may be below the target.
 
     Raises
     ------
     InvalidInput
-        `out` holds something else; the width is no even multiple of the number of heads; `transformers` is not installed.
+        `out` holds something else; the width is not an even multiple of the number of heads; the request has options that a
+        llama does not take; `transformers` is not installed.
     """
-    out = Path(out)
-    model = get_task(task)
-    card = LanguageModelCard(task=task, prompt=PROMPT, name=name or f"llama-{seed}", dtype="float32", seed=seed)
-    described = f"neuromas train {task} --system llama --seed {seed}"
+    name = request.name or f"{request.kind}-{request.seed}"
+    source = f"neuromas train {model.name} --system {request.kind} --seed {request.seed}"
+    _check_request(request, model)
     if out.exists() and not (out.is_dir() and not any(out.iterdir())):
-        if (out / CARD).is_file():
-            finished = load_huggingface(out, device=device)
-            if (finished.card.name, finished.card.provenance.source) == (card.name, described):
-                return finished
-        raise InvalidInput(f"{out} already holds something else; choose another folder", kind="occupied")
-    if n_units % (2 * n_heads):
-        raise InvalidInput(
-            f"expected n_units to be a multiple of twice the number of heads ({n_heads}), got {n_units}",
-            kind="odd_width",
-        )
-    check_device(device)
+        return _reopened(out, name, source, device)
+    limits, seed = Limits.of(request), request.seed
+    card = LanguageModelCard(task=model.name, prompt=PROMPT, name=name, dtype="float32", seed=seed)
     tokenizer = word_tokenizer(PROMPT, model.vocabulary[1:])
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = _network(len(tokenizer), n_units, n_layers, n_heads).to(device)
-    spoken = read_words(tokenizer, model, card, str(card.name))
+        network = _network(len(tokenizer), request.n_units).to(device)
+    spoken = read_words(tokenizer, model, card, name)
     optimiser = torch.optim.Adam(network.parameters(), lr=MAX_RATE)
-    held_out = model.sample(n_held_out, np.random.default_rng([seed, HELD_OUT_STREAM]))
-    accuracy, streak, iteration = 0.0, 0, 0
-    while iteration < max_iterations and streak < 2:
-        loss = _update(network, spoken, optimiser, model, seed, iteration, device)
-        iteration += 1
-        if iteration % validate_every == 0 or iteration == max_iterations:
-            accuracy = _accuracy(network, spoken, held_out, device)
-            streak = streak + 1 if accuracy >= target_accuracy else 0
-        if progress is not None:
-            progress(iteration, loss, accuracy if iteration >= validate_every else None)
-    used = {**versions(), "transformers": import_transformers().__version__}
-    provenance = Provenance(source=described, seed=seed, created=now(), versions=used)
-    done = card.model_copy(
-        update={"iterations": iteration, "trial_accuracy": accuracy, "provenance": provenance},
+    held_out = held_out_trials(model, limits.n_held_out, seed)
+    course = train_until(
+        Course(),
+        limits,
+        lambda iteration: _update(network, spoken, optimiser, model, seed, iteration, device),
+        lambda: _accuracy(network, spoken, held_out, device),
+        report=report,
     )
-    _save(network, tokenizer, done, out)
+    accuracy = _accuracy(network, spoken, held_out, device) if course.accuracy is None else course.accuracy
+    used = {**versions(), "transformers": import_transformers().__version__}
+    provenance = Provenance(source=source, seed=seed, created=now(), versions=used)
+    done = {"iterations": course.iteration, "trial_accuracy": accuracy, "provenance": provenance}
+    _save(network, tokenizer, card.model_copy(update=done), out)
     return load_huggingface(out, device=device)
 
 
-def _network(n_words: int, n_units: int, n_layers: int, n_heads: int) -> Any:
+def _check_request(request: TrainRequest, model: CausalModel) -> None:
+    if model.options:
+        raise InvalidInput(
+            f"a llama does the task {model.name!r} as it is, without options; got {model.options}",
+            kind="invalid_option",
+        )
+    if request.memory:
+        raise InvalidInput(f"a llama has no gates to set for a memory of {request.memory} steps", kind="no_gates")
+    if request.n_units % (2 * N_HEADS):
+        raise InvalidInput(
+            f"expected n_units to be a multiple of twice the number of heads ({N_HEADS}), got {request.n_units}",
+            kind="odd_width",
+        )
+
+
+def _reopened(out: Path, name: str, source: str, device: str) -> HuggingFace:
+    """The language model in `out`, if it was trained by the same request."""
+    if (out / CARD).is_file():
+        finished = load_huggingface(out, device=device)
+        if (finished.card.name, finished.card.provenance.source) == (name, source):
+            return finished
+    raise InvalidInput(f"{out} already holds something else; choose another folder", kind="occupied")
+
+
+def _network(n_words: int, n_units: int) -> Any:
     library = import_transformers()
     config = library.LlamaConfig(
         vocab_size=n_words,
         hidden_size=n_units,
         intermediate_size=4 * n_units,
-        num_hidden_layers=n_layers,
-        num_attention_heads=n_heads,
-        num_key_value_heads=n_heads,
+        num_hidden_layers=N_LAYERS,
+        num_attention_heads=N_HEADS,
+        num_key_value_heads=N_HEADS,
         max_position_embeddings=256,
         bos_token_id=None,
         eos_token_id=None,
@@ -183,16 +185,11 @@ def _update(
     iteration: int,
     device: str,
 ) -> float:
-    for group in optimiser.param_groups:
-        group["lr"] = learning_rate(iteration)
-    trials = model.sample(BATCH_SIZE, np.random.default_rng([seed, iteration]))
+    trials = training_batch(model, BATCH_SIZE, seed, iteration)
     network.train()
     logits, labels = _logits(network, spoken, torch.from_numpy(trials.tokens).to(device))
     loss = functional.cross_entropy(logits.flatten(0, 1), labels.flatten(), ignore_index=PAD)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()
-    return loss.item()
+    return descend(optimiser, loss, iteration)
 
 
 @torch.no_grad()

@@ -114,9 +114,8 @@ class Recurrent(Trained):
         return self.layer == HIDDEN
 
     def _prepare(self) -> None:
-        self._network.cell.train(
-            self.device.type == "cuda"
-        )  # as cuDNN asks where gradients are; there is no dropout in it
+        # cuDNN has gradients only in training mode; the cell has no dropout
+        self._network.cell.train(self.device.type == "cuda")
 
     @torch.no_grad()
     def latents(self, tokens: Tensor) -> Tensor:
@@ -159,8 +158,8 @@ class Recurrent(Trained):
             return latents
         if context is None:
             raise InvalidInput(
-                f"system {self.name!r} needs its state before the embedding: resume it with what"
-                " context(tokens).at(...) gives",
+                f"system {self.name!r} needs its state before the embedding: resume it with the result of"
+                " context(tokens).at(...)",
                 kind="no_context",
             )
         return self._consumed(latents, context, (len(latents),))
@@ -169,7 +168,7 @@ class Recurrent(Trained):
         """States (n_pairs, n_units of the hidden layer) after the embeddings `latents` (n_pairs, n_steps, width)."""
         if len(lengths) == 0 or int(lengths.min()) < 1:
             raise InvalidInput(
-                f"system {self.name!r}: expected one step of intervention or more of each pair", kind="no_steps"
+                f"system {self.name!r}: expected at least one intervened step in each pair", kind="no_steps"
             )
         packed = pack_padded_sequence(latents, lengths.cpu(), batch_first=True, enforce_sorted=False)
         nothing = latents.new_zeros(len(latents), self.config.n_units)
@@ -240,9 +239,8 @@ class GRU(Recurrent):
     def remember(cls, network: nn.Module, n_steps: int, generator: torch.Generator) -> None:
         cell = network.get_submodule("cell")
         width = cell.get_parameter("weight_hh_l0").shape[1]
-        cell.get_parameter("bias_hh_l0")[width : 2 * width] += _spans(
-            width, n_steps, generator
-        )  # the update gate keeps
+        # the update gate keeps
+        cell.get_parameter("bias_hh_l0")[width : 2 * width] += _spans(width, n_steps, generator)
 
     def _prepare(self) -> None:
         super()._prepare()
@@ -339,19 +337,19 @@ class LSTM(Recurrent):
         def of_step(_: slice, after: slice) -> Tensor:
             return inputs[after.start - len(before) : after.stop - len(before)]
 
-        found = _RunLSTM.apply(before, embedded, self._frozen, of_step, (len(before), *sizes))
+        states = _RunLSTM.apply(before, embedded, self._frozen, of_step, (len(before), *sizes))
         last = _last_rows(sizes, before.device)
-        return torch.cat([one.index_select(0, last) for one in found], dim=1)
+        return torch.cat([state.index_select(0, last) for state in states], dim=1)
 
     def _states(self, tokens: Tensor) -> Tensor:
         width = self.config.n_units // 2
-        found = self._table.new_zeros(*tokens.shape, 2 * width)
+        states = self._table.new_zeros(*tokens.shape, 2 * width)
         hidden = cell = self._table.new_zeros(len(tokens), width)
         for step in range(tokens.shape[1]):  # torch.nn.LSTM gives c for the last step only
             gates, _, cell, squashed = _lstm_step(hidden, cell, self._table[tokens[:, step]], self._frozen.weight)
             hidden = gates[:, 2 * width : 3 * width] * squashed
-            found[:, step, :width], found[:, step, width:] = hidden, cell
-        return found
+            states[:, step, :width], states[:, step, width:] = hidden, cell
+        return states
 
     def _unroll(self, first: Tensor, tokens: Tensor, sizes: tuple[int, ...]) -> Tensor:
         def looked_up(rows: slice, _: slice) -> Tensor:
@@ -372,24 +370,24 @@ class _ByLibrary(torch.autograd.Function):
     def forward(
         ctx: Any, embedded: Tensor, before: Tensor, cell: nn.RNNBase, sizes: tuple[int, ...]
     ) -> tuple[Tensor, Tensor]:
-        wanted = ctx.needs_input_grad[:2]
-        given = [one.detach().requires_grad_(is_) for one, is_ in zip((embedded, before), wanted, strict=True)]
-        with torch.set_grad_enabled(any(wanted)), _full_precision(embedded.device):
-            state = [one.contiguous() for one in given[1][None].split(cell.hidden_size, dim=2)]
-            packed = PackedSequence(given[0], torch.tensor(sizes))
+        needed = ctx.needs_input_grad[:2]
+        inputs = [x.detach().requires_grad_(need) for x, need in zip((embedded, before), needed, strict=True)]
+        with torch.set_grad_enabled(any(needed)), _full_precision(embedded.device):
+            state = [part.contiguous() for part in inputs[1][None].split(cell.hidden_size, dim=2)]
+            packed = PackedSequence(inputs[0], torch.tensor(sizes))
             out, last = cell(packed, state[0] if len(state) == 1 else tuple(state))
-            found = out.data, (last if len(state) == 1 else torch.cat(last, dim=2))[0]
-        ctx.kept = given, found
-        return found[0].detach(), found[1].detach()
+            outputs = out.data, (last if len(state) == 1 else torch.cat(last, dim=2))[0]
+        ctx.kept = inputs, outputs
+        return outputs[0].detach(), outputs[1].detach()
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        given, found = ctx.kept
-        wanted = [one for one in given if one.requires_grad]
-        with _full_precision(given[0].device):
-            by = iter(torch.autograd.grad(found, wanted, gradients))
-        return (*(next(by) if one.requires_grad else None for one in given), None, None)
+        inputs, outputs = ctx.kept
+        needed = [x for x in inputs if x.requires_grad]
+        with _full_precision(inputs[0].device):
+            by = iter(torch.autograd.grad(outputs, needed, gradients))
+        return (*(next(by) if x.requires_grad else None for x in inputs), None, None)
 
 
 @contextmanager
@@ -450,9 +448,8 @@ class _TokenLosses(torch.autograd.Function):
             logits = torch.log_softmax(logits, dim=0)
             losses[rows] = logits.gather(0, labels)[0].neg_()
             if gradient is not None:
-                by_logits = logits.exp_().scatter_(
-                    0, labels, torch.expm1(-losses[rows])[None]
-                )  # p, and p − 1 of the label
+                # p, and p − 1 of the label
+                by_logits = logits.exp_().scatter_(0, labels, torch.expm1(-losses[rows])[None])
                 by_before = torch.ops.aten.gelu_backward(by_logits.T @ last_weight, before)
                 torch.mm(by_before, first_weight, out=gradient[rows])
         if gradient is not None:
@@ -578,8 +575,8 @@ class _RunGRU(torch.autograd.Function):
         return by_first, by_embedded, None, None, None
 
 
-def _sigmoid_backward_(gradient: Tensor, found: Tensor) -> None:
-    torch.ops.aten.sigmoid_backward.grad_input(gradient, found, grad_input=gradient)
+def _sigmoid_backward_(gradient: Tensor, sigmoid: Tensor) -> None:
+    torch.ops.aten.sigmoid_backward.grad_input(gradient, sigmoid, grad_input=gradient)
 
 
 def _padded(gradient: Tensor, n_pairs: int) -> Tensor:
@@ -627,8 +624,9 @@ class _RunLSTM(torch.autograd.Function):
         states[:n_first], cells[:n_first] = first[:n_first, :width], first[:n_first, width:]
         kept, differentiable = [], any(ctx.needs_input_grad)
         for rows, after in _steps(sizes):
-            found = _lstm_step(states[rows], cells[rows], take(rows, after), frozen.weight, out=cells[after])
-            gates, new, _, squashed = found
+            gates, new, _, squashed = _lstm_step(
+                states[rows], cells[rows], take(rows, after), frozen.weight, out=cells[after]
+            )
             torch.mul(gates[:, 2 * width : 3 * width], squashed, out=states[after])
             if differentiable:
                 kept.append((rows, after, gates, new, squashed))

@@ -1,7 +1,7 @@
 """What a system can do: be recorded, and be resumed from an intervened latent.
 
-Everything up to the intervention is computed once and kept; a fit iteration runs only what follows it, on the steps still
-alive. Sequences that follow travel packed: sorted by length, step after step, so that no work is spent on padding.
+Everything up to the intervention is computed once and kept. A fit iteration runs only the steps after it, for the sequences that
+have not ended. These sequences are packed: sorted by length, step after step, so that no work is spent on padding.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from neuromas.schema.system import SystemConfig
 
 @dataclass(frozen=True)
 class Layout:
-    """Room for packed continuations whose lengths are not known yet: how many may be alive at each step.
+    """Room for packed continuations whose lengths are not known yet: how many sequences may be alive at each step.
 
     Attributes
     ----------
@@ -99,7 +99,7 @@ class Packed:
     def at_layout(cls, tokens: Tensor, lengths: Tensor, deterministic: Tensor, layout: Layout) -> Packed:
         """Pack padded tensors (n_pairs, n_steps) into `layout`, by the same operations whatever `lengths` (n_pairs,) are.
 
-        What does not fit in is left out: it is the caller's part that the layout is large enough.
+        The caller makes the layout large enough; sequences that do not fit are left out.
         """
         order = torch.argsort(lengths, descending=True, stable=True)
         rows = order.index_select(0, layout.places)
@@ -135,19 +135,23 @@ class Packed:
 
 
 EMBEDDING, HIDDEN = "embedding", "hidden"
-"""Layers that every kind of `Trained` system has, whatever else it calls them."""
+"""Layers that every kind of `Trained` system has; it may have other names for them too."""
+
+
+Past = tuple[tuple[Tensor, Tensor], ...]
+"""Keys and values by block, each of shape (n_trials, n_heads, n_steps, head width)."""
 
 
 class Context(ABC):
-    """What a system must keep, besides the latent, to be resumed at a step: a key-value cache, say."""
+    """What a system needs besides the latent to be resumed at a step, such as keys and values."""
 
     @abstractmethod
     def at(self, trials: np.ndarray, steps: np.ndarray) -> Any:
-        """The part that belongs to these (trial, step) positions, each of shape (n_pairs,), in the system's own form."""
+        """The part for the positions (trial, step), each of shape (n_pairs,); its form is the system's own."""
 
 
 class System(ABC):
-    """A network that can be recorded and resumed. It is frozen: nothing here changes its weights."""
+    """A network that can be recorded and resumed. It is frozen: no method changes its weights."""
 
     config: SystemConfig
     device: torch.device = torch.device("cpu")
@@ -164,10 +168,10 @@ class System(ABC):
     layer: str = ""
     """Which layer's activity is the latent."""
     at_once: int = 2000
-    """Pairs resumed together where no gradient is kept; fewer where logits range over a large vocabulary."""
+    """Pairs that are resumed together if no gradient is kept; fewer for a large vocabulary."""
     replayable: bool = False
-    """Whether `token_losses`, for continuations in a `Layout`, does the same operations whatever these hold and asks the host for
-    nothing, so that a CUDA graph of it can be replayed."""
+    """Whether a CUDA graph of `token_losses` can be replayed: for continuations in a `Layout`, the operations do not depend on
+    what the continuations hold, and the host is not asked for anything."""
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -180,12 +184,12 @@ class System(ABC):
         return False
 
     def at(self, layer: str) -> System:
-        """The same system, its latent taken from another layer.
+        """The same system with another layer as its latent.
 
         Raises
         ------
         NotFound
-            It has no such layer; the nearest names are listed.
+            The system has no such layer; the nearest names are listed.
         """
         find_layer(layer, self.layers, self.name)
         return self
@@ -197,7 +201,7 @@ class System(ABC):
         Parameters
         ----------
         tokens : Tensor of int64, shape (n_trials, n_steps)
-            `PAD` after the end of a trial; what stands there in the result means nothing.
+            `PAD` after the end of a trial; the result has no meaning there.
 
         Returns
         -------
@@ -206,10 +210,10 @@ class System(ABC):
 
     @abstractmethod
     def resume(self, latents: Tensor, continuation: Packed, context: Any = None) -> Tensor:
-        """Go on from `latents`, fed with the continuation's own tokens.
+        """Continue from `latents`; the tokens of the continuation are the input.
 
-        Differentiable with respect to `latents`, once. The token at the intervened step has been consumed already, so the
-        first prediction comes from the latent itself.
+        Differentiable with respect to `latents`, once. The token at the intervened step was consumed already, so the first
+        prediction comes from the latent itself.
 
         Parameters
         ----------
@@ -218,7 +222,7 @@ class System(ABC):
         continuation : Packed
             At least one token of each pair.
         context : optional
-            What ``context(...).at(...)`` gave for these pairs.
+            The result of ``context(...).at(...)`` for these pairs.
 
         Returns
         -------
@@ -227,7 +231,7 @@ class System(ABC):
         """
 
     def resume_steps(self, latents: Tensor, lengths: Tensor, tokens: Tensor, continuation: Packed) -> Tensor:
-        """Go on after interventions at every step from the first: `latents` stand in for those of `tokens`.
+        """Continue after interventions at every step from the first: `latents` take the place of the latents of `tokens`.
 
         Differentiable with respect to `latents`.
 
@@ -235,7 +239,7 @@ class System(ABC):
         ----------
         latents : Tensor, shape (n_pairs, n_steps, n_units)
         lengths : Tensor of int64, shape (n_pairs,)
-            How many steps of each pair are intervened at, at least one; what `latents` and `tokens` hold beyond is not looked at.
+            How many steps of each pair are intervened at, at least one. Later `latents` and `tokens` are not used.
         tokens : Tensor of int64, shape (n_pairs, n_steps)
             The system's own tokens at those steps.
         continuation : Packed
@@ -253,7 +257,7 @@ class System(ABC):
         """
         raise InvalidInput(
             f"system {self.name!r}: a latent of layer {self.layer!r} follows from the one before it, so an interchange at the"
-            " last step alone says it all; stepwise interchanges are for layers such as 'embedding'",
+            " last step is enough; stepwise interchanges are for layers such as 'embedding'",
             kind="not_stepwise",
         )
 
@@ -266,9 +270,9 @@ class System(ABC):
         lengths: Tensor | None = None,
         tokens: Tensor | None = None,
     ) -> Tensor:
-        """Cross-entropy of each of the continuation's tokens: that of what `resume` gives, or with `lengths`, `resume_steps`.
+        """Cross-entropy of each token of the continuation, from the logits of `resume`, or with `lengths` of `resume_steps`.
 
-        A system that comes to it without keeping logits may override this.
+        A system that can compute it without keeping logits may override this method.
 
         Parameters
         ----------
@@ -285,17 +289,17 @@ class System(ABC):
         if lengths is None:
             logits = self.resume(latents, continuation, context)
         elif tokens is None:
-            raise InvalidInput("token_losses: lengths were given without tokens, which go with them", kind="no_tokens")
+            raise InvalidInput("token_losses: got lengths without tokens; expected both or none", kind="no_tokens")
         else:
             logits = self.resume_steps(latents, lengths, tokens, continuation)
         return functional.cross_entropy(logits, continuation.tokens, reduction="none")
 
     def context(self, tokens: Tensor) -> Context | None:
-        """What else must be kept of trials `tokens` to resume inside them; None if the latent is all there is."""
+        """What is needed besides the latent to resume inside the trials `tokens`; None if the latent is enough."""
         return None
 
     def to(self, device: str | torch.device) -> System:
-        """Move the weights; returns self. A system that never moves need not override this.
+        """Move the weights; returns the system itself. A system that cannot be moved does not override this.
 
         Raises
         ------
@@ -304,7 +308,7 @@ class System(ABC):
         """
         if torch.device(device) != self.device:
             raise InvalidInput(
-                f"{type(self).__name__} lies on {self.device} and cannot be moved to {device}", kind="no_device"
+                f"{type(self).__name__} is on {self.device} and cannot be moved to {device}", kind="no_device"
             )
         return self
 
@@ -330,9 +334,9 @@ class System(ABC):
 
 
 class Trained(System):
-    """A system made from a network that `train` trains and `load_system` loads.
+    """A system from a network that `train` trains and `load_system` loads.
 
-    A subclass sets ``network``, and derives in ``_prepare`` what it needs of the weights.
+    A subclass sets ``network``, and computes in ``_prepare`` what it needs from the weights.
 
     Parameters
     ----------
@@ -341,12 +345,12 @@ class Trained(System):
         State of a ``network``.
     device : str or torch.device
     layer : str, optional
-        One of ``layers``, or ``hidden``, which every kind has; by default that.
+        One of ``layers``, or ``hidden`` (default), which every kind has.
 
     Raises
     ------
     NotFound
-        No such layer; the nearest names are listed.
+        There is no such layer; the nearest names are listed.
     """
 
     network: type[nn.Module]
@@ -374,7 +378,7 @@ class Trained(System):
 
     @property
     def hidden(self) -> str:
-        """The layer that is meant by ``hidden``."""
+        """The layer that ``hidden`` stands for."""
         return HIDDEN
 
     def at(self, layer: str) -> Self:
@@ -387,7 +391,7 @@ class Trained(System):
 
     @classmethod
     def remember(cls, network: nn.Module, n_steps: int, generator: torch.Generator) -> None:
-        """Set the gates of a fresh `network` so that they remember for up to `n_steps`; InvalidInput if it has none."""
+        """Set the gates of a new `network` so that they remember for up to `n_steps`; InvalidInput if it has no gates."""
         raise InvalidInput(f"{cls.__name__} has no gates to set for a memory of {n_steps} steps", kind="no_gates")
 
     @property
@@ -403,7 +407,7 @@ class Trained(System):
 
     @abstractmethod
     def _prepare(self) -> None:
-        """Called when weights were loaded or moved."""
+        """Called after the weights were loaded or moved."""
 
 
 def find_layer(layer: str, layers: Sequence[str], system: str) -> str:
@@ -416,7 +420,7 @@ def find_layer(layer: str, layers: Sequence[str], system: str) -> str:
 
 
 def check_device(device: str | torch.device) -> None:
-    """InvalidInput if nothing can be computed on `device` here; it says how many GPUs there are.
+    """Raise InvalidInput if `device` cannot be used here; the message lists the GPUs.
 
     Examples
     --------
@@ -431,6 +435,25 @@ def check_device(device: str | torch.device) -> None:
             f"device {str(device)!r} cannot be used here (there are {there}): {str(error).partition(chr(10))[0]}",
             kind="no_device",
         ) from error
+
+
+def with_steps(x: Tensor, n_steps: int) -> Tensor:
+    """`x` (n_pairs, any number of steps, ...) cut, or padded with zeros, to `n_steps`; always a copy.
+
+    Examples
+    --------
+    >>> with_steps(torch.tensor([[1, 2, 3]]), 2), with_steps(torch.tensor([[1, 2, 3]]), 4)
+    (tensor([[1, 2]]), tensor([[1, 2, 3, 0]]))
+    """
+    return functional.pad(x, (0, 0) * (x.ndim - 2) + (0, n_steps - x.shape[1]))
+
+
+def join_past(chunks: Sequence[Past]) -> Past:
+    """Keys and values of one chunk of trials after another; all have the same steps."""
+    return tuple(
+        (torch.cat([keys for keys, _ in block]), torch.cat([values for _, values in block]))
+        for block in zip(*chunks, strict=True)
+    )
 
 
 def all_right(logits: Tensor, continuation: Packed, n_pairs: int) -> Tensor:
@@ -452,4 +475,4 @@ def all_right(logits: Tensor, continuation: Packed, n_pairs: int) -> Tensor:
     return missed == 0
 
 
-__all__ = ["PAD", "Context", "Packed", "System", "Trained", "all_right"]
+__all__ = ["PAD", "Context", "Packed", "Past", "System", "Trained", "all_right", "join_past", "with_steps"]

@@ -1,221 +1,278 @@
-"""Training of networks on a task, and their files (paper A.1; method: training details)."""
+"""Training of networks on a task, and their files."""
 
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
-import numpy as np
 import torch
 from safetensors.torch import save as save_safetensors
 from torch import nn
 from torch.nn import functional
 
 from neuromas.causal.model import PAD, CausalModel, get_task
-from neuromas.errors import Corrupt, InvalidInput, NotFound
+from neuromas.errors import Corrupt, InvalidInput, NotFound, suggestion
 from neuromas.files import sha256_bytes, write_atomically
 from neuromas.interrupts import deferred_interrupt
 from neuromas.provenance import now, versions
 from neuromas.schema.document import Provenance
-from neuromas.schema.system import SystemConfig
-from neuromas.systems.huggingface import CARD, is_huggingface, load_huggingface
+from neuromas.schema.system import SystemConfig, TrainRequest
+from neuromas.systems.language_model import train_language_model
+from neuromas.systems.pretrained import CARD, is_huggingface, load_huggingface
 from neuromas.systems.recurrent import GRU, LSTM
 from neuromas.systems.system import EMBEDDING, System, Trained, check_device
 from neuromas.systems.transformer import Transformer
+from neuromas.systems.updates import (
+    BATCH_SIZE,
+    LLAMA,
+    MAX_RATE,
+    Course,
+    Limits,
+    Report,
+    descend,
+    held_out_trials,
+    reporting,
+    train_until,
+    training_batch,
+)
 from neuromas.weights import read_safetensors
 
 CONFIG, WEIGHTS, CHECKPOINT = "config.json", "weights.safetensors", "checkpoint.safetensors"
 SYSTEMS: dict[str, type[Trained]] = {"gru": GRU, "lstm": LSTM, "transformer": Transformer}
-"""Kinds of system that can be trained and loaded, by the name the command line uses; each knows its trainable network."""
+"""Kind → class of the systems that are saved as ``config.json`` and ``weights.safetensors``; each knows its trainable network."""
+
+KINDS = (*SYSTEMS, LLAMA)
+"""Every kind that can be trained."""
 
 SHIPPED = Path(__file__).parent / "shipped"
-"""Folder of the trained systems that travel with the package."""
+"""Folder of the trained systems that come with the package."""
 
-HELD_OUT_STREAM = 2**32  # seeds of training batches are (seed, iteration); no iteration reaches this
-BATCH_SIZE = 128
-WARM_UP, MAX_RATE, MIN_RATE, POWER = 100, 1e-3, 1e-7, 0.5
-
-
-def learning_rate(iteration: int) -> float:
-    """Linear warm-up to 1e-3 over 100 iterations, then decay with the power 0.5 of the iteration (paper A.1)."""
-    if iteration < WARM_UP:
-        return MAX_RATE * (iteration + 1) / WARM_UP
-    return max(MIN_RATE, MAX_RATE * (WARM_UP / (iteration + 1)) ** POWER)
+Kind = Literal["gru", "lstm", "transformer", "llama"]
+"""Kinds of network that `train` makes."""
 
 
 def train(
     task: str | CausalModel,
     *,
     out: str | Path,
-    kind: str = "gru",
+    kind: Kind | str = "gru",
+    options: Mapping[str, Any] | None = None,
     seed: int = 0,
     name: str | None = None,
     n_units: int = 128,
     memory: int = 0,
     target_accuracy: float = 0.999,
-    min_iterations: int = 2000,
-    max_iterations: int = 20_000,
-    validate_every: int = 250,
-    n_held_out: int = 2000,
+    min_iterations: int | None = None,
+    max_iterations: int | None = None,
+    validate_every: int | None = None,
+    n_held_out: int | None = None,
     device: str = "cpu",
-    progress: Callable[[int, float, float | None], None] | None = None,
+    progress: bool | Report = False,
 ) -> System:
-    """Train a network until it solves held-out trials, and save it.
+    """Train a network until it solves held-out trials of a task, and save it.
 
-    Interrupted, it goes on from its last checkpoint in `out` when called again with the same arguments; batches depend on
-    (seed, iteration) alone, so the outcome is that of an uninterrupted run.
+    If training was interrupted, the same call continues from the last checkpoint in `out` and ends with the same weights as a
+    run that was not interrupted. A llama keeps no checkpoint and starts again.
 
     Parameters
     ----------
     task : str or CausalModel
-        A registered task's name, or a causal model.
+        Name of a registered task, or a causal model.
     out : path-like
-        Folder for ``config.json``, ``weights.safetensors`` and, until done, ``checkpoint.safetensors``.
-    kind : str
-        ``"gru"``, ``"lstm"`` or ``"transformer"``, see `SYSTEMS`.
+        Folder for ``config.json``, ``weights.safetensors`` and, until training is done, ``checkpoint.safetensors``. A llama is
+        saved as ``save_pretrained`` does.
+    kind : {"gru", "lstm", "transformer", "llama"}
+        Kind of network. A llama is a small language model; it reads the prompt of the in-context task before each trial.
+    options : mapping, optional
+        Options of a task that is given by name, such as ``{"void": 0.2}``.
     seed : int
-        Of weights, batches, dropout.
+        Seed of weights, batches and dropout.
     name : str, optional
-        The system's name; by default kind and seed, e.g. ``gru-0``.
+        Name of the system; by default kind and seed, such as ``gru-0``.
     n_units : int
-        Width of the latent: of a GRU's hidden state, or of an LSTM's h and c together. Embedding and hidden state are equally
-        wide (64 for an LSTM by default), the readout's hidden layer is four times as wide.
+        Width of the latent: of the hidden state of a GRU, of h and c together of an LSTM, of the residual stream of a
+        transformer or a llama. The hidden layer of a readout is four times as wide as the hidden state.
     memory : int
-        Recurrent networks: about how many steps their gates are set to remember before training begins (chrono initialisation,
-        Tallec & Ollivier 2018); 0 leaves PyTorch's own. A GRU learns arithmetic with 60 within a thousand iterations; without,
-        it had not learned to end its trials after three thousand.
+        Recurrent networks: how many steps the gates are set to remember before training (chrono initialisation, Tallec &
+        Ollivier 2018). 0 leaves the gates as PyTorch sets them. A GRU learns arithmetic with 60 within a thousand iterations,
+        and had not learned to end its trials after three thousand without.
     target_accuracy : float
-        Stop once two validations in a row reach this trial accuracy on held-out trials.
-    min_iterations : int
-        Go on at least so long: states sharpen after accuracy has reached its ceiling.
-    max_iterations, validate_every, n_held_out : int
+        Training stops after two validations in a row with at least this share of held-out trials correct.
+    min_iterations : int, optional
+        Training goes on for at least this many iterations, because states sharpen after accuracy has reached its ceiling; by
+        default 2,000, and 0 for a llama.
+    max_iterations : int, optional
+        Training stops after this many iterations; by default 20,000, and 5,000 for a llama.
+    validate_every : int, optional
+        Iterations from one validation to the next; by default 250, and 100 for a llama.
+    n_held_out : int, optional
+        Held-out trials in each validation; by default 2,000, and 1,000 for a llama.
     device : str
-    progress : callable, optional
-        Called with (iteration, loss, latest held-out trial accuracy or None).
+        Where to train, such as ``cuda:0``.
+    progress : bool or callable
+        True shows a bar. A function is called with (iteration, loss, latest accuracy on held-out trials or None).
 
     Returns
     -------
     System
-        Frozen, with ``config.trial_accuracy``. If `max_iterations` came first, that may be below `target_accuracy`; then the
-        checkpoint stays, and a call with a higher limit goes on from it.
+        The frozen network, with its accuracy in ``config.trial_accuracy``. If `max_iterations` came first, that may be below
+        `target_accuracy`. Then the checkpoint stays, and a call with a higher limit continues from it.
 
     Raises
     ------
     NotFound
-        Unknown task or kind.
+        There is no such task, or no such kind.
     InvalidDocument
-        `name` or `n_units` cannot be used.
+        An option is out of its bounds; every such option is listed.
     InvalidInput
-        `out` holds another network's checkpoint or weights; `n_units` is odd for an LSTM or a transformer; `memory` for a
-        transformer.
+        `out` holds another system; `n_units` does not suit the kind; the task has no such option; the kind of network has no
+        gates for a `memory`.
     """
-    model = get_task(task) if isinstance(task, str) else task
-    if kind not in SYSTEMS:
-        raise NotFound(f"no system kind {kind!r}; known kinds: {', '.join(sorted(SYSTEMS))}", kind="unknown_system")
-    out = Path(out)
+    if isinstance(task, str):
+        model = get_task(task, **(options or {}))
+    elif options:
+        raise InvalidInput(
+            f"train: options {', '.join(options)} go with the name of a task; task {task.name!r} is a causal model already",
+            kind="wrong_option",
+        )
+    else:
+        model = task
+    request = TrainRequest.parse(
+        {
+            "task": model.name,
+            "options": dict(options or {}),
+            "kind": kind,
+            "seed": seed,
+            "name": name,
+            "n_units": n_units,
+            "memory": memory,
+            "target_accuracy": target_accuracy,
+            "min_iterations": min_iterations,
+            "max_iterations": max_iterations,
+            "validate_every": validate_every,
+            "n_held_out": n_held_out,
+        },
+        "training",
+    )
+    return train_from(request, out=out, model=model, device=device, progress=progress)
+
+
+def train_from(
+    request: TrainRequest,
+    *,
+    out: str | Path,
+    model: CausalModel | None = None,
+    device: str = "cpu",
+    progress: bool | Report = False,
+) -> System:
+    """Train the network that `request` asks for, whatever its kind; see `train`.
+
+    Parameters
+    ----------
+    request : TrainRequest
+    out : path-like
+    model : CausalModel, optional
+        The task, where it is not registered; by default the task that the request names.
+    device : str
+    progress : bool or callable
+
+    Returns
+    -------
+    System
+
+    Raises
+    ------
+    NotFound, InvalidInput
+        As `train`.
+    """
+    if request.kind not in KINDS:
+        raise NotFound(
+            f"no system kind {request.kind!r}; known kinds: {', '.join(KINDS)}{suggestion(request.kind, KINDS)}",
+            kind="unknown_system",
+        )
+    model = get_task(request.task, **request.options) if model is None else model
     check_device(device)
-    notes = [f"task options: {model.options}"] * bool(model.options) + [f"memory: {memory}"] * bool(memory)
-    described = {
-        "kind": kind,
-        "name": name or f"{kind}-{seed}",
-        "task": model.name,
-        "vocabulary": model.vocabulary,
-        "n_units": n_units,
-        "n_hidden": SYSTEMS[kind].readout_width(n_units),
-        "seed": seed,
-        "provenance": {"notes": "; ".join(notes)},
-    }
-    config = SystemConfig.parse(described, "system to train")
+    with reporting(progress, request.name or f"{request.kind}-{request.seed}", Limits.of(request)) as report:
+        if request.kind == LLAMA:
+            return train_language_model(request, model, Path(out), device, report)
+        return _train_network(request, model, Path(out), device, report)
+
+
+def _train_network(request: TrainRequest, model: CausalModel, out: Path, device: str, report: Report) -> System:
+    config, limits = _planned(request, model), Limits.of(request)
     if (out / CONFIG).exists():
         finished = load_system(out, device=device)
         if _identity(finished.config) != _identity(config):
             raise InvalidInput(f"{out} already holds system {finished.name!r}; choose another folder", kind="occupied")
-        # one that ran into its limit keeps its checkpoint, to go on from with a higher one
-        if not (out / CHECKPOINT).exists() or finished.config.iterations >= max_iterations:
+        # a network that came to its iteration limit keeps its checkpoint, to continue from with a higher one
+        if not (out / CHECKPOINT).exists() or finished.config.iterations >= limits.max_iterations:
             return finished
     with torch.random.fork_rng(devices=[]), deferred_interrupt() as interrupted:
-        return _train(
-            model,
-            config,
-            out,
-            memory,
-            Limits(target_accuracy, min_iterations, max_iterations, validate_every, n_held_out),
-            device,
-            progress,
-            interrupted,
+        network = _initial(config, request.memory).to(device)
+        optimiser = torch.optim.Adam(network.parameters(), lr=MAX_RATE)
+        held_out = held_out_trials(model, limits.n_held_out, config.seed)
+
+        def freeze() -> Trained:
+            return SYSTEMS[config.kind](config, network.state_dict(), device)
+
+        course = train_until(
+            _restore(out, config, network, optimiser),
+            limits,
+            lambda iteration: _update(network, optimiser, model, config.seed, iteration, device),
+            lambda: freeze().trial_accuracy(held_out),
+            keep=lambda course: _checkpoint(out, config, network, optimiser, course),
+            interrupted=interrupted,
+            report=report,
         )
+        system = freeze()
+        accuracy = system.trial_accuracy(held_out) if course.accuracy is None else course.accuracy
+        system.config = _finished(config, course.iteration, accuracy, model, request.memory)
+        save_system(system, out)
+        if course.solved or limits.max_iterations == 0:
+            (out / CHECKPOINT).unlink(missing_ok=True)
+        return load_system(out, device=device)
 
 
-@dataclass(frozen=True)
-class Limits:
-    """When training looks at held-out trials, and when it stops; see `train`."""
+def _planned(request: TrainRequest, model: CausalModel) -> SystemConfig:
+    """The configuration of the network that `request` asks for."""
+    kind = request.kind
+    notes = [f"task options: {model.options}"] * bool(model.options)
+    notes += [f"memory: {request.memory}"] * bool(request.memory)
+    described = {
+        "kind": kind,
+        "name": request.name or f"{kind}-{request.seed}",
+        "task": model.name,
+        "vocabulary": model.vocabulary,
+        "n_units": request.n_units,
+        "n_hidden": SYSTEMS[kind].readout_width(request.n_units),
+        "seed": request.seed,
+        "provenance": {"notes": "; ".join(notes)},
+    }
+    return SystemConfig.parse(described, "system to train")
 
-    target_accuracy: float
-    min_iterations: int
-    max_iterations: int
-    validate_every: int
-    n_held_out: int
 
-
-def _train(
-    model: CausalModel,
-    config: SystemConfig,
-    out: Path,
-    memory: int,
-    limits: Limits,
-    device: str,
-    progress: Callable[[int, float, float | None], None] | None,
-    interrupted: Callable[[], bool],
-) -> System:
-    kind, seed = config.kind, config.seed
-    torch.manual_seed(seed)
-    network = SYSTEMS[kind].network(config)
+def _initial(config: SystemConfig, memory: int) -> nn.Module:
+    """The network before training."""
+    torch.manual_seed(config.seed)
+    network = SYSTEMS[config.kind].network(config)
     if memory:
-        SYSTEMS[kind].remember(network, memory, torch.Generator().manual_seed(seed))
-    network = network.to(device)
-    optimiser = torch.optim.Adam(network.parameters(), lr=MAX_RATE)
-    start, streak = _restore(out, config, network, optimiser)
-    held_out = model.sample(limits.n_held_out, np.random.default_rng([seed, HELD_OUT_STREAM]))
-    accuracy: float | None = None
-    iteration = start
-    for iteration in range(start, limits.max_iterations):
-        if streak >= 2 and iteration >= limits.min_iterations:
-            break
-        loss = _update(network, optimiser, model, seed, iteration, device)
-        if (iteration + 1) % limits.validate_every == 0 or iteration + 1 == limits.max_iterations:
-            accuracy = SYSTEMS[kind](config, network.state_dict(), device).trial_accuracy(held_out)
-            streak = streak + 1 if accuracy >= limits.target_accuracy else 0
-            _checkpoint(out, config, network, optimiser, iteration + 1, streak)
-        if progress is not None:
-            progress(iteration + 1, loss, accuracy)
-        if interrupted():
-            _checkpoint(out, config, network, optimiser, iteration + 1, streak)
-            raise KeyboardInterrupt
-    else:
-        iteration = limits.max_iterations
-    frozen = SYSTEMS[kind](config, network.state_dict(), device)
-    frozen.config = config.model_copy(
-        update={
-            "iterations": iteration,
-            "trial_accuracy": frozen.trial_accuracy(held_out) if accuracy is None else accuracy,
-            "provenance": Provenance(
-                source=" ".join(
-                    ["neuromas train", model.name, f"--system {kind} --seed {seed}", *_spelt(model, memory)]
-                ),
-                seed=seed,
-                created=now(),
-                versions=versions(),
-                notes=config.provenance.notes,
-            ),
-        }
+        SYSTEMS[config.kind].remember(network, memory, torch.Generator().manual_seed(config.seed))
+    return network
+
+
+def _finished(config: SystemConfig, iterations: int, accuracy: float, model: CausalModel, memory: int) -> SystemConfig:
+    """`config` with what came of training."""
+    words = ["neuromas train", model.name, f"--system {config.kind} --seed {config.seed}", *_spelt(model, memory)]
+    provenance = Provenance(
+        source=" ".join(words),
+        seed=config.seed,
+        created=now(),
+        versions=versions(),
+        notes=config.provenance.notes,
     )
-    save_system(frozen, out)
-    if streak >= 2 or limits.max_iterations == 0:
-        (out / CHECKPOINT).unlink(missing_ok=True)
-    return load_system(out, device=device)
+    return config.model_copy(update={"iterations": iterations, "trial_accuracy": accuracy, "provenance": provenance})
 
 
 def _spelt(model: CausalModel, memory: int) -> list[str]:
@@ -228,21 +285,13 @@ def _spelt(model: CausalModel, memory: int) -> list[str]:
 def _update(
     network: nn.Module, optimiser: torch.optim.Optimizer, model: CausalModel, seed: int, iteration: int, device: str
 ) -> float:
-    for group in optimiser.param_groups:
-        group["lr"] = learning_rate(iteration)
-    trials = model.sample(BATCH_SIZE, np.random.default_rng([seed, iteration]))
+    trials = training_batch(model, BATCH_SIZE, seed, iteration)
     tokens = torch.from_numpy(trials.tokens).to(device)
     torch.manual_seed(seed * 1_000_003 + iteration)  # dropout
     network.train()
     logits = network(tokens[:, :-1])
     loss = functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=PAD)
-    optimiser.zero_grad(set_to_none=True)
-    loss.backward()
-    optimiser.step()
-    value = loss.item()
-    if not math.isfinite(value):
-        raise InvalidInput(f"training loss became {value} at iteration {iteration}", kind="diverged")
-    return value
+    return descend(optimiser, loss, iteration)
 
 
 def _identity(config: SystemConfig) -> dict[str, object]:
@@ -251,20 +300,24 @@ def _identity(config: SystemConfig) -> dict[str, object]:
 
 
 def _checkpoint(
-    out: Path, config: SystemConfig, network: nn.Module, optimiser: torch.optim.Optimizer, iteration: int, streak: int
+    out: Path, config: SystemConfig, network: nn.Module, optimiser: torch.optim.Optimizer, course: Course
 ) -> None:
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
     for key, parameter in network.named_parameters():
         for moment, value in optimiser.state[parameter].items():
             tensors[f"adam.{moment}.{key}"] = value
-    described = {"identity": json.dumps(_identity(config)), "iteration": str(iteration), "streak": str(streak)}
+    described = {
+        "identity": json.dumps(_identity(config)),
+        "iteration": str(course.iteration),
+        "streak": str(course.streak),
+    }
     write_atomically(out / CHECKPOINT, save_safetensors(tensors, described))
 
 
-def _restore(out: Path, config: SystemConfig, network: nn.Module, optimiser: torch.optim.Optimizer) -> tuple[int, int]:
+def _restore(out: Path, config: SystemConfig, network: nn.Module, optimiser: torch.optim.Optimizer) -> Course:
     path = out / CHECKPOINT
     if not path.exists():
-        return 0, 0
+        return Course()
     tensors, described = read_safetensors(path)
     if json.loads(described.get("identity", "null")) != json.loads(json.dumps(_identity(config))):
         raise InvalidInput(
@@ -276,11 +329,11 @@ def _restore(out: Path, config: SystemConfig, network: nn.Module, optimiser: tor
             moment: tensors[f"adam.{moment}.{key}"].to(parameter.device if moment != "step" else "cpu")
             for moment in ("step", "exp_avg", "exp_avg_sq")
         }
-    return int(described["iteration"]), int(described["streak"])
+    return Course(int(described["iteration"]), int(described["streak"]))
 
 
 def save_system(system: Trained, folder: str | Path) -> None:
-    """Write weights, then the config that names their hash; each file whole or absent."""
+    """Write the weights, then the config with their hash. Each file is written completely or not at all."""
     folder = Path(folder)
     weights = save_safetensors({key: value.contiguous().cpu() for key, value in system.weights.items()})
     system.config = system.config.model_copy(update={"weights_sha256": sha256_bytes(weights)})
@@ -289,7 +342,7 @@ def save_system(system: Trained, folder: str | Path) -> None:
 
 
 def load_system(path: str | Path, device: str = "cpu", *, layer: str | None = None) -> System:
-    """A trained system from its folder, or a shipped one by name.
+    """Load a trained system from its folder, or a shipped system by its name.
 
     Parameters
     ----------
@@ -298,8 +351,8 @@ def load_system(path: str | Path, device: str = "cpu", *, layer: str | None = No
         as ``"multi-object/gru-0"``. A layer may follow: ``"multi-object/gru-0@embedding"``.
     device : str
     layer : str, optional
-        Whose activity is the latent; by default the one after ``@``, or else the hidden layer (of a Hugging Face model, the
-        embedding).
+        Layer whose activity is the latent. By default the layer after ``@``; without one, the hidden layer, or for a Hugging
+        Face model the embedding.
 
     Returns
     -------
@@ -308,13 +361,13 @@ def load_system(path: str | Path, device: str = "cpu", *, layer: str | None = No
     Raises
     ------
     NotFound
-        No such folder, shipped system, or layer.
+        There is no such folder, shipped system or layer.
     InvalidInput
-        There is no such device here.
+        The device cannot be used here.
     InvalidDocument
-        The config breaks its schema.
+        The config breaks its schema; every problem is listed.
     Corrupt
-        The weights are not safetensors, not those the config names, or of other shapes.
+        The weights are not a safetensors file, are not the ones that the config names, or have other shapes.
 
     Examples
     --------
@@ -330,7 +383,7 @@ def load_system(path: str | Path, device: str = "cpu", *, layer: str | None = No
     if not (folder / CONFIG).is_file():
         raise NotFound(
             f"no system at {path}: expected a folder with {CONFIG} and {WEIGHTS}, or a shipped system"
-            f" ({', '.join(shipped_systems()) or 'none'})",
+            f" ({', '.join(shipped_systems()) or 'none'}){suggestion(path, shipped_systems())}",
             kind="unknown_system",
         )
     check_device(device)
@@ -354,5 +407,5 @@ def load_system(path: str | Path, device: str = "cpu", *, layer: str | None = No
 
 
 def shipped_systems() -> list[str]:
-    """Names, TASK/SYSTEM, of the trained systems that travel with the package."""
+    """Names, TASK/SYSTEM, of the trained systems that come with the package."""
     return sorted(path.parent.relative_to(SHIPPED).as_posix() for path in SHIPPED.glob(f"*/*/{CONFIG}"))

@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from neuromas.errors import InvalidInput
 from neuromas.schema.system import SystemConfig
-from neuromas.systems.system import Context, Packed, Trained
+from neuromas.systems.system import Context, Packed, Past, Trained, join_past, with_steps
 
 _BASE = 10_000.0
 _CHUNK = 500  # trials run at once for their context
@@ -88,11 +88,11 @@ class Block(nn.Module):
         queries, keys, values = self.keys_values(x, turns, places)
         if past is not None:
             keys, values = torch.cat([past[0], keys], dim=2), torch.cat([past[1], values], dim=2)
-        found = functional.scaled_dot_product_attention(
+        attended = functional.scaled_dot_product_attention(
             queries, keys, values, attn_mask=None if mask is None else mask[:, None], is_causal=mask is None
         )
-        found = found.transpose(1, 2).flatten(2)
-        return x + self.merge(found if places is None else places.take(found))
+        attended = attended.transpose(1, 2).flatten(2)
+        return x + self.merge(attended if places is None else places.take(attended))
 
     def feed(self, x: Tensor) -> Tensor:
         """The residual stream `x` (..., width) after the feed-forward network."""
@@ -122,7 +122,7 @@ class TransformerNetwork(nn.Module):
         n_tokens, width = len(config.vocabulary), config.n_units
         if width % (2 * config.n_heads):
             raise InvalidInput(
-                f"system {config.name!r}: rotary positions need n_units to be a multiple of twice the number of heads"
+                f"system {config.name!r}: rotary positions need n_units that is a multiple of twice the number of heads"
                 f" ({config.n_heads}), got {width}",
                 kind="odd_width",
             )
@@ -166,7 +166,7 @@ class Prefix:
     steps : Tensor of int64, shape (n_pairs,)
     """
 
-    past: tuple[tuple[Tensor, Tensor], ...]
+    past: Past
     steps: Tensor
 
 
@@ -179,7 +179,7 @@ class KeysValues(Context):
         By block, each (n_trials, n_heads, n_steps, head width).
     """
 
-    def __init__(self, past: tuple[tuple[Tensor, Tensor], ...]) -> None:
+    def __init__(self, past: Past) -> None:
         self._past = past
 
     def at(self, trials: np.ndarray, steps: np.ndarray) -> Prefix:
@@ -229,7 +229,7 @@ class Transformer(Trained):
 
     @torch.no_grad()
     def context(self, tokens: Tensor) -> KeysValues:
-        found: list[list[tuple[Tensor, Tensor]]] = []
+        chunks: list[Past] = []
         for chunk in tokens.to(self.device).split(_CHUNK):
             x = self._network.embedding(chunk.clamp(min=0))
             turns = self._network.turns(torch.arange(chunk.shape[1], device=self.device)[None])
@@ -237,17 +237,13 @@ class Transformer(Trained):
             for block in (*self._below, *self._above):
                 past.append(block.keys_values(x, turns)[1:])
                 x = block(x, turns)
-            found.append(past)
-        joined = (
-            (torch.cat([keys for keys, _ in parts]), torch.cat([values for _, values in parts]))
-            for parts in zip(*found, strict=True)
-        )
-        return KeysValues(tuple(joined))
+            chunks.append(tuple(past))
+        return KeysValues(join_past(chunks))
 
     def resume(self, latents: Tensor, continuation: Packed, context: Any = None) -> Tensor:
         if not isinstance(context, Prefix):
             raise InvalidInput(
-                f"system {self.name!r} attends to what came before: resume it with what context(tokens).at(...) gives",
+                f"system {self.name!r} attends to earlier tokens: resume it with the result of context(tokens).at(...)",
                 kind="no_context",
             )
         n, n_steps = len(latents), len(continuation.sizes)  # steps: the intervened one, then all tokens but the last
@@ -272,13 +268,12 @@ class Transformer(Trained):
         return self._network.readout(self._network.norm(x))
 
     def resume_steps(self, latents: Tensor, lengths: Tensor, tokens: Tensor, continuation: Packed) -> Tensor:
-        ends = (
-            lengths + torch.bincount(continuation.rows, minlength=len(tokens)) - 1
-        )  # nothing follows from the last token
+        # nothing follows from the last token
+        ends = lengths + torch.bincount(continuation.rows, minlength=len(tokens)) - 1
         n, n_steps = len(tokens), int(ends.max()) + 1
         at = torch.arange(n_steps, device=self.device)
         column = lengths[continuation.rows] + continuation.steps
-        whole = functional.pad(tokens, (0, max(0, n_steps - tokens.shape[1])))[:, :n_steps].clone()
+        whole = with_steps(tokens, n_steps)
         whole[continuation.rows, column] = continuation.tokens
         live = (at < ends[:, None]).flatten()
         places = Places(live.nonzero()[:, 0], n, n_steps)
@@ -287,9 +282,7 @@ class Transformer(Trained):
             x = self._network.embedding(whole.flatten()[places.index].clamp(min=0))
             for block in self._below:
                 x = block.feed(block.attend(x, turns, places=places))
-        put = places.take(
-            functional.pad(latents, (0, 0, 0, n_steps - latents.shape[1]))
-        )  # may cut what nobody looks at
+        put = places.take(with_steps(latents, n_steps))
         x = torch.where((at < lengths[:, None]).flatten()[places.index, None], put, x)
         place = live.cumsum(0) - 1  # in x, of each step
         asked = place[continuation.rows * n_steps + column - 1]  # each token is predicted one step before it

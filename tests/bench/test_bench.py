@@ -81,7 +81,7 @@ def test_the_ratio_is_that_of_the_times(monkeypatch):
 
 
 def test_rows_can_be_had_as_json(tmp_path):
-    from neuromas.cli import app
+    from neuromas.cli.verbs import app
 
     path = tmp_path / "rows.json"
     found = CliRunner().invoke(app, ["bench", "pairs", "--json", str(path)])

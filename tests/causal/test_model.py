@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from neuromas.causal.model import PAD, TASKS, get_task, variable_columns
+from neuromas.causal.model import PAD, TASKS, get_task, join_sequences, pad_steps, tokens_by_trial, variable_columns
 from neuromas.errors import InvalidInput, NotFound
 
 
@@ -95,6 +95,7 @@ def test_no_trials():
 def test_unknown_task_lists_the_known():
     with pytest.raises(NotFound, match="multi-object") as caught:
         get_task("multi-objects")
+    assert caught.value.message.endswith("; did you mean 'multi-object'?")
     assert caught.value.kind == "unknown_task"
 
 
@@ -104,3 +105,41 @@ def test_columns_of_variables():
     assert variable_columns(names, ["load", "phase"], "it") == [2, 0]
     with pytest.raises(NotFound, match=r"'side'.*phase, count, load"):
         variable_columns(names, ["side"], "it")
+
+
+def test_joined_sequences_are_the_parts_in_the_order_asked_for(task):
+    parts = [task.sample(n, seed) for n, seed in ((3, 0), (1, 1), (5, 2))]
+    order = np.random.default_rng(0).permutation(9)
+    joined = join_sequences(parts, order)
+    for row, place in enumerate(order):
+        part, own = [(part, at) for part in parts for at in range(len(part))][place]
+        length = part.lengths[own]
+        assert joined.lengths[row] == length
+        for name in ("tokens", "deterministic", "values", "eligible"):
+            np.testing.assert_array_equal(getattr(joined, name)[row, :length], getattr(part, name)[own, :length])
+            assert getattr(joined, name).dtype == getattr(part, name).dtype
+        assert (joined.tokens[row, length:] == PAD).all()
+        assert not joined.deterministic[row, length:].any()
+        assert not joined.eligible[row, length:].any()
+    assert joined.tokens.shape[1] == max(part.tokens.shape[1] for part in parts)
+
+
+def test_rows_are_taken_by_number_and_by_mask(task):
+    trials = task.sample(4, 0)
+    chosen = trials.take(np.array([3, 1]))
+    np.testing.assert_array_equal(chosen.values, trials.values[[3, 1]])
+    np.testing.assert_array_equal(trials.take(trials.lengths >= 0).tokens, trials.tokens)
+
+
+def test_steps_are_padded_behind_their_end():
+    np.testing.assert_array_equal(pad_steps(np.ones((2, 1, 3)), 2)[:, 1], np.zeros((2, 3)))
+    assert pad_steps(np.ones((2, 1), bool), 3).dtype == bool
+
+
+def test_a_table_of_tokens_by_trial():
+    trial, step, tokens = np.array([7, 7, 3, 7]), np.array([1, 0, 0, 2]), np.array([11, 10, 20, 12])
+    table, rows = tokens_by_trial(tokens, trial, step)
+    np.testing.assert_array_equal(table, [[20, PAD, PAD], [10, 11, 12]])
+    np.testing.assert_array_equal(rows, [1, 1, 0, 1])
+    longer, _ = tokens_by_trial(tokens, trial, step, fill=5, n_steps=4)
+    np.testing.assert_array_equal(longer, [[20, 5, 5, 5], [10, 11, 12, 5]])

@@ -18,10 +18,11 @@ from neuromas.errors import Corrupt, InvalidInput, NotFound  # noqa: E402
 from neuromas.files import sha256_file  # noqa: E402
 from neuromas.schema.system import LanguageModelCard  # noqa: E402
 from neuromas.systems.capture import capture  # noqa: E402
-from neuromas.systems.huggingface import CARD, HuggingFace, load_huggingface  # noqa: E402
-from neuromas.systems.language_model import train_language_model, word_tokenizer  # noqa: E402
+from neuromas.systems.huggingface import HuggingFace  # noqa: E402
+from neuromas.systems.language_model import word_tokenizer  # noqa: E402
+from neuromas.systems.pretrained import CARD, load_huggingface  # noqa: E402
 from neuromas.systems.system import Packed  # noqa: E402
-from neuromas.systems.training import load_system  # noqa: E402
+from neuromas.systems.training import load_system, train  # noqa: E402
 
 TASK = InContext()
 TOKENIZER = word_tokenizer(PROMPT, TASK.vocabulary[1:])
@@ -230,7 +231,7 @@ def test_the_begin_token_never_wins_and_breaks_no_loss():
 def test_a_context_is_needed_and_layers_are_named():
     system = MADE["llama"]
     packed = Packed.from_sequences(np.array([[1, 2]]), np.array([2]), np.zeros((1, 2), bool))
-    with pytest.raises(InvalidInput, match="attends to what came before") as caught:
+    with pytest.raises(InvalidInput, match="attends to earlier tokens") as caught:
         system.resume(torch.zeros(1, 16), packed)
     assert caught.value.kind == "no_context"
     assert {"embedding", "model.layers.1.mlp.down_proj", "lm_head"} <= set(system.layers)
@@ -266,7 +267,7 @@ def test_trials_must_fit_behind_the_prompt():
     config = transformers.LlamaConfig(vocab_size=N_WORDS, **SHAPE, **NO_SPECIAL, max_position_embeddings=room)
     system = HuggingFace(transformers.LlamaForCausalLM(config), TOKENIZER)
     assert system.latents(torch.tensor([[0, 1, 2, 3, 4]])).shape == (1, 5, 16)
-    with pytest.raises(InvalidInput, match=f"at most {room} tokens; prompt and trials have {room + 1}") as caught:
+    with pytest.raises(InvalidInput, match=f"at most {room} tokens; prompt and trial have {room + 1}") as caught:
         system.latents(torch.tensor([[0, 1, 1, 2, 3, 3]]))
     assert caught.value.kind == "too_long"
 
@@ -407,7 +408,12 @@ def test_folders_that_cannot_be_loaded(saved, tmp_path):
         ),
         (broken("cut", model__safetensors=b"\x09\x00\x00"), Corrupt, "not_safetensors", "damaged"),
         (broken("wider", config__json=wider), Corrupt, "wrong_shapes", "do not fit"),
-        (broken("deeper", config__json=deeper), Corrupt, "missing_weights", r"lacks 9 .*layers\.2"),
+        (
+            broken("deeper", config__json=deeper),
+            Corrupt,
+            "missing_weights",
+            r"9 of its model's weights are missing.*layers\.2",
+        ),
         (broken("strange", config__json=b'{"model_type": "abacus"}'), InvalidInput, "wrong_architecture", "abacus"),
         (broken("empty", without=("config.json",)), NotFound, "unknown_system", r"no config\.json"),
         (tmp_path / "absent", NotFound, "unknown_system", "no folder"),
@@ -443,8 +449,8 @@ def test_only_solved_trials_are_kept(monkeypatch):
 
 def test_training_saves_what_can_be_loaded(tmp_path):
     told = []
-    small = {"n_units": 16, "n_layers": 1, "n_heads": 2, "max_iterations": 4, "validate_every": 2, "n_held_out": 50}
-    system = train_language_model(tmp_path / "lm", seed=3, progress=lambda *now: told.append(now), **small)
+    small = {"kind": "llama", "n_units": 16, "max_iterations": 4, "validate_every": 2, "n_held_out": 50}
+    system = train("in-context", out=tmp_path / "lm", seed=3, progress=lambda *now: told.append(now), **small)
     assert [iteration for iteration, _, _ in told] == [1, 2, 3, 4]
     assert told[0][2] is None
     assert told[-1][2] is not None
@@ -455,18 +461,33 @@ def test_training_saves_what_can_be_loaded(tmp_path):
     assert again.config.weights_sha256 == system.config.weights_sha256
     trials = TASK.sample(30, np.random.default_rng(0))
     assert again.trial_accuracy(trials) == system.trial_accuracy(trials)
-    repeated = train_language_model(tmp_path / "other", seed=3, **small)
+    repeated = train(TASK, out=tmp_path / "other", seed=3, **small)
     for one, other in zip(repeated._model.parameters(), system._model.parameters(), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=0)
-    assert train_language_model(tmp_path / "lm", seed=3).config == system.config  # it is there already
+    assert train("in-context", kind="llama", out=tmp_path / "lm", seed=3).config == system.config  # it is there already
     with pytest.raises(InvalidInput, match="already holds") as caught:
-        train_language_model(tmp_path / "lm", seed=4)
+        train("in-context", kind="llama", out=tmp_path / "lm", seed=4)
     assert caught.value.kind == "occupied"
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"options": {"void": 0.2}}, "invalid_option", "void=0.2"),
+        ({"memory": 5}, "no_gates", "no gates"),
+        ({"n_units": 12}, "odd_width", "multiple of twice"),
+    ],
+)
+def test_options_that_a_llama_does_not_take(options, kind, message, tmp_path):
+    with pytest.raises(InvalidInput, match=message) as caught:
+        train("in-context", kind="llama", out=tmp_path / "lm", **options)
+    assert caught.value.kind == kind
+    assert not (tmp_path / "lm").exists()
 
 
 @pytest.mark.slow
 def test_a_small_llama_learns_the_task(tmp_path):
-    system = train_language_model(tmp_path / "lm", validate_every=50, n_held_out=200)
+    system = train("in-context", kind="llama", out=tmp_path / "lm", validate_every=50, n_held_out=200)
     assert system.config.trial_accuracy >= 0.999
     assert system.config.iterations < 1000
     trials = TASK.sample(100, 1)

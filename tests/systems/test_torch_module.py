@@ -625,7 +625,7 @@ def test_who_takes_what(toys):
         capture(toys.make("a"), [X], N)
     with pytest.raises(InvalidInput, match="variables and expected go with batches"):
         capture(toys.make("a"), 5, N, model=toys.model)
-    with pytest.raises(InvalidInput, match="says no task") as caught:
+    with pytest.raises(InvalidInput, match="made without a task") as caught:
         capture(TorchSystem(Odd(), "as_is"), 5)
     assert caught.value.kind == "no_task"
     with pytest.raises(NotFound, match=r"nearest: stages.1, stages.0"):

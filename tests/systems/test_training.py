@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import pickle
@@ -15,10 +16,11 @@ from typer.testing import CliRunner
 
 from neuromas.causal.counting import HOLD_OUT, MultiObject
 from neuromas.causal.model import TASKS, get_task
-from neuromas.cli import app
+from neuromas.cli.verbs import app
 from neuromas.errors import Corrupt, InvalidDocument, InvalidInput, NotFound
 from neuromas.files import sha256_file
-from neuromas.systems import training
+from neuromas.schema.system import TrainRequest, TrainSpec
+from neuromas.systems import training, updates
 from neuromas.systems.capture import capture
 from neuromas.systems.training import (
     CHECKPOINT,
@@ -29,6 +31,7 @@ from neuromas.systems.training import (
     read_safetensors,
     shipped_systems,
     train,
+    train_from,
 )
 
 TINY = {
@@ -213,12 +216,87 @@ def test_a_declared_task_can_be_trained_on(toys, tmp_path):
 def test_unknown_task_and_kind(tmp_path):
     with pytest.raises(NotFound, match="multi-object"):
         train("no-such-task", out=tmp_path)
-    with pytest.raises(NotFound, match="gru"):
+    with pytest.raises(NotFound, match=r"gru, lstm, transformer, llama; did you mean 'lstm'\?"):
         train("multi-object", kind="lstm9", out=tmp_path)
+    with pytest.raises(NotFound, match=r"did you mean 'multi-object/gru-0'\?"):
+        load_system("multi-objct/gru-0")
+
+
+def test_options_are_declared_once():
+    """`train` takes what a request has, with the same defaults, and says what each is."""
+    parameters = inspect.signature(train).parameters
+    fields = dict(TrainRequest.model_fields)
+    del fields["format_version"]
+    assert set(parameters) - set(fields) == {"out", "device", "progress"}
+    assert set(fields) <= set(parameters)
+    for name, field in fields.items():
+        if name not in ("task", "options"):
+            assert parameters[name].default == field.default, name
+        assert f"    {name} : " in train.__doc__
+        assert field.description, name
+
+
+def test_a_request_trains_as_the_arguments_do(whole, tmp_path):
+    kind = whole[1].config.kind
+    request = TrainRequest(task="multi-object", kind=kind, seed=3, **TINY)
+    again = TrainRequest.parse(request.to_json(), "request")
+    assert_equal(weights_of(train_from(again, out=tmp_path)), weights_of(whole[1]))
+
+
+def test_limits_are_those_of_the_kind_unless_asked_for():
+    network, llama = (updates.Limits.of(TrainRequest(task="in-context", kind=kind)) for kind in ("lstm", "llama"))
+    assert (network.min_iterations, network.max_iterations) == (2_000, 20_000)
+    assert (llama.min_iterations, llama.max_iterations) == (0, 5_000)
+    assert updates.Limits.of(TrainRequest(task="in-context", kind="llama", min_iterations=7)).min_iterations == 7
+
+
+def test_what_decides_a_network_is_written_as_ever():
+    """Part of the identity of sweeps: fields, order and defaults."""
+    spec = TrainSpec(task="multi-object")
+    expected = {"task": "multi-object", "options": {}, "kind": "gru", "seed": 0, "memory": 0, "n_units": 128}
+    expected |= {"target_accuracy": 0.999, "min_iterations": 2000, "max_iterations": 20000}
+    assert json.dumps(expected) == json.dumps(json.loads(spec.model_dump_json()))
+
+
+def test_every_bad_option_is_listed(tmp_path):
+    with pytest.raises(InvalidDocument) as caught:
+        train("multi-object", out=tmp_path, n_units=0, target_accuracy=2, max_iterations=-1)
+    assert [problem.split(":")[0] for problem in caught.value.problems] == [
+        "n_units",
+        "target_accuracy",
+        "max_iterations",
+    ]
+
+
+def test_options_of_a_task_by_name(tmp_path):
+    options = {"void": 0.2, "hold_out": [4, 9]}
+    system = train("multi-object", options=options, out=tmp_path / "named", **TINY)
+    same = train(MultiObject(**options), out=tmp_path / "made", **TINY)
+    assert_equal(weights_of(system), weights_of(same))
+    assert system.config.provenance.notes == same.config.provenance.notes
+    with pytest.raises(InvalidInput, match="causal model already"):
+        train(MultiObject(), options=options, out=tmp_path / "made", **TINY)
+    with pytest.raises(InvalidInput, match=r"no option 'voids'.*did you mean 'void'\?"):
+        train("multi-object", options={"voids": 0.2}, out=tmp_path / "made", **TINY)
+
+
+def test_progress_is_shown_where_it_is_asked_for(tmp_path, monkeypatch):
+    shown = []
+
+    class Shown(updates.Bar):
+        def update(self, iteration, message):
+            shown.append((iteration, message))
+
+    monkeypatch.setattr(updates, "Bar", Shown)
+    train("multi-object", out=tmp_path / "silent", **TINY)
+    assert not shown
+    train("multi-object", out=tmp_path / "shown", progress=True, **TINY)
+    assert [iteration for iteration, _ in shown] == [*range(1, 13)]
+    assert "held-out accuracy" in shown[-1][1]
 
 
 def test_warm_up_and_decay():
-    rates = [training.learning_rate(i) for i in (0, 49, 99, 100, 399, 10**14)]
+    rates = [updates.learning_rate(i) for i in (0, 49, 99, 100, 399, 10**14)]
     np.testing.assert_allclose(rates[:3], [1e-5, 5e-4, 1e-3])
     np.testing.assert_allclose(rates[3:5], [1e-3 * (100 / 101) ** 0.5, 5e-4])
     assert rates[5] == 1e-7
