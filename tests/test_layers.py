@@ -51,6 +51,8 @@ MODULES = {
         "export",
         "split",
         "annotate",
+        "shuffle",
+        "poolable",
         "pseudo",
         "convert",
     ),

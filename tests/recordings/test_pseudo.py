@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from neuromas.align.side import make_sides
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.measures.samples import shared_samples
-from neuromas.recordings.annotate import annotate, select, shuffled
+from neuromas.recordings.annotate import annotate, select
 from neuromas.recordings.pseudo import parts_of, pool, trials_by_part
 from neuromas.recordings.recording import Recording
+from neuromas.recordings.shuffle import shuffled
 from neuromas.recordings.split import split_by_trial
 from neuromas.recordings.store import RecordingStore
 
@@ -238,7 +239,9 @@ def test_joined_trials_are_not_compared_with_others():
     days = [recorded("a", [1, 2] * 10, n_units=2), recorded("b", [1, 2] * 10, n_units=2)]
     one, other = (pool(days, ["n"], name="p", seed=seed) for seed in (0, 1))
     for pair in ((one, other), (one, days[0])):
-        with pytest.raises(InvalidInput, match="'p' is a pseudo-population: its trials were joined and numbered anew"):
+        with pytest.raises(
+            InvalidInput, match="'p' is a pseudo-population: its trials were joined and numbered anew"
+        ):
             shared_samples(*pair)
     halves = select(one, units_where="recording == 'a'"), select(one, units_where="recording == 'b'")
     assert shared_samples(*halves).n == one.n_samples
