@@ -37,12 +37,12 @@ if TYPE_CHECKING:
     from neuromas.recordings.annotate import drop_variables as drop_variables
     from neuromas.recordings.annotate import rename_variables as rename_variables
     from neuromas.recordings.annotate import select as select
-    from neuromas.recordings.annotate import shuffled as shuffled
     from neuromas.recordings.annotate import standardised as standardised
     from neuromas.recordings.convert.converter import convert as convert
     from neuromas.recordings.pseudo import parts_of as parts_of
     from neuromas.recordings.pseudo import pool as pool
     from neuromas.recordings.recording import Recording as Recording
+    from neuromas.recordings.shuffle import shuffled as shuffled
     from neuromas.recordings.split import split_by_trial as split_by_trial
     from neuromas.recordings.store.locate import resolve_store as resolve_store
     from neuromas.recordings.store.locate import shipped_store as shipped_store
@@ -70,10 +70,11 @@ _PUBLIC = {
     "index.index": ("CLIndex",),
     "index.query": ("ANY", "between"),
     "measures.comparison": ("MeasureResult", "compare"),
-    "recordings.annotate": ("annotate", "drop_variables", "rename_variables", "select", "shuffled", "standardised"),
+    "recordings.annotate": ("annotate", "drop_variables", "rename_variables", "select", "standardised"),
     "recordings.convert.converter": ("convert",),
     "recordings.pseudo": ("parts_of", "pool"),
     "recordings.recording": ("Recording",),
+    "recordings.shuffle": ("shuffled",),
     "recordings.split": ("split_by_trial",),
     "recordings.store.locate": ("resolve_store", "shipped_store"),
     "recordings.store.store": ("RecordingStore",),

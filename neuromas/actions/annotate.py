@@ -16,10 +16,10 @@ from neuromas.recordings.annotate import (
     next_version,
     rename_variables,
     select,
-    shuffled,
     standardised,
 )
 from neuromas.recordings.recording import Recording
+from neuromas.recordings.shuffle import shuffled
 from neuromas.schema.actions import AnnotateRequest
 
 

@@ -1,4 +1,4 @@
-"""Plain arrays and files → the coordinates of a recording."""
+"""Types and codes: from plain arrays and files to the coordinates of a recording."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import xarray as xr
 from numpy.typing import ArrayLike, NDArray
 
 from neuromas import dims
-from neuromas.errors import InvalidDocument, InvalidInput, NotFound
+from neuromas.errors import InvalidDocument, InvalidInput, NotFound, suggestion
 from neuromas.recordings.check import beyond_exact, listing
 from neuromas.schema.recording import RecordingManifest, VariableSpec
 
@@ -30,6 +30,15 @@ ManifestSource = str | Path | Mapping[str, Any] | RecordingManifest | None
 
 
 def load_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """Every array of a NumPy archive; pickled objects are refused unread.
+
+    Raises
+    ------
+    NotFound
+        The file does not exist.
+    InvalidInput
+        The file is not a NumPy archive, or it holds pickled objects.
+    """
     if not path.is_file():
         raise NotFound(f"no such file: {path}", kind="no_such_file")
     try:
@@ -37,13 +46,13 @@ def load_npz(path: Path) -> dict[str, NDArray[Any]]:
             start = file.read(len(np.lib.format.MAGIC_PREFIX))
         if start == np.lib.format.MAGIC_PREFIX:
             raise InvalidInput(f"{path}: expected a NumPy archive (.npz), got a single array", kind="not_npz")
-        if not start.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # else NumPy takes it for a pickle
+        if not start.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # otherwise NumPy reads it as a pickle
             raise InvalidInput(f"{path}: not a NumPy archive (.npz): it starts with {start!r}", kind="not_npz")
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except InvalidInput:
         raise
-    except Exception as error:  # zlib's, zipfile's, and those of headers that say more than there is
+    except Exception as error:  # of zlib, of zipfile, and of headers that announce more bytes than the file has
         if "pickle" in str(error).lower():
             raise InvalidInput(
                 f"{path}: holds pickled Python objects, which are refused because reading them would run code; "
@@ -53,7 +62,7 @@ def load_npz(path: Path) -> dict[str, NDArray[Any]]:
         raise InvalidInput(f"{path}: not a NumPy archive: {error or type(error).__name__}", kind="not_npz") from error
     others = [key for key, values in arrays.items() if not isinstance(values, np.ndarray)]
     if others:
-        raise InvalidInput(f"{path}: not a NumPy archive: it holds {listing(others)}, no arrays", kind="not_npz")
+        raise InvalidInput(f"{path}: not a NumPy archive: it holds {listing(others)}, not arrays", kind="not_npz")
     return arrays
 
 
@@ -71,7 +80,7 @@ def manifest_text(text: object, where: str) -> dict[str, Any]:
 
 
 def manifest_fields(manifest: ManifestSource, where: str) -> dict[str, Any]:
-    """The fields that a source gives, unchecked but for being a JSON object."""
+    """The fields in a source. Only that they form a JSON object is checked."""
     if manifest is None:
         return {}
     if isinstance(manifest, RecordingManifest):
@@ -97,13 +106,14 @@ def manifest_fields(manifest: ManifestSource, where: str) -> dict[str, Any]:
 
 
 def declared_names(declared: object) -> set[str] | None:
-    """Names of the variables a manifest lists; None if it lists none."""
+    """Names of the variables that a manifest lists; None if it lists none."""
     if not isinstance(declared, Sequence) or not declared:
         return None
     return {str(spec.name if isinstance(spec, VariableSpec) else dict(spec).get("name")) for spec in declared}
 
 
 def as_floats(activity: ArrayLike, problems: list[str]) -> NDArray[Any]:
+    """Activity as floats in native byte order; whole numbers become float32 where that is exact, else float64."""
     array = np.asarray(activity)
     if array.dtype.kind in "iub":
         exact = array.size == 0 or (array.min() >= -(2**24) and array.max() <= 2**24)
@@ -120,14 +130,15 @@ class Layout:
 
     n_trials: int
     n_steps: int
-    present: NDArray[np.bool_] | None  # (n_trials, n_steps); None beside 2-D activity
+    present: NDArray[np.bool_] | None
+    """Which steps are real, shape (n_trials, n_steps); None if the activity is 2-D, with one row per sample."""
 
     @property
     def n_samples(self) -> int:
         return self.n_trials if self.present is None else int(self.present.sum())
 
     def column(self, what: str, values: ArrayLike, problems: list[str]) -> NDArray[Any]:
-        """`values` as one per sample, shape (n_samples,)."""
+        """One value per sample, shape (n_samples,)."""
         array = np.asarray(values)
         if self.present is None:
             if array.shape == (self.n_trials,):
@@ -142,14 +153,13 @@ class Layout:
         return np.zeros(self.n_samples, dtype=array.dtype if array.dtype.kind in "biufUT" else float)
 
     def trial_and_step(self, trial: ArrayLike | None, step: ArrayLike | None, problems: list[str]) -> dict[str, Any]:
+        """Trial number and step of each sample, shape (n_samples,) each; counted where they were not given."""
         if self.present is None:
-            given = {name: values for name, values in ((dims.TRIAL, trial), (dims.STEP, step)) if values is not None}
-            columns = {name: self.column(name, values, problems) for name, values in given.items()}
+            arrays = {name: values for name, values in ((dims.TRIAL, trial), (dims.STEP, step)) if values is not None}
+            columns = {name: self.column(name, values, problems) for name, values in arrays.items()}
             return columns | default_trial_and_step(columns, self.n_samples)
         steps = np.arange(self.n_steps) if step is None else np.asarray(step)
-        if steps.shape == (self.n_steps,) and self.n_steps != self.n_trials:
-            steps = np.broadcast_to(steps, self.present.shape)
-        elif steps.shape == (self.n_steps,):
+        if steps.shape == (self.n_steps,):
             steps = np.broadcast_to(steps[None, :], self.present.shape)
         return {
             dims.TRIAL: self.column(dims.TRIAL, np.arange(self.n_trials) if trial is None else trial, problems),
@@ -160,10 +170,10 @@ class Layout:
 def flatten(
     activity: NDArray[Any], lengths: ArrayLike | None, present: ArrayLike | None, problems: list[str]
 ) -> tuple[NDArray[Any], Layout | None]:
-    """Activity of shape (n_samples, n_units), and how its rows came about; None if it has no usable shape."""
+    """Activity of shape (n_samples, n_units) and how its rows were made; no layout if the shape is unusable."""
     if activity.ndim not in (2, 3) or 0 in activity.shape:
         problems.append(
-            f"activity: expected shape (n_trials, n_steps, n_units) or (n_samples, n_units), none of them 0, "
+            f"activity: expected shape (n_trials, n_steps, n_units) or (n_samples, n_units), without a 0, "
             f"got {activity.shape}"
         )
         return activity, None
@@ -172,7 +182,19 @@ def flatten(
             problems.append("lengths, present: only beside activity of shape (n_trials, n_steps, n_units)")
         return activity, Layout(activity.shape[0], 1, None)
     n_trials, n_steps, n_units = activity.shape
-    mask = np.ones((n_trials, n_steps), dtype=bool)
+    mask = _real_steps(n_trials, n_steps, lengths, present, problems)
+    if not mask.any():
+        problems.append("activity: every step is padding, no sample is left")
+        return activity, None
+    flat = activity.reshape(-1, n_units) if mask.all() else activity[mask]
+    return flat, Layout(n_trials, n_steps, mask)
+
+
+def _real_steps(
+    n_trials: int, n_steps: int, lengths: ArrayLike | None, present: ArrayLike | None, problems: list[str]
+) -> NDArray[np.bool_]:
+    """Which steps are not padding, shape (n_trials, n_steps); all of them where the arguments are unusable."""
+    every_step = np.ones((n_trials, n_steps), dtype=bool)
     if lengths is not None and present is not None:
         problems.append("lengths, present: expected one of them, got both")
     elif lengths is not None:
@@ -181,27 +203,22 @@ def flatten(
             problems.append(f"lengths: expected {n_trials} whole numbers, got {counts.dtype} of shape {counts.shape}")
         elif counts.min() < 0 or counts.max() > n_steps:
             problems.append(
-                f"lengths: expected 0 to {n_steps} (the steps there are), got {counts.min()} to {counts.max()}"
+                f"lengths: expected 0 to {n_steps}, the number of steps, got {counts.min()} to {counts.max()}"
             )
         else:
-            mask = np.arange(n_steps) < counts[:, None]
+            return np.arange(n_steps) < counts[:, None]
     elif present is not None:
-        given = np.asarray(present)
-        if given.shape != mask.shape or given.dtype.kind != "b":
-            problems.append(
-                f"present: expected booleans of shape {mask.shape}, got {given.dtype} of shape {given.shape}"
-            )
-        else:
-            mask = given
-    if not mask.any():
-        problems.append("activity: every step is padding, no sample is left")
-        return activity, None
-    flat = activity.reshape(-1, n_units) if mask.all() else activity[mask]
-    return flat, Layout(n_trials, n_steps, mask)
+        mask = np.asarray(present)
+        if mask.shape == every_step.shape and mask.dtype.kind == "b":
+            return mask
+        problems.append(
+            f"present: expected booleans of shape {every_step.shape}, got {mask.dtype} of shape {mask.shape}"
+        )
+    return every_step
 
 
 def default_trial_and_step(columns: Mapping[str, NDArray[Any]], n_samples: int) -> dict[str, NDArray[Any]]:
-    """The ones of trial and step that are missing: each sample a trial of its own, steps counted within a trial."""
+    """Trial and step where they are missing: each sample is its own trial; steps are counted within a trial."""
     missing: dict[str, NDArray[Any]] = {}
     trial = columns.get(dims.TRIAL)
     if trial is None:
@@ -222,6 +239,7 @@ def unit_coordinates(
     n_units: int,
     problems: list[str],
 ) -> dict[str, xr.Variable]:
+    """Names and metadata of the units, each on the dimension unit."""
     names = np.array([f"u{column}" for column in range(n_units)] if units is None else units)
     coordinates = {dims.UNIT: (names, {})} | {
         label: (np.asarray(entry[0]), dict(entry[1])) if isinstance(entry, tuple) else (np.asarray(entry), {})
@@ -243,7 +261,7 @@ def unit_coordinates(
 
 
 def plain(values: NDArray[Any]) -> NDArray[Any]:
-    """`values` in native byte order, text in any guise as fixed-width unicode."""
+    """`values` in native byte order; text of any kind as fixed-width unicode."""
     if values.dtype.kind == "T" or (
         values.dtype.kind == "O" and all(isinstance(value, str) for value in values.ravel())
     ):
@@ -251,7 +269,7 @@ def plain(values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype.kind == "S":
         return np.char.decode(values, "utf-8")
     if values.dtype.kind == "U" and values.size:
-        longest = max(1, int(np.char.str_len(values).max()))  # as wide as the longest, whatever it came as
+        longest = max(1, int(np.char.str_len(values).max()))  # as wide as the longest text, not as wide as the input
         return values.astype(f"U{longest}", copy=False)
     return values.astype(values.dtype.newbyteorder("="), copy=False)
 
@@ -271,6 +289,7 @@ def flag_spec(label: str, values: xr.DataArray) -> dict[str, Any] | None:
 
 
 def infer_spec(label: str, values: NDArray[Any]) -> dict[str, Any]:
+    """The declaration that fits `values`: text and booleans categorical, whole numbers integer, the rest real."""
     if values.dtype.kind == "b":
         return {"name": label, "type": "categorical", "values": [0, 1], "meanings": ["false", "true"]}
     if values.dtype.kind == "U":
@@ -280,20 +299,13 @@ def infer_spec(label: str, values: NDArray[Any]) -> dict[str, Any]:
 
 
 def encode(spec: Mapping[str, Any], values: NDArray[Any], problems: list[str]) -> NDArray[Any]:
-    """`values` of the variable `spec` as stored numbers; what cannot be one is a problem."""
+    """`values` of the variable `spec` as stored numbers; a value that cannot be stored is a problem."""
     label = spec.get("name")
     kind = spec.get("type")
     if kind == "categorical":
         codes, meanings = spec.get("values"), spec.get("meanings")
         if values.dtype.kind == "U" and codes is not None and meanings is not None and len(codes) == len(meanings):
-            unique, inverse = np.unique(values, return_inverse=True)
-            known = dict(zip(meanings, codes, strict=True))
-            unknown = [str(value) for value in unique if str(value) not in known]
-            if unknown:
-                allowed = listing([str(meaning) for meaning in meanings])
-                problems.append(f"variable {label!r}: values {listing(unknown)} are not allowed; allowed are {allowed}")
-            table = np.array([known.get(str(value), codes[0] if len(codes) else 0) for value in unique])
-            return small_codes(table[inverse].reshape(values.shape), codes)
+            return _encode_meanings(label, values, codes, meanings, problems)
         if values.dtype.kind in "biu" and not beyond_exact(values):
             return small_codes(values, codes)
     if values.dtype.kind == "b":
@@ -314,7 +326,24 @@ def encode(spec: Mapping[str, Any], values: NDArray[Any], problems: list[str]) -
     return small_integers(values) if values.dtype.kind in "iu" else values
 
 
+def _encode_meanings(
+    label: object, values: NDArray[Any], codes: Sequence[int], meanings: Sequence[str], problems: list[str]
+) -> NDArray[Any]:
+    unique, inverse = np.unique(values, return_inverse=True)
+    code_of = dict(zip(meanings, codes, strict=True))
+    unknown = [str(value) for value in unique if str(value) not in code_of]
+    if unknown:
+        allowed = listing([str(meaning) for meaning in meanings])
+        problems.append(
+            f"variable {label!r}: values {listing(unknown)} are not allowed; allowed are {allowed}"
+            + suggestion(unknown[0], [str(meaning) for meaning in meanings])
+        )
+    table = np.array([code_of.get(str(value), codes[0] if len(codes) else 0) for value in unique])
+    return small_codes(table[inverse].reshape(values.shape), codes)
+
+
 def small_codes(values: NDArray[Any], codes: Sequence[int] | None) -> NDArray[Any]:
+    """`values` in the smallest signed dtype that holds them and every allowed code."""
     wide = values.astype(np.int64)
     extremes = np.array([*(codes or ()), wide.min(), wide.max()], dtype=np.int64)
     for dtype in (np.int8, np.int16, np.int32):
@@ -324,7 +353,7 @@ def small_codes(values: NDArray[Any], codes: Sequence[int] | None) -> NDArray[An
 
 
 def small_integers(values: NDArray[Any]) -> NDArray[Any]:
-    """int32 where that holds them, else int64, so that equal content is stored equally; other dtypes as they are."""
+    """Whole numbers as int32 if it can hold them, else int64, so that equal content is stored equally. Other dtypes stay."""
     if values.dtype.kind not in "iu" or values.size == 0:
         return values
     fits = values.min() >= np.iinfo(np.int32).min and values.max() <= np.iinfo(np.int32).max
@@ -332,19 +361,21 @@ def small_integers(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def encode_tokens(values: NDArray[Any], document: dict[str, Any], problems: list[str]) -> NDArray[Any]:
+    """Tokens as codes into the manifest's vocabulary, which is made from them if the manifest has none."""
     unique, inverse = np.unique(values, return_inverse=True)
     vocabulary = document.setdefault("vocabulary", unique.tolist())
-    known = {str(entry): code for code, entry in enumerate(vocabulary)}
-    unknown = [str(value) for value in unique if str(value) not in known]
+    code_of = {str(entry): code for code, entry in enumerate(vocabulary)}
+    unknown = [str(value) for value in unique if str(value) not in code_of]
     if unknown:
         problems.append(f"token: {listing(unknown)} not in the vocabulary")
-    table = np.array([known.get(str(value), 0) for value in unique])
+    table = np.array([code_of.get(str(value), 0) for value in unique])
     return small_integers(table[inverse].reshape(values.shape))
 
 
 def labelled(dataset: xr.Dataset, manifest: RecordingManifest) -> xr.Dataset:
-    """`dataset` with the manifest's meaning in its attributes, for whoever opens it without neuromas."""
-    dataset = dataset.copy()  # shallow: attributes are set below
+    """`dataset` with CF attributes that say what its codes and units mean, for readers without neuromas."""
+    # a shallow copy, because attributes are set below
+    dataset = dataset.copy()
     ordered = [dims.TRIAL, dims.STEP, *(spec.name for spec in manifest.variables)]
     coordinates = {name: dataset.coords[name] for name in ordered if name in dataset.coords}
     rest = [str(name) for name in dataset.coords if name not in coordinates]
@@ -366,6 +397,6 @@ def labelled(dataset: xr.Dataset, manifest: RecordingManifest) -> xr.Dataset:
         dataset[spec.name].attrs = attributes
     dataset[dims.ACTIVITY].attrs = {"long_name": "activity", "units": manifest.units}
     dataset.attrs = {"Conventions": "CF-1.11", MANIFEST_ATTRIBUTE: manifest.model_dump_json(exclude={"files"})}
-    told = {"title": manifest.description, "license": manifest.licence, "references": manifest.citation}
-    dataset.attrs |= {key: text for key, text in told.items() if text}
+    described = {"title": manifest.description, "license": manifest.licence, "references": manifest.citation}
+    dataset.attrs |= {key: text for key, text in described.items() if text}
     return dataset

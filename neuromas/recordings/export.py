@@ -1,6 +1,6 @@
-"""A recording as one file, for other programs and to be registered again: ``.npz``, ``.nc`` or ``.csv``.
+"""A recording as one file, for other programs or another store: ``.npz``, ``.nc`` or ``.csv``.
 
-Stores hold recordings as zarr groups; this is how a few samples, or a whole recording, leave a store.
+All three hold categorical variables and tokens as their meanings, never as codes.
 """
 
 from __future__ import annotations
@@ -11,28 +11,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from neuromas import dims
 from neuromas.errors import InvalidInput
 from neuromas.files import write_atomically
 from neuromas.recordings.encode import SAMPLE_PREFIX, UNIT_PREFIX, labelled
+from neuromas.recordings.meanings import readable as as_read
 from neuromas.recordings.recording import Recording
 
 ENDINGS = (".npz", ".nc", ".csv")
-"""What `export` can write; the first two can be registered."""
+"""What `export` can write. The first two can be registered again."""
 
-_NUMBER = "number"  # a coordinate named after its dimension cannot stand in an archive of arrays
+_NUMBER = "number"
+"""Name of the samples' numbers in an archive, where the name of their dimension is not allowed."""
 
 
 def check_ending(path: str | Path, endings: tuple[str, ...] = ENDINGS) -> Path:
-    """`path`, if it ends as one of `endings`.
+    """`path`, if its ending is one of `endings`.
 
     Raises
     ------
     InvalidInput
-        It does not.
+        It has another ending.
     """
     if Path(path).suffix not in endings:
         raise InvalidInput(
@@ -42,28 +43,30 @@ def check_ending(path: str | Path, endings: tuple[str, ...] = ENDINGS) -> Path:
 
 
 def export(recording: Recording, path: str | Path, *, samples: NDArray[np.int64] | None = None) -> Path:
-    """Write `recording` to one file, whole or not at all.
+    """Write `recording` to one file. If writing fails, the file at `path` stays as it was.
 
     Parameters
     ----------
     recording : Recording
-        Of the samples and units to write, in the order to write them.
+        The samples and units to write, in the order to write them.
     path : path-like
-        ``.npz`` and ``.nc`` hold everything and open again with `Recording.from_file`; ``.csv`` has one row per sample,
-        values as their meanings, then one column per unit, empty where it was not recorded.
+        ``.npz`` and ``.nc`` hold everything and can be read again by `Recording.from_file`. ``.csv`` has one row per sample:
+        coordinates, then one column per unit, empty where the unit was not recorded. All hold the meanings of categorical
+        variables and tokens.
     samples : ndarray of int64 of shape (n_samples,), optional
-        Numbers of the samples in the recording they were taken from, to be written with them.
+        Numbers of these samples in the recording that they come from. They are written, too.
 
     Returns
     -------
     Path
+        `path`.
 
     Raises
     ------
     InvalidInput
-        Another ending.
+        The ending is unknown.
     StorageFailed
-        The disk refused; what stood at `path` still does.
+        The file cannot be written. An older file at `path` stays as it was.
 
     Examples
     --------
@@ -85,7 +88,7 @@ def export(recording: Recording, path: str | Path, *, samples: NDArray[np.int64]
         np.savez_compressed(buffer, allow_pickle=False, **_arrays(recording))
         write_atomically(path, buffer.getvalue())
     elif path.suffix == ".csv":
-        write_atomically(path, _table(recording).to_csv(index=False, lineterminator="\n"))
+        write_atomically(path, _csv(recording))
     else:
         write_atomically(path, _netcdf(recording))
     return path
@@ -93,7 +96,7 @@ def export(recording: Recording, path: str | Path, *, samples: NDArray[np.int64]
 
 def _arrays(recording: Recording) -> dict[str, Any]:
     """Keys as `Recording.from_npz` documents them."""
-    dataset, manifest = recording.dataset, recording.manifest
+    dataset, manifest = recording.to_dataset(), recording.manifest
     arrays: dict[str, Any] = {dims.ACTIVITY: dataset[dims.ACTIVITY].values}
     for key, coordinate in dataset.coords.items():
         name = str(key)
@@ -107,43 +110,31 @@ def _arrays(recording: Recording) -> dict[str, Any]:
     return arrays | {"manifest": np.array(json.dumps(document))}
 
 
-def _table(recording: Recording) -> pd.DataFrame:
+def _csv(recording: Recording) -> str:
+    if recording.dataset[dims.ACTIVITY].dtype == np.float16:
+        # pandas cannot write it as text
+        recording = _as_float32(recording)
+    return recording.to_dataframe().to_csv(index=False, lineterminator="\n")
+
+
+def _netcdf(recording: Recording) -> memoryview:
+    """Built in memory, because HDF5 may crash when the disk that it writes to is full."""
+    if recording.dataset[dims.ACTIVITY].dtype == np.float16:
+        # NetCDF has no such type
+        recording = _as_float32(recording)
+    return recording.to_dataset().to_netcdf(engine="h5netcdf")
+
+
+def _as_float32(recording: Recording) -> Recording:
     dataset = recording.dataset
-    columns: dict[str, Any] = {}
-    if dims.SAMPLE in dataset.coords:
-        columns[dims.SAMPLE] = dataset[dims.SAMPLE].values
-    for key, coordinate in dataset.coords.items():
-        name = str(key)
-        if coordinate.dims == (dims.SAMPLE,) and name != dims.SAMPLE:
-            columns[name] = readable(recording, name)
-    if recording.time_s is not None:
-        columns.setdefault(dims.TIME_S, recording.time_s)
-    activity = dataset[dims.ACTIVITY].values
-    activity = activity.astype(np.float32) if activity.dtype == np.float16 else activity  # pandas has no text for it
-    columns |= {name: activity[:, column] for column, name in enumerate(recording.unit_names)}
-    return pd.DataFrame(columns)
+    return Recording(dataset.assign({dims.ACTIVITY: dataset[dims.ACTIVITY].astype(np.float32)}), recording.manifest)
 
 
 def readable(recording: Recording, coordinate: str) -> NDArray[Any]:
-    """Values of a coordinate on sample as people read them: meanings of categorical variables, words of tokens.
+    """Values of a coordinate as people read them: meanings of categorical variables, words of tokens.
 
     Returns
     -------
     ndarray of shape (n_samples,)
     """
-    values = np.asarray(recording.dataset[coordinate].values)
-    if coordinate in recording.variable_names:
-        spec = recording.spec(coordinate)
-        if spec.type == "categorical":
-            return np.array([spec.label(float(value)) for value in values], dtype=object)
-    elif coordinate == dims.TOKEN and recording.manifest.vocabulary is not None:
-        return np.array(recording.manifest.vocabulary, dtype=object)[values]
-    return values
-
-
-def _netcdf(recording: Recording) -> memoryview:
-    """Built in memory: HDF5 may crash when the disk that it writes to is full."""
-    dataset = recording.dataset
-    if dataset[dims.ACTIVITY].dtype == np.float16:  # NetCDF has none
-        dataset = dataset.assign({dims.ACTIVITY: dataset[dims.ACTIVITY].astype(np.float32)})
-    return dataset.to_netcdf(engine="h5netcdf")
+    return np.asarray(as_read(recording.manifest, coordinate, recording.dataset[coordinate].values))

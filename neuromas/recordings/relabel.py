@@ -1,17 +1,81 @@
-"""Variables and values of one system under the names that another gives them."""
+"""Variables and values of one system under the names that another system gives them."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import xarray as xr
 from numpy.typing import NDArray
 
-from neuromas.errors import InvalidInput, NotFound
+from neuromas import dims
+from neuromas.errors import InvalidInput, NotFound, suggestion
 from neuromas.recordings.check import listing
-from neuromas.recordings.encode import small_codes, small_integers
-from neuromas.schema.recording import VariableSpec
+from neuromas.recordings.encode import labelled, small_codes, small_integers
+from neuromas.schema.recording import RecordingManifest, VariableSpec
+
+
+def relabel(
+    name: str,
+    dataset: xr.Dataset,
+    manifest: RecordingManifest,
+    mapping: Mapping[str, tuple[str, Mapping[Any, Any]]],
+    references: Mapping[str, VariableSpec],
+) -> tuple[xr.Dataset, RecordingManifest]:
+    """Dataset and manifest with renamed variables and values; activity is shared.
+
+    Parameters
+    ----------
+    name : str
+        The recording's name, for messages.
+    dataset : xarray.Dataset
+    manifest : RecordingManifest
+    mapping : mapping of str to (str, mapping)
+        Canonical name of a variable → its name in this recording, and canonical value → value here, as `mapping_entry`
+        reads them. Every name in the recording exists.
+    references : mapping of str to VariableSpec
+        Declarations, by canonical name, whose codes to use for equal meanings.
+
+    Raises
+    ------
+    NotFound
+        A value is not in the recording; lists those that are.
+    InvalidInput
+        Two variables or values would have the same name.
+    """
+    sources = _by_name_here(mapping)
+    names = [variable.name for variable in manifest.variables]
+    new_names = [sources[name][0] if name in sources else name for name in names]
+    all_names = [*new_names, *(str(name) for name in dataset.coords if name not in names)]
+    twice = sorted({name for name in new_names if all_names.count(name) > 1})
+    if twice:
+        raise InvalidInput(
+            f"mapping: recording {name!r} would have two coordinates called {listing(twice)}", kind="mapping"
+        )
+    specs: list[VariableSpec] = []
+    renamed = dataset.drop_vars(names)
+    for variable, new in zip(manifest.variables, new_names, strict=True):
+        values = sources.get(variable.name, (new, {}))[1]
+        stored = np.asarray(dataset[variable.name].values)
+        spec, recoded = relabelled(variable, new, values, references.get(new), stored)
+        specs.append(spec)
+        renamed = renamed.assign_coords({new: (dims.SAMPLE, recoded)})
+    manifest = manifest.model_copy(update={"variables": tuple(specs), "content_sha256": None, "files": {}})
+    return labelled(renamed, manifest), manifest
+
+
+def _by_name_here(mapping: Mapping[str, tuple[str, Mapping[Any, Any]]]) -> dict[str, tuple[str, Mapping[Any, Any]]]:
+    """Name in this recording → canonical name, and canonical value → value here."""
+    sources: dict[str, tuple[str, Mapping[Any, Any]]] = {}
+    for canonical, (here, values) in mapping.items():
+        if here in sources:
+            raise InvalidInput(
+                f"mapping: both {sources[here][0]!r} and {canonical!r} are mapped to variable {here!r}", kind="mapping"
+            )
+        sources[here] = (canonical, values)
+    return sources
 
 
 def mapping_entry(canonical: str, entry: object) -> tuple[str, Mapping[Any, Any]]:
@@ -30,6 +94,32 @@ def mapping_entry(canonical: str, entry: object) -> tuple[str, Mapping[Any, Any]
     )
 
 
+@dataclass
+class _Renaming:
+    """What becomes of each value of a variable.
+
+    Attributes
+    ----------
+    meaning : dict of float to str or None
+        Code here → its canonical meaning; None where a value is only a number.
+    number : dict of float to float
+        Code here → its canonical number.
+    fixed : set of float
+        Codes here whose canonical number the mapping gives.
+    mapped : set of float
+        Codes here that the mapping mentions.
+    """
+
+    meaning: dict[float, str | None]
+    number: dict[float, float]
+    fixed: set[float]
+    mapped: set[float]
+
+    @property
+    def codes(self) -> list[float]:
+        return list(self.number)
+
+
 def relabelled(
     spec: VariableSpec,
     name: str,
@@ -42,74 +132,103 @@ def relabelled(
         if renames:
             raise InvalidInput(f"mapping: {spec.name!r} is real; only its name can be mapped", kind="mapping")
         return spec.model_copy(update={"name": name}), values
-    present = np.unique(values)
-    codes = list(spec.values) if spec.values is not None else [value.item() for value in present]
+    renaming = _renaming(spec, renames, values)
+    if any(text is not None for text in renaming.meaning.values()):
+        return _as_meanings(spec, name, renaming, reference, values)
+    if renames:
+        return _as_numbers(spec, name, renaming, values)
+    return spec.model_copy(update={"name": name}), values
+
+
+def _renaming(spec: VariableSpec, renames: Mapping[Any, Any], values: NDArray[Any]) -> _Renaming:
+    """What the mapping says about each value that is allowed or, without declared values, recorded."""
+    codes = list(spec.values) if spec.values is not None else [value.item() for value in np.unique(values)]
     meaning = {code: spec.label(code) if spec.meanings is not None else None for code in codes}
-    number = {code: code for code in codes}  # code here → canonical number
-    fixed: set[float] = set()  # codes here whose canonical number the mapping gives
-    mapped: set[float] = set()  # codes here that the mapping mentions
+    renaming = _Renaming(meaning, {code: code for code in codes}, set(), set())
     for canonical, here in renames.items():
         if spec.meanings is None and isinstance(canonical, str) and canonical.lstrip("-").isdigit():
-            canonical = int(canonical)  # a mapping that came as JSON, whose keys are always text
+            canonical = int(canonical)  # keys of a mapping that came as JSON are always text
         for value in here if isinstance(here, (list, tuple, set)) else [here]:
-            try:
-                code = spec.code(value)
-            except KeyError:
-                code = float("nan")
-            if code not in number:
-                existing = [spec.label(known) for known in codes]
-                raise NotFound(
-                    f"mapping: variable {spec.name!r} has no value {value!r}; it has {listing(existing)}",
-                    kind="unknown_value",
-                )
-            mapped.add(code)
+            code = _code(spec, value, codes)
+            renaming.mapped.add(code)
             if isinstance(canonical, str):
-                meaning[code] = canonical
+                renaming.meaning[code] = canonical
             else:
-                number[code] = canonical
-                fixed.add(code)
-    if all(text is None for text in meaning.values()):
-        if not renames:
-            return spec.model_copy(update={"name": name}), values
-        table = np.array([number[code] for code in codes], dtype=np.float64)
-        if not np.array_equal(table, np.rint(table)):
-            raise InvalidInput(
-                f"mapping: {spec.name!r} is integer, so its values map to whole numbers or to meanings", kind="mapping"
-            )
-        allowed = None if spec.values is None else tuple(dict.fromkeys(int(value) for value in table))
-        _refuse_silent_merge(spec.name, {code: f"{number[code]:g}" for code in codes}, mapped)
-        made = VariableSpec(name=name, type="integer", values=allowed, description=spec.description, units=spec.units)
-        return made, small_integers(_lookup(codes, table, values).astype(np.int64))
-    texts = {code: text if text is not None else f"{code:g}" for code, text in meaning.items()}
-    _refuse_silent_merge(spec.name, texts, mapped)
-    known = {}
-    if reference is not None and reference.meanings is not None and reference.values is not None:
-        known = dict(zip(reference.meanings, (int(code) for code in reference.values), strict=True))
-    canonical_code: dict[str, int] = {}  # meaning → canonical code
-    taken = set(known.values())
-    for code in sorted(codes, key=lambda code: code not in fixed):
-        text = texts[code]
-        if text in canonical_code:
-            continue
-        wanted = known.get(text, int(number[code]))
-        while text not in known and wanted in taken:
-            wanted = max(taken) + 1
-        canonical_code[text] = wanted
-        taken.add(wanted)
-    table = np.array([canonical_code[texts[code]] for code in codes])
-    pairs = sorted((code, text) for text, code in canonical_code.items())
-    made = VariableSpec(
+                renaming.number[code] = canonical
+                renaming.fixed.add(code)
+    return renaming
+
+
+def _code(spec: VariableSpec, value: object, codes: Sequence[float]) -> float:
+    try:
+        code = spec.code(value)
+    except KeyError:
+        code = float("nan")
+    if code in codes:
+        return code
+    existing = [spec.label(code) for code in codes]
+    raise NotFound(
+        f"mapping: variable {spec.name!r} has no value {value!r}; it has {listing(existing)}"
+        + suggestion(value, existing),
+        kind="unknown_value",
+    )
+
+
+def _as_numbers(
+    spec: VariableSpec, name: str, renaming: _Renaming, values: NDArray[Any]
+) -> tuple[VariableSpec, NDArray[Any]]:
+    codes = renaming.codes
+    table = np.array([renaming.number[code] for code in codes], dtype=np.float64)
+    if not np.array_equal(table, np.rint(table)):
+        raise InvalidInput(
+            f"mapping: {spec.name!r} is integer, so its values map to whole numbers or to meanings", kind="mapping"
+        )
+    _refuse_silent_merge(spec.name, {code: f"{renaming.number[code]:g}" for code in codes}, renaming.mapped)
+    allowed = None if spec.values is None else tuple(dict.fromkeys(int(value) for value in table))
+    renamed = VariableSpec(name=name, type="integer", values=allowed, description=spec.description, units=spec.units)
+    return renamed, small_integers(_lookup(codes, table, values).astype(np.int64))
+
+
+def _as_meanings(
+    spec: VariableSpec, name: str, renaming: _Renaming, reference: VariableSpec | None, values: NDArray[Any]
+) -> tuple[VariableSpec, NDArray[Any]]:
+    codes = renaming.codes
+    texts = {code: text if text is not None else f"{code:g}" for code, text in renaming.meaning.items()}
+    _refuse_silent_merge(spec.name, texts, renaming.mapped)
+    code_of = _canonical_codes(renaming, texts, reference)
+    pairs = sorted((code, text) for text, code in code_of.items())
+    renamed = VariableSpec(
         name=name,
         type="categorical",
         values=tuple(code for code, _ in pairs),
         meanings=tuple(text for _, text in pairs),
         description=spec.description,
     )
-    return made, small_codes(_lookup(codes, table, values), [code for code, _ in pairs])
+    table = np.array([code_of[texts[code]] for code in codes])
+    return renamed, small_codes(_lookup(codes, table, values), [code for code, _ in pairs])
+
+
+def _canonical_codes(renaming: _Renaming, texts: Mapping[float, str], reference: VariableSpec | None) -> dict[str, int]:
+    """Meaning → code: that of the reference, else the one that the mapping gives, else the old one or the next free."""
+    in_reference: dict[str, int] = {}
+    if reference is not None and reference.meanings is not None and reference.values is not None:
+        in_reference = dict(zip(reference.meanings, (int(code) for code in reference.values), strict=True))
+    code_of: dict[str, int] = {}
+    used = set(in_reference.values())
+    for code in sorted(renaming.codes, key=lambda code: code not in renaming.fixed):
+        text = texts[code]
+        if text in code_of:
+            continue
+        canonical = in_reference.get(text, int(renaming.number[code]))
+        while text not in in_reference and canonical in used:
+            canonical = max(used) + 1
+        code_of[text] = canonical
+        used.add(canonical)
+    return code_of
 
 
 def _refuse_silent_merge(name: str, meanings: Mapping[float, str], mapped: set[float]) -> None:
-    """Values may become one only if the mapping says so of each of them."""
+    """Two values may become one only if the mapping mentions both."""
     for code, text in meanings.items():
         if code not in mapped and sum(other == text for other in meanings.values()) > 1:
             raise InvalidInput(

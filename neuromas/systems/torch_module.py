@@ -116,8 +116,9 @@ class TorchSystem(System):
     >>> module = nn.Sequential(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 2))
     >>> recording = capture(TorchSystem(module, "1", name="net"), torch.ones(4, 3), {"side": ["l", "r", "l", "r"]})
     >>> recording
-    <Recording 'net': 4 samples × 5 units (float32), 4 trials, access 'read'>
-      side     categorical: l, r
+    <Recording 'net' (sample: 4, unit: 5)> float32, 4 trials, access 'read'
+    Variables:
+        side     categorical: l, r
     """
 
     at_once = 250

@@ -8,9 +8,9 @@ import pytest
 from neuromas.errors import InvalidInput
 from neuromas.evaluate.accuracy import evaluate
 from neuromas.fit.fitters import LatentStitch
-from neuromas.recordings.annotate import shuffled
 from neuromas.recordings.pseudo import pool
 from neuromas.recordings.recording import Recording
+from neuromas.recordings.shuffle import shuffled
 
 N_VALUES, N_UNITS = 6, 12
 MEANS = np.random.default_rng(7).normal(size=(N_VALUES, N_UNITS))

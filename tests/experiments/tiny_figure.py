@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 
-from neuromas import cli
 from neuromas.experiments.figure import Claim, PaperFigure
 from neuromas.experiments.figures import FIGURES
 from neuromas.experiments.table import headline

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from neuromas import cli
+from neuromas.cli import verbs
 from neuromas.measures.comparison import compare
 from neuromas.measures.registry import MEASURES
 from neuromas.recordings.recording import Recording
@@ -38,7 +38,7 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RecordingStore:
 
 
 def run(*words: object, code: int = 0) -> str:
-    result = CliRunner().invoke(cli.app, ["compare", *map(str, words)])
+    result = CliRunner().invoke(verbs.app, ["compare", *map(str, words)])
     assert result.exit_code == code, (result.output, result.exception)
     assert "Traceback" not in result.output
     return result.output

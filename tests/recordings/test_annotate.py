@@ -9,16 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound
-from neuromas.recordings.annotate import (
-    annotate,
-    drop_variables,
-    next_version,
-    rename_variables,
-    select,
-    shuffled,
-    standardised,
-)
+from neuromas.recordings.annotate import annotate, drop_variables, next_version, rename_variables, select, standardised
 from neuromas.recordings.recording import Recording
+from neuromas.recordings.shuffle import shuffled
 from neuromas.recordings.store.store import RecordingStore
 from neuromas.schema.recipe import VariableRecipe
 
@@ -100,10 +93,10 @@ def test_every_problem_is_told_at_once(made):
 
 
 def test_a_variable_is_replaced_only_if_that_is_said(made):
-    with pytest.raises(InvalidDocument, match="'count' is there already; replace it with replace=True"):
+    with pytest.raises(InvalidDocument, match="'count' exists already; replace it with replace=True"):
         annotate(made, {"count": "count * 10"})
     assert annotate(made, {"count": "count * 10"}, replace=True).dataset["count"].values.max() == 80
-    with pytest.raises(InvalidDocument, match="'session' is there already, as a coordinate"):
+    with pytest.raises(InvalidDocument, match="'session' exists already, as a coordinate"):
         annotate(made, {"session": "count"}, replace=True)
 
 
@@ -115,7 +108,7 @@ def test_a_variable_is_replaced_only_if_that_is_said(made):
         ({"number": [10], "x": [1]}, "number", NotFound, "no coordinate 'number'"),
         ({"number": [10], "x": [1]}, "trial", NotFound, "no column 'trial'; it has number, x"),
         ({"trial": ["10"], "x": [1]}, "trial", InvalidInput, "cannot be matched by 'trial'"),
-        ({"trial": [10], "count": [1]}, "trial", InvalidInput, "column 'count' is a coordinate"),
+        ({"trial": [10], "count": [1]}, "trial", InvalidInput, "column 'count' is also a coordinate"),
     ],
 )
 def test_tables_that_do_not_fit(made, table, on, error, message):
@@ -252,7 +245,7 @@ def test_standardised_units_have_mean_0_and_deviation_1_where_eligible():
     with pytest.raises(InvalidInput, match="standardised already"):
         standardised(seen)
     still = Recording.from_arrays(np.ones((4, 2)), {"n": [1, 2, 3, 4]}, name="r")
-    with pytest.raises(InvalidInput, match="'u0', 'u1' never change"):
+    with pytest.raises(InvalidInput, match="activity of 'u0', 'u1' never changes"):
         standardised(still)
 
 
@@ -270,7 +263,7 @@ def test_a_control_that_changes_nothing_is_refused():
     lengths = np.arange(1, 6)  # no two trials could exchange
     trial = np.repeat(np.arange(5), lengths)
     made = Recording.from_arrays(np.zeros((15, 1)), {"n": trial}, trial=trial, name="r")
-    with pytest.raises(InvalidInput, match=r"changes nothing.*by='sample' exchanges step by step"):
+    with pytest.raises(InvalidInput, match=r"changes nothing.*by='sample' exchanges values of single samples"):
         shuffled(made)
     seen = shuffled(made, by="sample")
     assert "values shuffled between samples, seed 0: n (" in seen.manifest.control

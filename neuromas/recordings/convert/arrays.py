@@ -176,9 +176,10 @@ def from_xarray(
     ...     np.zeros((2, 3, 1)), dims=("trial", "time", "unit"), coords={"side": ("trial", ["left", "right"])}, name="toy"
     ... )
     >>> from_xarray(rates, {"start_s": 0, "step_s": 0.1, "variables": {"side": "side", "late": "time > 0.1"}})
-    <Recording 'toy': 6 samples × 1 units (float64), 2 trials, access 'read'>
-      side     categorical: left, right
-      late     categorical: false, true
+    <Recording 'toy' (sample: 6, unit: 1)> float64, 2 trials, access 'read'
+    Variables:
+        side     categorical: left, right
+        late     categorical: false, true
     """
     recipe = recipe if isinstance(recipe, ArraysRecipe) else ArraysRecipe.parse(dict(recipe or {}), "recipe")
     if isinstance(array, xr.Dataset):
@@ -214,8 +215,9 @@ def to_xarray(recording: Recording) -> xr.DataArray:
     >>> array.sizes, array.side.values.tolist(), array.isnull().sum().item()
     (Frozen({'trial': 2, 'step': 3, 'unit': 1}), ['left', 'right'], 1)
     >>> from_xarray(array)
-    <Recording 'toy': 5 samples × 1 units (float64), 2 trials, access 'read'>
-      side     categorical: left, right
+    <Recording 'toy' (sample: 5, unit: 1)> float64, 2 trials, access 'read'
+    Variables:
+        side     categorical: left, right
     """
     dataset, manifest = recording.dataset, recording.manifest
     trials, row = np.unique(dataset[dims.TRIAL].values, return_inverse=True)

@@ -1,0 +1,102 @@
+"""Which recordings can be pooled into a pseudo-population, and under which codes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from neuromas import dims
+from neuromas.errors import InvalidInput
+from neuromas.recordings.check import listing
+from neuromas.recordings.recording import Recording
+from neuromas.schema.recording import VariableSpec
+
+
+def alike(recordings: Sequence[Recording], variables: Sequence[str]) -> tuple[list[Recording], list[VariableSpec]]:
+    """The recordings with equal codes for equal meanings, and what the codes mean; refuses recordings that do not fit."""
+    if not recordings or not variables:
+        raise InvalidInput(
+            f"pool: expected recordings and variables, got {len(recordings)} and {len(variables)}",
+            kind="nothing_to_pool",
+        )
+    if dims.PART in variables:
+        raise InvalidInput(
+            "pool: a variable cannot be called 'part', the name of the coordinate that says which part a trial belongs to",
+            kind="reserved_name",
+        )
+    pooled = [recording.name for recording in recordings if recording.manifest.pseudo_population is not None]
+    if pooled:
+        raise InvalidInput(
+            f"pool: {listing(pooled)} is a pseudo-population already; if it were divided again, a trial would be in several"
+            " parts. Pool the recordings that it was made from",
+            kind="pooled",
+        )
+    _refuse_versions(recordings)
+    for other in recordings[1:]:
+        _refuse_unlike(recordings[0], other, variables)
+    specs = _all_meanings(recordings, variables)
+    return [recording.relabel(like=specs) for recording in recordings], specs
+
+
+def _refuse_unlike(first: Recording, other: Recording, variables: Sequence[str]) -> None:
+    """Refuse recordings with different physical units, steps or types of variables."""
+    ours, theirs = first.manifest.sampling, other.manifest.sampling
+    for what, mine, its in (
+        ("units", first.manifest.units, other.manifest.units),
+        ("seconds per step", ours.step_s, theirs.step_s),
+        ("time of the first step", ours.start_s, theirs.start_s),
+        ("the event at time zero", ours.aligned_to, theirs.aligned_to),
+    ):
+        if mine != its:
+            raise InvalidInput(
+                f"pool: {what} differ: {mine!r} in {first.name!r}, {its!r} in {other.name!r}", kind="unlike_recordings"
+            )
+    for variable in variables:
+        here, there = first.spec(variable), other.spec(variable)
+        if here.type != there.type or here.units != there.units:
+            raise InvalidInput(
+                f"pool: variable {variable!r} is {here.type} ({here.units}) in {first.name!r}, {there.type}"
+                f" ({there.units}) in {other.name!r}",
+                kind="unlike_recordings",
+            )
+
+
+def _refuse_versions(recordings: Sequence[Recording]) -> None:
+    """Refuse two versions of one recording: they hold the same trials of the same units, which would be in several parts."""
+    units_by_ancestor: dict[str, tuple[str, set[str]]] = {}
+    for recording in recordings:
+        units = set(recording.unit_names)
+        ancestors = (identified(recording), *recording.manifest.provenance.derived_from)
+        for ancestor in ancestors:
+            relative, others = units_by_ancestor.get(ancestor, ("", set()))
+            if others & units:
+                raise InvalidInput(
+                    f"pool: {relative!r} and {recording.name!r} are versions of one recording, {ancestor}, and share units"
+                    f" {listing(sorted(others & units))}; name one of them",
+                    kind="versions_of_one",
+                )
+        for ancestor in ancestors:
+            name, others = units_by_ancestor.get(ancestor, (recording.name, set()))
+            units_by_ancestor[ancestor] = name, others | units
+
+
+def identified(recording: Recording) -> str:
+    """The recording's name, with the hash of its content if it comes from a store."""
+    content = recording.manifest.content_sha256
+    return recording.name if content is None else f"{recording.name} ({content})"
+
+
+def _all_meanings(recordings: Sequence[Recording], variables: Sequence[str]) -> list[VariableSpec]:
+    """Declarations with every meaning that any of the recordings has."""
+    specs = []
+    for variable in variables:
+        spec = recordings[0].spec(variable)
+        if spec.meanings is not None:
+            meanings = dict.fromkeys(
+                text for recording in recordings for text in recording.spec(variable).meanings or ()
+            )
+            spec = spec.model_copy(update={"values": tuple(range(len(meanings))), "meanings": tuple(meanings)})
+        elif spec.values is not None:
+            allowed = {value for recording in recordings for value in recording.spec(variable).values or ()}
+            spec = spec.model_copy(update={"values": tuple(sorted(allowed))})
+        specs.append(spec)
+    return specs
