@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from neuromas.bench.measure import Row
     from neuromas.bench.schedule import Tried
-    from neuromas.fit.loop import Progress
+    from neuromas.fit.progress import Progress
     from neuromas.fit.result import FitResult
     from neuromas.index.index import CLIndex
     from neuromas.recordings.recording import Recording
@@ -961,9 +961,8 @@ def fit(
     device: Device = "cpu",
 ) -> None:
     """Fit an alignment; interrupted, the same command goes on from its checkpoint."""
-    from neuromas.fit.loop import CHECKPOINT
+    from neuromas.fit.folder import CHECKPOINT, RESULT
     from neuromas.fit.request import parse_request, run_request, settled
-    from neuromas.fit.result import RESULT
     from neuromas.progress import Bar
 
     given = {
@@ -1062,7 +1061,8 @@ def _fit_several(request: FitRequest, axes: Mapping[str, Sequence[Any]], out: Pa
 def _write_results(out: Path, points: Mapping[str, Mapping[str, Any]]) -> None:
     """A table of those fits in `out` that are finished, there and on the terminal."""
     from neuromas.files import write_atomically
-    from neuromas.fit.result import RESULT, FitResult, results_table
+    from neuromas.fit.folder import RESULT
+    from neuromas.fit.result import FitResult, results_table
 
     results = {name: FitResult.load(out / name) for name in points if (out / name / RESULT).is_file()}
     if not results:

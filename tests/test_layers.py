@@ -66,7 +66,22 @@ MODULES = {
     "align": ("rotation", "interchange", "closed_form", "alignment", "side"),
     "measures": ("check", "rsa", "cka", "registry", "samples", "comparison"),
     "evaluate": ("inference", "divergence", "accuracy", "stimulation"),
-    "fit": ("objective", "result", "plan", "replay", "loop", "fitters", "request"),
+    "fit": (
+        "objective",
+        "plan",
+        "replay",
+        "progress",
+        "folder",
+        "loop",
+        "result",
+        "terms",
+        "remarks",
+        "prepare",
+        "start",
+        "together",
+        "fitters",
+        "request",
+    ),
     "report": ("figures", "panels", "page"),
     "experiments": ("demo", "jobs", "sweep", "table", "figure", "figures", "reproduce"),
     "bench": ("measure", "peers", "fit", "index", "store", "growth", "schedule"),
@@ -74,7 +89,7 @@ MODULES = {
 """Order inside packages, importer to the right of the imported."""
 
 SOURCES = sorted(path for path in ROOT.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
-SCHEMA = ("document", "recording", "recipe", "system", "fit", "evaluation", "sweep", "export")
+SCHEMA = ("document", "signature", "recording", "recipe", "system", "fit", "evaluation", "sweep", "export")
 
 
 def place(module: str) -> tuple[str, str]:

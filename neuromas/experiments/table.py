@@ -16,7 +16,7 @@ from neuromas.errors import InvalidInput
 from neuromas.evaluate.accuracy import COLUMNS as SCORE_COLUMNS
 from neuromas.experiments.jobs import Planned, job_folder, read_config, read_fit, read_measure, system_folder
 from neuromas.experiments.sweep import SweepRun
-from neuromas.fit.result import ALIGNMENT
+from neuromas.fit.folder import ALIGNMENT
 from neuromas.schema.evaluation import Evaluation
 from neuromas.schema.fit import FitReport
 from neuromas.schema.sweep import MeasureReport, SweepJob
