@@ -151,7 +151,13 @@ def bench_schedule(
     oracles: dict[str, System] = {}
     if method == "clmas":
         systems[1], oracles = shipped_store().get("multi-object/gru-1"), {"gru-1": second}
-    common = {"preset": "paper", "rank": rank, "seed": seed, "n_train_pairs": n_pairs, "n_trials": n_trials}
+    common: dict[str, Any] = {
+        "preset": "paper",
+        "rank": rank,
+        "seed": seed,
+        "n_train_pairs": n_pairs,
+        "n_trials": n_trials,
+    }
 
     def of(name: str, settings: Mapping[str, Any]) -> Tried:
         fitter = METHODS[method](**common, **settings)
