@@ -77,7 +77,22 @@ MODULES = {
     "align": ("rotation", "interchange", "closed_form", "alignment", "side", "prepare", "pairs"),
     "measures": ("check", "rsa", "cka", "registry", "samples", "comparison"),
     "evaluate": ("inference", "divergence", "ruler", "accuracy", "stimulation"),
-    "fit": ("objective", "result", "plan", "replay", "loop", "fitters", "request"),
+    "fit": (
+        "objective",
+        "plan",
+        "replay",
+        "progress",
+        "folder",
+        "loop",
+        "result",
+        "terms",
+        "remarks",
+        "prepare",
+        "start",
+        "together",
+        "fitters",
+        "request",
+    ),
     "report": ("figures", "panels", "page"),
     "actions": (
         "outputs",
@@ -101,7 +116,7 @@ MODULES = {
 """Order inside packages and, by dotted name, subpackages; importer to the right of the imported."""
 
 SOURCES = sorted(path for path in ROOT.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
-SCHEMA = ("document", "recording", "recipe", "system", "fit", "evaluation", "sweep", "export")
+SCHEMA = ("document", "signature", "recording", "recipe", "system", "fit", "evaluation", "sweep", "export")
 
 
 def place(module: str) -> tuple[str, str]:

@@ -12,9 +12,10 @@ import pandas as pd
 from neuromas.actions.outputs import check_folder
 from neuromas.actions.stores import existing_store
 from neuromas.files import write_atomically
-from neuromas.fit.loop import Progress
+from neuromas.fit.folder import RESULT
+from neuromas.fit.progress import Progress
 from neuromas.fit.request import Varied, parse_request, run_requests, settled, vary
-from neuromas.fit.result import RESULT, FitResult, results_table
+from neuromas.fit.result import FitResult, results_table
 from neuromas.schema.actions import FitsRequest
 from neuromas.schema.fit import FitRequest
 

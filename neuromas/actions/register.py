@@ -13,6 +13,7 @@ from neuromas.recordings.recording import Recording
 from neuromas.recordings.store.locate import resolve_store
 from neuromas.recordings.store.store import RecordingStore
 from neuromas.schema.actions import RegisterRequest
+from neuromas.schema.document import merged
 
 
 @dataclass(frozen=True)
@@ -129,10 +130,8 @@ def publish(
 
 def recipe_of(request: RegisterRequest) -> dict[str, Any] | None:
     """The recipe that the request spells: the document, then its options, then its variables; None if there is none."""
-    recipe = {**(request.recipe or {}), **request.option}
-    if request.variable:
-        recipe["variables"] = {**recipe.get("variables", {}), **request.variable}
-    return recipe or None
+    recipe = merged(request.recipe or {}, request.option)
+    return merged(recipe, {"variables": request.variable} if request.variable else {}) or None
 
 
 def _check_name(request: RegisterRequest) -> None:

@@ -18,8 +18,10 @@ from neuromas.bench.peers import peers
 from neuromas.causal.model import get_task
 from neuromas.fit.fitters import CLMAS, DAS, MAS, Fitter
 from neuromas.fit.loop import init, step, step_together
-from neuromas.fit.plan import Plan, State, batch_rows
+from neuromas.fit.plan import FitPlan, State, batch_rows
+from neuromas.fit.prepare import fit_sides, prepare
 from neuromas.fit.replay import MOST, Replay
+from neuromas.fit.start import start_maps
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store.locate import shipped_store
 from neuromas.schema.system import SystemConfig
@@ -89,7 +91,7 @@ def bench_fit(*, n_threads: int = 1, batch_size: int = 128, n_fits: int = 32, de
         The device is not there.
     """
     check_device(device)
-    common = {"batch_size": batch_size, "n_trials": 800}
+    common = {"preset": "paper", "batch_size": batch_size, "n_trials": 800}
     rows: list[Row] = []
     with threads(n_threads):
         for kind in ("gru", "lstm"):
@@ -100,7 +102,7 @@ def bench_fit(*, n_threads: int = 1, batch_size: int = 128, n_fits: int = 32, de
                 rows += _iterations(CLMAS(16, **common), [first, brain], n_threads, device)
         if device == "cpu":
             rows += _against_peers(common)
-        few = {"n_trials": 800, "batch_size": batch_size, "n_train_pairs": 2000}
+        few = {"preset": "paper", "n_trials": 800, "batch_size": batch_size, "n_train_pairs": 2000}
         rows.append(_at_once(few, n_fits, n_threads, device))
     return rows
 
@@ -109,19 +111,16 @@ def bench_fit(*, n_threads: int = 1, batch_size: int = 128, n_fits: int = 32, de
 class _Running:
     """Fits that go on: `iterations` of them at each call."""
 
-    plans: Sequence[Plan]
+    plans: Sequence[FitPlan]
     states: Sequence[State]
     iterations: int
     replay: Replay | None
 
     @classmethod
     def begun(cls, fitters: Sequence[Fitter], systems: list[System | Recording], device: str) -> _Running:
-        sides = fitters[0].sides(systems, device=device)
-        ready = [fitter.prepare(systems, sides=sides, device=device) for fitter in fitters]
-        starts = [
-            {name: one.to(device) for name, one in fitter.start(one).items()}
-            for fitter, one in zip(fitters, ready, strict=True)
-        ]
+        sides = fit_sides(fitters[0].config, systems, device=device)
+        ready = [prepare(fitter.config, systems, sides) for fitter in fitters]
+        starts = [{name: one.to(device) for name, one in start_maps(one).items()} for one in ready]
         plans = [one.plan for one in ready]
         states = [init(plan, start, None) for plan, start in zip(plans, starts, strict=True)]
         if device == "cpu":
@@ -230,7 +229,7 @@ def _iterations(fitter: Fitter, systems: list[System | Recording], n_threads: in
     ]
 
 
-def _on_gpu(name: str, running: _Running, taken: float, plan: Plan, state: State) -> list[Row]:
+def _on_gpu(name: str, running: _Running, taken: float, plan: FitPlan, state: State) -> list[Row]:
     """Of the time that iterations take, the share in which a kernel runs; and their time with kernels launched one by one."""
     launched = seconds(lambda: step(plan, state), repeats=5)
     idle = 1 - busy(replace(running, iterations=10))
@@ -246,9 +245,9 @@ def _on_gpu(name: str, running: _Running, taken: float, plan: Plan, state: State
     ]
 
 
-def _started(fitter: Fitter, systems: list[System | Recording]) -> tuple[Plan, State]:
-    ready = fitter.prepare(systems)
-    return ready.plan, init(ready.plan, fitter.start(ready), None)
+def _started(fitter: Fitter, systems: list[System | Recording]) -> tuple[FitPlan, State]:
+    ready = prepare(fitter.config, systems, fit_sides(fitter.config, systems))
+    return ready.plan, init(ready.plan, start_maps(ready), None)
 
 
 def bench_pairs(*, n_pairs: int = 10_000) -> list[Row]:

@@ -18,6 +18,8 @@ from neuromas.bench.store import bench_store
 from neuromas.errors import InvalidInput
 from neuromas.fit.fitters import MAS
 from neuromas.fit.loop import init, step
+from neuromas.fit.prepare import fit_sides, prepare
+from neuromas.fit.start import start_maps
 from neuromas.index.index import CLIndex
 from neuromas.recordings.recording import Recording
 from neuromas.report.figures import new_figure
@@ -196,7 +198,7 @@ def _by_systems(most: int) -> Curve:
             system.config = system.config.model_copy(update={"name": f"gru-{place}"})
             systems.append(system)
         fitter = MAS(16, **common)
-        ready = fitter.prepare(systems)
-        state = init(ready.plan, fitter.start(ready), None)
+        ready = prepare(fitter.config, systems, fit_sides(fitter.config, systems))
+        state = init(ready.plan, start_maps(ready), None)
         costs.append(seconds(lambda plan=ready.plan, state=state: step(plan, state), repeats=7) * 1e3)  # type: ignore[misc]
     return Curve("mas iteration, 32 pairs per direction", "systems", "ms", tuple(map(float, numbers)), tuple(costs), 2)

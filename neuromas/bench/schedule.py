@@ -17,6 +17,8 @@ from neuromas.errors import InvalidInput
 from neuromas.evaluate.accuracy import evaluate
 from neuromas.fit.fitters import CLMAS, FITTERS, MAS, Fitter
 from neuromas.fit.objective import losses, make_batch
+from neuromas.fit.prepare import fit_sides, prepare
+from neuromas.fit.start import start_maps
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store.locate import shipped_store
 from neuromas.systems.system import System, check_device
@@ -149,7 +151,13 @@ def bench_schedule(
     oracles: dict[str, System] = {}
     if method == "clmas":
         systems[1], oracles = shipped_store().get("multi-object/gru-1"), {"gru-1": second}
-    common = {"rank": rank, "seed": seed, "n_train_pairs": n_pairs, "n_trials": n_trials}
+    common: dict[str, Any] = {
+        "preset": "paper",
+        "rank": rank,
+        "seed": seed,
+        "n_train_pairs": n_pairs,
+        "n_trials": n_trials,
+    }
 
     def of(name: str, settings: Mapping[str, Any]) -> Tried:
         fitter = METHODS[method](**common, **settings)
@@ -207,9 +215,9 @@ def _lbfgs(
 ) -> Tried:
     """L-BFGS with a strong Wolfe line search on one batch of pairs, the same at every evaluation."""
     started = time.perf_counter()
-    ready = fitter.prepare(systems)
-    maps = nn.ModuleDict({str(place): one for place, one in enumerate(fitter.start(ready).values())})
-    names = list(fitter.start(ready))
+    ready = prepare(fitter.config, systems, fit_sides(fitter.config, systems))
+    maps = nn.ModuleDict({str(place): one for place, one in enumerate(start_maps(ready).values())})
+    names = list(start_maps(ready))
     generator = torch.Generator().manual_seed(fitter.config.seed)
     batches = [
         make_batch(

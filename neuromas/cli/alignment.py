@@ -14,7 +14,7 @@ from neuromas.schema.actions import CompareRequest, EvaluateRequest, FitsRequest
 
 if TYPE_CHECKING:
     from neuromas.actions.fit import Fits
-    from neuromas.fit.loop import Progress
+    from neuromas.fit.progress import Progress
     from neuromas.fit.result import FitResult
     from neuromas.schema.evaluation import DirectionScore, Evaluation
 
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
 def fit_(asked: Asked) -> None:
     """The options that are not given follow from the preset: fast by default, paper in a file that names none."""
     from neuromas.actions.fit import combinations, finished, fit, fits_request
-    from neuromas.fit.loop import CHECKPOINT
+    from neuromas.fit.folder import CHECKPOINT
     from neuromas.progress import Bar
 
     document = {"config": {}, **asked.document()}
     if "vary" in document:
         document["vary"] = _axes(asked)
-    if asked.filed is None and "preset" in FitsRequest.model_fields["config"].annotation.model_fields:  # TEMP
+    if asked.filed is None:
         document["config"] = {"preset": "fast", **document.get("config", {})}
     _check_method(asked)
     request = fits_request(document, "fit" if asked.filed is None else "fit, configuration file and options")

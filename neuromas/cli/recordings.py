@@ -360,5 +360,5 @@ def _latents_json(latents: Recording, samples: Sequence[int]) -> dict[str, Any]:
         "sample": list(samples),
         "units": latents.unit_names,
         **{name: readable(latents, name).tolist()[: len(samples)] for name in _coordinates(latents)},
-        "activity": np.where(np.isnan(activity), None, activity.astype(object)).tolist()[: len(samples)],
+        "activity": [[None if np.isnan(value) else float(value) for value in row] for row in activity[: len(samples)]],
     }

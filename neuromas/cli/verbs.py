@@ -120,7 +120,7 @@ def load(name: str) -> TyperCommand:
     for parameter in command.params:
         if parameter.param_type_name == "argument":
             # only a name: what the value is, its help says
-            parameter.display_type_rich = lambda ctx: ""
+            parameter.display_type_rich = lambda ctx: ""  # type: ignore[attr-defined]
     command.rich_help_panel = panel
     return command
 

@@ -49,6 +49,7 @@ def jobs(seed: int = 0) -> list[Job]:
     is flat. Every random number comes from `seed`.
     """
     common: dict[str, Any] = {
+        "preset": "paper",
         "batch_size": 128,
         "n_trials": 800,
         "learning_rate": 3e-3,

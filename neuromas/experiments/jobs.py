@@ -26,17 +26,19 @@ from neuromas.causal.counting import DEMO, Counting
 from neuromas.causal.model import PAD, CausalModel, Sequences, get_task
 from neuromas.errors import InvalidInput, NeuromasError, NotFound
 from neuromas.files import write_atomically
-from neuromas.fit.fitters import FITTERS, Fitter
-from neuromas.fit.loop import CHECKPOINT as FIT_CHECKPOINT
-from neuromas.fit.loop import Progress
-from neuromas.fit.request import REQUEST, at_point
-from neuromas.fit.result import RESULT, FitResult
+from neuromas.fit.fitters import Fitter
+from neuromas.fit.folder import CHECKPOINT as FIT_CHECKPOINT
+from neuromas.fit.folder import REQUEST, RESULT
+from neuromas.fit.prepare import fit_sides
+from neuromas.fit.progress import Progress
+from neuromas.fit.request import at_point
+from neuromas.fit.result import FitResult
 from neuromas.measures.comparison import compare
 from neuromas.provenance import now, versions
 from neuromas.recordings.recording import Recording
 from neuromas.schema.document import Document, Provenance
 from neuromas.schema.evaluation import Evaluation
-from neuromas.schema.fit import FitConfig, FitReport, FitRequest
+from neuromas.schema.fit import FitConfig, FitReport, FitRequest, method_defaults
 from neuromas.schema.sweep import JobSystem, MeasureReport, Sweep, SweepGroup, SweepJob
 from neuromas.schema.system import SystemConfig, TrainSpec
 from neuromas.systems.capture import capture
@@ -116,7 +118,7 @@ def _job(sweep: Sweep, group: SweepGroup, names: Sequence[str], point: Mapping[s
     if group.measure is not None:
         return SweepJob(measure=group.measure, options=given, systems=systems)
     assert group.method is not None
-    own = FITTERS[group.method]().config.model_dump(mode="json", exclude_unset=True)
+    own = method_defaults(group.method)
     config = FitConfig.parse({**own, **given}, f"sweep {sweep.figure}, group {group.label!r}, {dict(point)}")
     oracles = group.oracles if group.read else True
     return SweepJob(config=config, systems=systems, oracles=oracles, evaluation=group.evaluation)
@@ -339,7 +341,7 @@ def _result(
     fitter = Fitter.from_config(job.config)
     done = read_fit(folder)
     if done is not None and done[0].config == job.config:
-        return replace(FitResult.load(folder), sides=tuple(fitter.sides(systems, device=device)))
+        return replace(FitResult.load(folder), sides=tuple(fit_sides(job.config, systems, device=device)))
     try:
         return fitter.fit(systems, device=device, out=folder, progress=report)
     except InvalidInput as error:

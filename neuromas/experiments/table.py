@@ -15,7 +15,7 @@ from neuromas.align.alignment import Alignment
 from neuromas.errors import InvalidInput
 from neuromas.experiments.jobs import Planned, job_folder, read_config, read_fit, read_measure, system_folder
 from neuromas.experiments.sweep import SweepRun
-from neuromas.fit.result import ALIGNMENT
+from neuromas.fit.folder import ALIGNMENT
 from neuromas.schema.evaluation import SCORE_COLUMNS, Evaluation
 from neuromas.schema.fit import FitReport
 from neuromas.schema.sweep import MeasureReport, SweepJob

@@ -1,8 +1,7 @@
-"""One loop for all fitters: init, step, terminate; resumable, interruptible, deterministic."""
+"""The loop of all fits: init, step, terminate. It can be interrupted and resumed, and it is deterministic."""
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -12,93 +11,58 @@ from typing import Literal
 
 import numpy as np
 import torch
-from safetensors.torch import save as save_safetensors
 from torch import Tensor
 
 from neuromas.align.alignment import TrainableMap
 from neuromas.align.interchange import LinearMap
 from neuromas.errors import InvalidInput
-from neuromas.files import write_atomically
-from neuromas.fit.objective import Batch, Losses, Part, losses, losses_together, make_batch
-from neuromas.fit.plan import Plan, State, batch_rows, draw_generator, learning_rate
+from neuromas.fit.folder import read_checkpoint, write_checkpoint
+from neuromas.fit.objective import FitBatches, Losses, PairBatch, losses, losses_together, make_batch
+from neuromas.fit.plan import FitPlan, State, batch_rows, draw_generator, learning_rate
+from neuromas.fit.progress import Progress, expected_end
 from neuromas.fit.replay import MOST, Replay, replayable
 from neuromas.interrupts import deferred_interrupt
 from neuromas.schema.fit import Validation
-from neuromas.weights import read_safetensors
 
-CHECKPOINT = "checkpoint.safetensors"
-
-
-@dataclass(frozen=True)
-class Progress:
-    """Where a fit stands; what a progress bar shows."""
-
-    iteration: int
-    max_iterations: int
-    loss: float
-    validation: Validation | None
-    seconds: float
-
-    @property
-    def seconds_left(self) -> float:
-        """Until the iteration limit, at the rate so far; early stopping may come first."""
-        return self.seconds / max(self.iteration, 1) * (self.max_iterations - self.iteration)
-
-    def __str__(self) -> str:
-        told = f"loss {self.loss:.4f}"
-        if self.validation is not None and self.validation.iia:
-            told += f", IIA {min(self.validation.iia.values()):.3f}"
-        minutes, seconds = divmod(round(self.seconds_left), 60)
-        return f"{told}, {minutes}:{seconds:02d} left"
+Drawn = tuple[Tensor, Tensor]
+"""Counterfactual latents and hits of all training pairs of a term."""
+Outcome = tuple[dict[str, LinearMap], State, Literal["converged", "max_iterations", "closed_form"]]
+"""Maps of the best checkpoint, the state at the end, and the status."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Ctrl-C arrived; the state was saved at the end of an iteration, where there is a folder to save it in."""
+    """Ctrl-C was pressed. The state was saved at the end of an iteration, if the fit has a folder."""
 
 
-def run(
-    plan: Plan,
-    maps: Mapping[str, TrainableMap],
-    *,
-    folder: Path | None = None,
-    report: Callable[[Progress], None] | None = None,
-) -> Outcome:
-    """Iterate until validation is flat or the limit is reached; return the best checkpoint's maps.
+@dataclass
+class _Fit:
+    """One of several fits that run together."""
 
-    Parameters
-    ----------
-    plan : Plan
-    maps : mapping of side name to TrainableMap
-        Where to start; trained in place.
-    folder : path, optional
-        For the checkpoint; an earlier one there is resumed.
-    report : callable, optional
-        Called after every iteration.
+    number: int
+    plan: FitPlan
+    state: State
+    fixed: Sequence[Drawn | None] | None
+    folder: Path | None
 
-    Raises
-    ------
-    Interrupted
-        On Ctrl-C, after saving a checkpoint.
-    InvalidInput
-        `folder` holds another fit's checkpoint, or the loss is no longer finite.
-    """
-    found: list[Outcome] = []
-    run_together(
-        [plan],
-        [maps],
-        lambda _, outcome: found.append(outcome),
-        folders=[folder],
-        report=None if report is None else lambda _, progress: report(progress),
-    )
-    return found[0]
+    def save(self) -> None:
+        if self.folder is not None:
+            write_checkpoint(self.folder, self.plan, self.state)
 
+    def validate_if_due(self, loss: float) -> None:
+        config, iteration = self.plan.config, self.state.iteration
+        if iteration % config.validate_every == 0 or iteration == config.max_iterations:
+            _validate_state(self.plan, self.state, loss)
+            self.save()
 
-Outcome = tuple[dict[str, LinearMap], State, Literal["converged", "max_iterations"]]
-"""Maps of the best checkpoint, the state at the end, and why it ended."""
+    def progress(self, loss: float, seconds: float) -> Progress:
+        config, state = self.plan.config, self.state
+        latest = state.history[-1] if state.history else None
+        end = expected_end(config, state.history, state.stale)
+        return Progress(state.iteration, config.max_iterations, loss, latest, state.seconds + seconds, end)
 
 
 def run_together(
-    plans: Sequence[Plan],
+    plans: Sequence[FitPlan],
     maps: Sequence[Mapping[str, TrainableMap]],
     ended: Callable[[int, Outcome], object],
     *,
@@ -106,160 +70,178 @@ def run_together(
     report: Callable[[int, Progress], None] | None = None,
     names: Sequence[object] | None = None,
 ) -> None:
-    """`run` for several fits at once: in each iteration, every frozen target is run once for all of them.
+    """Iterate several fits at once until each converges or reaches its limit.
 
-    Each fit has its own parameters, optimiser, pairs, end, and checkpoint, and comes to what it comes to alone, but for
-    rounding.
+    In each iteration, every frozen target is run once for all fits. Each fit has its own parameters, optimiser, pairs, end and
+    checkpoint. Its result is that of the same fit alone, up to rounding.
 
     Parameters
     ----------
-    plans : sequence of Plan
+    plans : sequence of FitPlan
     maps : sequence of mapping of side name to TrainableMap
-        Where each starts; trained in place.
+        Where each fit starts; trained in place.
     ended : callable
         Called with the number of each fit and its outcome when it ends.
     folders : sequence of path or None, optional
-        For the checkpoints; earlier ones there are resumed.
+        Folders for the checkpoints. A fit continues from an earlier checkpoint there.
     report : callable, optional
-        Called with the number of the fit after each of its iterations.
+        Called with the number of the fit and its `Progress` after each of its iterations.
     names : sequence, optional
-        What errors call the fits, where not by their numbers.
+        Names of the fits in error messages; by default a message does not name the fit.
 
     Raises
     ------
     Interrupted
-        As `run`.
+        On Ctrl-C, after saving checkpoints.
     InvalidInput
-        As `run`. Where the loss of some fits is no longer finite, after all others have ended.
+        A folder holds the checkpoint of another fit. Or the loss of some fits is no longer finite; this is raised after all
+        others have ended.
     """
-    folders = [None] * len(plans) if folders is None else folders
-    states = [init(plan, one, folder) for plan, one, folder in zip(plans, maps, folders, strict=True)]
-    fixed = [_fixed_draws(plan) if plan.config.cl_draw == "fixed" else None for plan in plans]
-    active, diverged = list(range(len(plans))), dict[int, str]()
+    active = _begin(plans, maps, folders)
+    diverged: dict[int, str] = {}
     replay: Replay | None = None
     with deferred_interrupt() as interrupted:
-        while True:
-            over = [one for one in active if terminate(plans[one], states[one])]
-            for number in over:
-                active.remove(number)
-                ended(number, _outcome(plans[number], states[number]))
-            if not active:
-                break
+        while active := _end_finished(active, ended):
             started = time.monotonic()
-            members = list(active)
-            its = [plans[one] for one in members], [states[one] for one in members], [fixed[one] for one in members]
-            if replay is None or replay.n_fits != len(members):
-                replay = Replay(*its) if replayable(its[0]) else None
-            for found in _iterations(*its, replay):
-                for number, loss in zip(members, found, strict=True):
-                    plan, state, folder = plans[number], states[number], folders[number]
-                    if number not in active:
-                        continue  # its loss became what it is some iterations ago
-                    if not math.isfinite(loss):
-                        active.remove(number)
-                        diverged[number] = f"became {loss} at iteration {state.iteration}"
+            replay = _replay_of(active, replay)
+            for values in _iterations(active, replay):
+                for fit, loss in zip(active, values, strict=True):
+                    if fit.number in diverged:
+                        # the loss became infinite in an earlier one of these iterations
                         continue
-                    if (
-                        state.iteration % plan.config.validate_every == 0
-                        or state.iteration == plan.config.max_iterations
-                    ):
-                        _look(plan, state, loss)
-                        if folder is not None:
-                            save_checkpoint(folder / CHECKPOINT, plan, state)
+                    if not math.isfinite(loss):
+                        diverged[fit.number] = f"became {loss} at iteration {fit.state.iteration}"
+                        continue
+                    fit.validate_if_due(loss)
                     if report is not None:
-                        seconds = state.seconds + time.monotonic() - started
-                        last = state.history[-1] if state.history else None
-                        report(number, Progress(state.iteration, plan.config.max_iterations, loss, last, seconds))
-            taken = time.monotonic() - started
-            for number in active:
-                states[number].seconds += taken
+                        report(fit.number, fit.progress(loss, time.monotonic() - started))
+            active = [fit for fit in active if fit.number not in diverged]
+            _add_seconds(active, time.monotonic() - started)
             if interrupted():
-                for number in active:
-                    folder = folders[number]
-                    if folder is not None:
-                        save_checkpoint(folder / CHECKPOINT, plans[number], states[number])
+                for fit in active:
+                    fit.save()
                 raise Interrupted
     if diverged:
-        told = {
-            number: "" if len(plans) == 1 else f" of fit {(names or range(len(plans)))[number]}" for number in diverged
-        }
-        each = "; ".join(f"the loss{told[number]} {why}" for number, why in diverged.items())
-        raise InvalidInput(f"{each}; a smaller learning rate may help", kind="diverged")
+        raise _diverged(diverged, names)
 
 
-def _iterations(
-    plans: Sequence[Plan],
-    states: Sequence[State],
-    fixed: Sequence[Sequence[tuple[Tensor, Tensor] | None] | None],
-    replay: Replay | None,
-) -> Iterator[list[float]]:
-    """The next iteration; with `replay`, those until the next look at a fit. Gives the losses of all fits before each update."""
+def _begin(
+    plans: Sequence[FitPlan],
+    maps: Sequence[Mapping[str, TrainableMap]],
+    folders: Sequence[Path | None] | None,
+) -> list[_Fit]:
+    folders = [None] * len(plans) if folders is None else folders
+    fits = []
+    for number, (plan, start, folder) in enumerate(zip(plans, maps, folders, strict=True)):
+        fixed = fixed_draws(plan) if plan.config.cl_draw == "fixed" else None
+        fits.append(_Fit(number, plan, init(plan, start, folder), fixed, folder))
+    return fits
+
+
+def _end_finished(active: Sequence[_Fit], ended: Callable[[int, Outcome], object]) -> list[_Fit]:
+    """Report the fits that have ended; gives those that go on."""
+    going_on = []
+    for fit in active:
+        if terminate(fit.plan, fit.state):
+            ended(fit.number, _outcome(fit.plan, fit.state))
+        else:
+            going_on.append(fit)
+    return going_on
+
+
+def _replay_of(active: Sequence[_Fit], replay: Replay | None) -> Replay | None:
+    """The recorded iterations of these fits, recorded anew if a fit has left; None where nothing can be recorded."""
+    if replay is not None and replay.n_fits == len(active):
+        return replay
+    plans = [fit.plan for fit in active]
+    if not replayable(plans):
+        return None
+    return Replay(plans, [fit.state for fit in active], [fit.fixed for fit in active])
+
+
+def _iterations(active: Sequence[_Fit], replay: Replay | None) -> Iterator[list[float]]:
+    """The next iteration; with `replay`, those until the next validation of a fit. Gives all losses before each update."""
+    plans, states = [fit.plan for fit in active], [fit.state for fit in active]
     if replay is None:
-        yield step_together(plans, states, fixed)
+        yield step_together(plans, states, [fit.fixed for fit in active])
         return
-    for found in replay.run(min(MOST, *map(_until_next_look, plans, states))):
-        for loss, state in zip(found, states, strict=True):
+    for values in replay.run(min(MOST, *map(_until_validation, plans, states))):
+        for loss, state in zip(values, states, strict=True):
             state.iteration += math.isfinite(loss)
-        yield found
+        yield values
 
 
-def _until_next_look(plan: Plan, state: State) -> int:
+def _until_validation(plan: FitPlan, state: State) -> int:
     every, left = plan.config.validate_every, plan.config.max_iterations - state.iteration
     return min(every - state.iteration % every, left)
 
 
-def _outcome(plan: Plan, state: State) -> Outcome:
+def _add_seconds(active: Sequence[_Fit], seconds: float) -> None:
+    for fit in active:
+        fit.state.seconds += seconds
+
+
+def _diverged(diverged: Mapping[int, str], names: Sequence[object] | None) -> InvalidInput:
+    each = "; ".join(
+        f"the loss{'' if names is None else f' of fit {names[number]}'} {problem}"
+        for number, problem in diverged.items()
+    )
+    return InvalidInput(f"{each}; a smaller learning rate may help", kind="diverged")
+
+
+def _outcome(plan: FitPlan, state: State) -> Outcome:
     state.maps.load_state_dict(state.best)
     status: Literal["converged", "max_iterations"] = (
         "converged" if state.stale >= plan.config.patience else "max_iterations"
     )
     with torch.no_grad():
-        return {name: one().detach() for name, one in state.named_maps()}, state, status
+        return {name: module().detach() for name, module in state.named_maps()}, state, status
 
 
-def init(plan: Plan, maps: Mapping[str, TrainableMap], folder: Path | None) -> State:
-    """A fresh state with the starting point validated, or the one that a checkpoint in `folder` holds."""
+def init(plan: FitPlan, maps: Mapping[str, TrainableMap], folder: Path | None) -> State:
+    """A new state with its start validated, or the state in the checkpoint of `folder`."""
     state = State.fresh(maps, plan.config.learning_rate)
-    if folder is not None and (folder / CHECKPOINT).exists():
-        load_checkpoint(folder / CHECKPOINT, plan, state)
-    else:
-        _look(plan, state, None)
+    if folder is None or not read_checkpoint(folder, plan, state):
+        _validate_state(plan, state, None)
     return state
 
 
-def step(plan: Plan, state: State, fixed: Sequence[tuple[Tensor, Tensor] | None] | None = None) -> float:
-    """One optimiser update on a fresh batch of every direction; returns the loss before it."""
+def step(plan: FitPlan, state: State, fixed: Sequence[Drawn | None] | None = None) -> float:
+    """One optimiser update on a new batch of every direction; returns the loss before it."""
     return step_together([plan], [state], [fixed])[0]
 
 
 def step_together(
-    plans: Sequence[Plan],
+    plans: Sequence[FitPlan],
     states: Sequence[State],
-    fixed: Sequence[Sequence[tuple[Tensor, Tensor] | None] | None] | None = None,
+    fixed: Sequence[Sequence[Drawn | None] | None] | None = None,
 ) -> list[float]:
-    """`step` for several fits, whose targets are run together; returns the losses before it.
+    """One update of several fits, whose targets are run together; returns the losses before it.
 
-    A fit whose loss is not finite is left as it is.
+    A fit whose loss is not finite is not updated.
     """
-    parts = []
+    fits = []
     for number, (plan, state) in enumerate(zip(plans, states, strict=True)):
         state.set_learning_rate(learning_rate(plan.config, state.iteration))
-        maps = {name: one() for name, one in state.named_maps()}  # once per iteration, never once per step
-        parts.append(Part(maps, _batches(plan, state.iteration, None if fixed is None else fixed[number]), plan.config))
-    totals = [found.total for found in losses_together(parts)]
+        # once per iteration, never once per step
+        maps = {name: module() for name, module in state.named_maps()}
+        drawn = None if fixed is None else fixed[number]
+        fits.append(FitBatches(maps, _batches(plan, state.iteration, drawn), plan.config))
+    totals = [each.total for each in losses_together(fits)]
     for state in states:
         state.optimiser.zero_grad(set_to_none=True)
-    torch.stack(totals).sum().backward()  # each total depends on its own fit's parameters alone
-    told = torch.stack(totals).detach().tolist()
-    for loss, state in zip(told, states, strict=True):
+    # each total depends on the parameters of its own fit alone
+    torch.stack(totals).sum().backward()
+    values: list[float] = torch.stack(totals).detach().tolist()
+    for loss, state in zip(values, states, strict=True):
         if math.isfinite(loss):
             state.optimiser.step()
             state.iteration += 1
-    return told
+    return values
 
 
-def _batches(plan: Plan, iteration: int, fixed: Sequence[tuple[Tensor, Tensor] | None] | None) -> list[Batch]:
-    """A fresh batch of every direction."""
+def _batches(plan: FitPlan, iteration: int, fixed: Sequence[Drawn | None] | None) -> list[PairBatch]:
+    """A new batch of every direction."""
     batches = []
     for number, (term, pairs) in enumerate(zip(plan.terms, plan.train, strict=True)):
         chosen = batch_rows(len(pairs), plan.config.batch_size, plan.config.seed, number, iteration)
@@ -271,14 +253,14 @@ def _batches(plan: Plan, iteration: int, fixed: Sequence[tuple[Tensor, Tensor] |
     return batches
 
 
-def terminate(plan: Plan, state: State) -> bool:
-    """Whether the iteration limit is reached or validation has been flat for `patience` looks."""
+def terminate(plan: FitPlan, state: State) -> bool:
+    """Whether the iteration limit is reached, or the last `patience` validations made no progress."""
     return state.iteration >= plan.config.max_iterations or state.stale >= plan.config.patience
 
 
 @torch.no_grad()
-def validate(plan: Plan, maps: Mapping[str, LinearMap]) -> Losses:
-    """The objective on all validation pairs, with who was right; draws are the same at every look."""
+def validate(plan: FitPlan, maps: Mapping[str, LinearMap]) -> Losses:
+    """The objective on all validation pairs, and which were right; draws are the same at every validation."""
     batches = []
     for number, (term, pairs) in enumerate(zip(plan.terms, plan.validation, strict=True)):
         generator = draw_generator(pairs, plan.config.seed, number, -1) if term.cl else None
@@ -287,16 +269,16 @@ def validate(plan: Plan, maps: Mapping[str, LinearMap]) -> Losses:
     return losses(maps, batches, plan.config, score=True)
 
 
-def _look(plan: Plan, state: State, train_loss: float | None) -> None:
+def _validate_state(plan: FitPlan, state: State, train_loss: float | None) -> None:
     with torch.no_grad():
-        found = validate(plan, {name: one() for name, one in state.named_maps()})
+        result = validate(plan, {name: module() for name, module in state.named_maps()})
     seen = Validation(
         iteration=state.iteration,
         train_loss=train_loss,
-        loss=found.total.item(),
-        behaviour={name: value.item() for name, value in found.behaviour.items()},
-        cl={name: value.item() for name, value in found.cl.items()},
-        iia={name: value.double().mean().item() for name, value in found.right.items()},
+        loss=result.total.item(),
+        behaviour={name: value.item() for name, value in result.behaviour.items()},
+        cl={name: value.item() for name, value in result.cl.items()},
+        iia={name: value.double().mean().item() for name, value in result.right.items()},
     )
     state.history.append(seen)
     # an oracle never chooses: iia holds only directions whose target the fit may run
@@ -310,8 +292,9 @@ def _look(plan: Plan, state: State, train_loss: float | None) -> None:
         state.stale += 1
 
 
-def _fixed_draws(plan: Plan) -> list[tuple[Tensor, Tensor] | None]:
-    drawn: list[tuple[Tensor, Tensor] | None] = []
+def fixed_draws(plan: FitPlan) -> list[Drawn | None]:
+    """For each term, one counterfactual latent per training pair; None for terms that need none."""
+    drawn: list[Drawn | None] = []
     for number, (term, pairs) in enumerate(zip(plan.terms, plan.train, strict=True)):
         if not term.cl:
             drawn.append(None)
@@ -321,55 +304,3 @@ def _fixed_draws(plan: Plan) -> list[tuple[Tensor, Tensor] | None]:
         draw = index.sample(torch.from_numpy(pairs.values), generator, plan.config.cl_matches)
         drawn.append((draw.latents, draw.hit))
     return drawn
-
-
-def save_checkpoint(path: Path, plan: Plan, state: State) -> None:
-    """Write the whole state as safetensors, whole or not at all."""
-    tensors = {f"now/{name}": value for name, value in state.maps.state_dict().items()}
-    tensors |= {f"best/{name}": value for name, value in state.best.items()}
-    for name, parameter in state.maps.named_parameters():
-        for moment, value in state.optimiser.state.get(parameter, {}).items():
-            tensors[f"adam/{moment}/{name}"] = value
-    described = {
-        "identity": plan.identity,
-        "state": json.dumps(
-            {
-                "iteration": state.iteration,
-                "best_iteration": state.best_iteration,
-                "best_score": state.best_score,
-                "reference": state.reference,
-                "stale": state.stale,
-                "seconds": state.seconds,
-            }
-        ),
-        "history": json.dumps([seen.model_dump() for seen in state.history]),
-    }
-    write_atomically(
-        path,
-        save_safetensors(
-            {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}, described
-        ),
-    )
-
-
-def load_checkpoint(path: Path, plan: Plan, state: State) -> None:
-    """Fill `state` from what `save_checkpoint` wrote; InvalidInput if it belongs to another fit."""
-    tensors, described = read_safetensors(path)
-    if described.get("identity") != plan.identity:
-        raise InvalidInput(
-            f"{path} belongs to another fit (configuration or inputs differ); choose another folder or remove it",
-            kind="occupied",
-        )
-    state.maps.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("now/")})
-    state.best = {name[5:]: value for name, value in tensors.items() if name.startswith("best/")}
-    for name, parameter in state.maps.named_parameters():
-        if f"adam/step/{name}" in tensors:
-            moments = {one: tensors[f"adam/{one}/{name}"] for one in ("exp_avg", "exp_avg_sq")}
-            state.optimiser.state[parameter] = {
-                "step": tensors[f"adam/step/{name}"].to(parameter.device),
-                # laid out in memory as the parameter, which one kernel for all of them asks for
-                **{one: torch.empty_like(parameter.data).copy_(value) for one, value in moments.items()},
-            }
-    for name, value in json.loads(described["state"]).items():
-        setattr(state, name, value)
-    state.history = [Validation.model_validate(seen) for seen in json.loads(described["history"])]

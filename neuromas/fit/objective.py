@@ -61,7 +61,7 @@ class Following:
 
 
 @dataclass(frozen=True)
-class Batch:
+class PairBatch:
     """Pairs of one term, as tensors.
 
     Attributes
@@ -119,7 +119,7 @@ def make_batch(
     generator: torch.Generator | None,
     fixed: tuple[Tensor, Tensor] | None = None,
     n_matches: int = 1,
-) -> Batch:
+) -> PairBatch:
     """The rows `chosen` of `pairs` as tensors.
 
     Parameters
@@ -152,7 +152,7 @@ def make_batch(
         tokens, lengths = pairs.continuation.tokens[chosen], pairs.continuation.lengths[chosen]
         steps = None if pairs.lengths is None else pairs.lengths[chosen]
         following = Following(tokens, lengths, pairs.continuation.deterministic[chosen], pairs.target[chosen], steps)
-    return Batch(term, *pairs.latents(chosen), mask, cl, hit, following)
+    return PairBatch(term, *pairs.latents(chosen), mask, cl, hit, following)
 
 
 def token_totals(
@@ -201,40 +201,40 @@ def totals_in_order(
 
 
 def losses(
-    maps: Mapping[str, LinearMap], batches: Sequence[Batch], config: FitConfig, *, score: bool = False
+    maps: Mapping[str, LinearMap], batches: Sequence[PairBatch], config: FitConfig, *, score: bool = False
 ) -> Losses:
     """The objective of one fit; `losses_together` for one part."""
-    return losses_together([Part(maps, batches, config)], score=score)[0]
+    return losses_together([FitBatches(maps, batches, config)], score=score)[0]
 
 
 @dataclass(frozen=True)
-class Part:
+class FitBatches:
     """One fit's share of an evaluation of the objective.
 
     Attributes
     ----------
     maps : mapping of side name to LinearMap
-    batches : sequence of Batch
+    batches : sequence of PairBatch
         One per term.
     config : FitConfig
         ``epsilon``, ``weighting``, ``loss_tokens``, ``cl_terms``, ``method``.
     """
 
     maps: Mapping[str, LinearMap]
-    batches: Sequence[Batch]
+    batches: Sequence[PairBatch]
     config: FitConfig
 
 
-Packing = Callable[[Sequence[Batch]], tuple[Packed, Tensor]]
+Packing = Callable[[Sequence[PairBatch]], tuple[Packed, Tensor]]
 """Continuations of batches that go through a target together, packed on the device, and the batch that each pair is of."""
 
 
-def losses_together(parts: Sequence[Part], *, score: bool = False, pack: Packing | None = None) -> list[Losses]:
+def losses_together(parts: Sequence[FitBatches], *, score: bool = False, pack: Packing | None = None) -> list[Losses]:
     """Interchange all batches of all fits, run each target once, and weigh the losses of each fit.
 
     Parameters
     ----------
-    parts : sequence of Part
+    parts : sequence of FitBatches
     score : bool
         Also say which continuations are right, running no more pairs at once than a system's ``at_once``.
     pack : callable, optional
@@ -296,7 +296,7 @@ def mask_table(subspaces: Sequence[Subspace]) -> Tensor | None:
 
 
 def _no_larger_than_the_cache(
-    members: Sequence[tuple[int, int]], parts: Sequence[Part]
+    members: Sequence[tuple[int, int]], parts: Sequence[FitBatches]
 ) -> Iterator[list[tuple[int, int]]]:
     """Batches of several fits that go through a target together: all of them, but on the CPU about `_CPU_PAIRS` pairs."""
     run: list[tuple[int, int]] = []
@@ -336,7 +336,7 @@ def side_by_side(jobs: Sequence[Callable[[], T]]) -> list[T]:
 
 
 def _run(
-    batches: Sequence[Batch], latents: Tensor, loss_tokens: str, score: bool, pack: Packing | None
+    batches: Sequence[PairBatch], latents: Tensor, loss_tokens: str, score: bool, pack: Packing | None
 ) -> tuple[Tensor, Sequence[Tensor]]:
     """Run the target of `batches` on from `latents`: the loss of each batch, and with `score` who was right in it."""
     target, n_pairs = batches[0].term.direction.target, len(latents)
@@ -371,7 +371,7 @@ def _run(
 
 
 def _weighed(
-    part: Part, intervened: Sequence[Tensor], behaviour: Mapping[int, Tensor], right: Mapping[int, Tensor]
+    part: FitBatches, intervened: Sequence[Tensor], behaviour: Mapping[int, Tensor], right: Mapping[int, Tensor]
 ) -> Losses:
     """The losses of one fit, from those of the behaviour of its batches."""
     names = [batch.term.direction.name for batch in part.batches]

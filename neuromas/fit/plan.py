@@ -25,7 +25,7 @@ _DRAWS, _BATCHES = 7919, 7907  # separate the streams of counterfactual latents,
 
 
 @dataclass(frozen=True)
-class Plan:
+class FitPlan:
     """Everything about a fit that does not change while it runs.
 
     Attributes

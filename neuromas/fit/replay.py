@@ -20,8 +20,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuromas.causal.model import Sequences
-from neuromas.fit.objective import Batch, Following, Part, Term, losses_together, mask_table, run_key, side_by_side
-from neuromas.fit.plan import Plan, State, batch_rows, draw_seed, learning_rate
+from neuromas.fit.objective import (
+    FitBatches,
+    Following,
+    PairBatch,
+    Term,
+    losses_together,
+    mask_table,
+    run_key,
+    side_by_side,
+)
+from neuromas.fit.plan import FitPlan, State, batch_rows, draw_seed, learning_rate
 from neuromas.systems.system import Layout, Packed
 
 MOST = 50
@@ -29,12 +38,12 @@ MOST = 50
 _WARM_UP = 2  # iterations launched one kernel at a time first: libraries and the optimiser allocate what they keep
 
 
-def replayable(plans: Sequence[Plan]) -> bool:
+def replayable(plans: Sequence[FitPlan]) -> bool:
     """Whether iterations of these fits can be recorded as a CUDA graph."""
     return all(_replayable(term, plan) for plan in plans for term in plan.terms)
 
 
-def _replayable(term: Term, plan: Plan) -> bool:
+def _replayable(term: Term, plan: FitPlan) -> bool:
     target = term.direction.target
     if target.latents.device.type != "cuda" or plan.config.stepwise:
         return False
@@ -50,7 +59,7 @@ class Replay:
 
     Parameters
     ----------
-    plans, states : sequence of Plan, of State
+    plans, states : sequence of FitPlan, of State
         `replayable`; states are taken on in place, but for their count of iterations, which is the caller's.
     fixed : sequence
         Of each fit: of each term counterfactual latents and hits that were drawn once, or None.
@@ -62,7 +71,7 @@ class Replay:
 
     def __init__(
         self,
-        plans: Sequence[Plan],
+        plans: Sequence[FitPlan],
         states: Sequence[State],
         fixed: Sequence[Sequence[tuple[Tensor, Tensor] | None] | None],
     ) -> None:
@@ -161,7 +170,7 @@ class Replay:
         for fit, (plan, state, own) in enumerate(zip(self._plans, self._states, self._pairs, strict=True)):
             state.set_learning_rate(rates[fit])
             its = {name: found for (number, name, _), found in zip(modules, maps, strict=True) if number == fit}
-            parts.append(Part(its, [one.batch(chosen, shares) for one in own], plan.config))
+            parts.append(FitBatches(its, [one.batch(chosen, shares) for one in own], plan.config))
         totals = torch.stack([found.total for found in losses_together(parts, pack=self._pack)])
         for state in self._states:
             state.optimiser.zero_grad(set_to_none=True)
@@ -171,7 +180,7 @@ class Replay:
         self._losses.index_copy_(0, self._place, totals.detach().double()[None])
         self._place += 1
 
-    def _pack(self, batches: Sequence[Batch]) -> tuple[Packed, Tensor]:
+    def _pack(self, batches: Sequence[PairBatch]) -> tuple[Packed, Tensor]:
         terms = tuple(id(batch.term) for batch in batches)
         parts = [batch.following for batch in batches if batch.following is not None]
         packed = Packed.at_layout(
@@ -219,7 +228,7 @@ class Replay:
         return graph
 
 
-def _continuations(plans: Sequence[Plan]) -> Iterator[Sequences]:
+def _continuations(plans: Sequence[FitPlan]) -> Iterator[Sequences]:
     """Of all pairs whose behaviour is trained on."""
     for plan in plans:
         for term, pairs in zip(plan.terms, plan.train, strict=True):
@@ -265,7 +274,7 @@ class _Pairs:
 
     def __init__(
         self,
-        plan: Plan,
+        plan: FitPlan,
         number: int,
         drawn: tuple[Tensor, Tensor] | None,
         first_row: int,
@@ -299,7 +308,7 @@ class _Pairs:
         starts = [first_share + match * self.size for match in range(n_matches)]
         self.shares = [slice(start, start + self.size) for start in starts]
 
-    def batch(self, chosen: Tensor, shares: Tensor) -> Batch:
+    def batch(self, chosen: Tensor, shares: Tensor) -> PairBatch:
         """The batch of these rows of the tables, each (n_columns,)."""
         rows, direction = chosen[self.rows], self.term.direction
         source = direction.source.latents.index_select(0, self._source.index_select(0, rows))
@@ -318,4 +327,4 @@ class _Pairs:
                 self._deterministic.index_select(0, rows),
             )
         masks = None if self._masks is None else self._masks.index_select(0, rows)
-        return Batch(self.term, source, target, masks, cl, hit, following)
+        return PairBatch(self.term, source, target, masks, cl, hit, following)

@@ -1,11 +1,10 @@
-"""What a fit gives, in one directory: ``result.json``, ``alignment.safetensors``, ``history.csv``."""
+"""The result of a fit: an alignment, its report, and in the same program the sides that were fitted."""
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -13,33 +12,37 @@ import pandas as pd
 
 from neuromas.align.alignment import Alignment
 from neuromas.align.side import Side
-from neuromas.errors import Corrupt, InvalidInput, NotFound
+from neuromas.errors import InvalidInput
 from neuromas.evaluate.accuracy import evaluate
-from neuromas.files import sha256_file, write_atomically
+from neuromas.fit.folder import read_result, write_result
 from neuromas.schema.evaluation import Evaluation
-from neuromas.schema.fit import FitReport, Validation
+from neuromas.schema.fit import FitReport
 from neuromas.systems.system import System
 
-RESULT, ALIGNMENT, HISTORY = "result.json", "alignment.safetensors", "history.csv"
 
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FitResult:
-    """An alignment and the report of how it came about.
+    """An alignment and the report of its fit.
 
     Attributes
     ----------
     alignment : Alignment
-        The best checkpoint's, on the CPU.
+        Of the best checkpoint, on the CPU.
     report : FitReport
-        Configuration, inputs, history, misses, provenance.
+        Configuration, inputs, history, missing values, provenance.
     sides : tuple of Side
         What was fitted, for an evaluation in the same program; empty after `load`.
     """
 
     alignment: Alignment
     report: FitReport
-    sides: tuple[Side, ...] = field(default=(), repr=False)
+    sides: tuple[Side, ...] = ()
+
+    def __repr__(self) -> str:
+        return repr(self.report).replace("<FitReport", "<FitResult", 1)
+
+    def _repr_html_(self) -> str:
+        return _html(self.report)
 
     def evaluate(self, *, oracles: Mapping[str, System] | None = None, **options: Any) -> Evaluation:
         """Score the alignment on held-out pairs; see `neuromas.evaluate.accuracy.evaluate`.
@@ -49,18 +52,18 @@ class FitResult:
         oracles : mapping of name to System, optional
             Live copies of systems that the fit only read.
         **options
-            ``method``, ``directions``, ``controls``, ``n_pairs``, ``part``, ``seed``. By default every direction; a
-            stitch only between systems, since nothing was stitched from a system into itself.
+            ``method``, ``directions``, ``controls``, ``n_pairs``, ``part``, ``seed``. The default directions are all; those of a
+            stitch are all from one system into another.
 
         Raises
         ------
         InvalidInput
-            The result was loaded from a folder, without the systems; `neuromas.reopen` finds them again.
+            The result was loaded from a folder, without the systems. `neuromas.reopen` opens them again.
         """
         if not self.sides:
             raise InvalidInput(
-                "this result was loaded without its systems: use neuromas.reopen(DIR) if a command fitted it, else call the same"
-                " fit(..., out=DIR) again, which returns what is finished",
+                "this result was loaded without its systems. If a command fitted it, use neuromas.reopen(DIR); otherwise call"
+                " the same fit(..., out=DIR) again, which returns the finished fit",
                 kind="no_sides",
             )
         names = [side.name for side in self.sides if side.name in self.alignment.maps]
@@ -68,16 +71,13 @@ class FitResult:
             options.setdefault(
                 "directions", [(source, target) for target in names for source in names if source != target]
             )
-        settled = {"method": self.report.config.method, "ran": self.report.ran, "stepwise": self.report.config.stepwise}
-        options = settled | options
+        config = self.report.config
+        options = {"method": config.method, "ran": self.report.ran, "stepwise": config.stepwise} | options
         return evaluate(self.alignment, self.sides, oracles=oracles, **options)
 
     def save(self, folder: str | Path) -> None:
-        """Write the files; ``result.json`` last, so that a folder that has it is whole."""
-        folder = Path(folder)
-        self.alignment.save(folder / ALIGNMENT)
-        write_atomically(folder / HISTORY, history_table(self.report.history))
-        write_atomically(folder / RESULT, self.report.to_json())
+        """Write ``alignment.safetensors``, ``history.csv`` and, last, ``result.json``."""
+        write_result(Path(folder), self.alignment, self.report)
 
     @classmethod
     def load(cls, folder: str | Path) -> FitResult:
@@ -86,66 +86,63 @@ class FitResult:
         Raises
         ------
         NotFound
-            No result there.
+            There is no result.
         InvalidDocument
             ``result.json`` breaks its schema.
         Corrupt
             The alignment is not the one that the report names.
         """
-        folder = Path(folder)
-        if not (folder / RESULT).is_file():
-            raise NotFound(f"no fit result in {folder}: expected {RESULT}", kind="unknown_result")
-        report = FitReport.parse((folder / RESULT).read_bytes(), str(folder / RESULT))
-        alignment = Alignment.load(folder / ALIGNMENT)
-        if sha256_file(folder / ALIGNMENT) != report.alignment_sha256:
-            raise Corrupt(
-                f"{folder / ALIGNMENT} is not the file that {RESULT} names (SHA-256 differs)", kind="hash_mismatch"
-            )
-        return cls(alignment, report)
+        return cls(*read_result(Path(folder)))
 
 
-def history_table(history: Sequence[Validation]) -> str:
-    """The validation history as CSV text: one row per look, one column per loss and direction."""
-    names = {
-        f"{kind} {direction}": None
-        for seen in history
-        for kind in ("behaviour", "cl", "iia")
-        for direction in getattr(seen, kind)
-    }
-    text = io.StringIO()
-    writer = csv.writer(text)
-    writer.writerow(["iteration", "train_loss", "loss", *names])
-    for seen in history:
-        row = {
-            f"{kind} {name}": value
-            for kind in ("behaviour", "cl", "iia")
-            for name, value in getattr(seen, kind).items()
-        }
-        writer.writerow([seen.iteration, seen.train_loss, seen.loss, *(row.get(name, "") for name in names)])
-    return text.getvalue()
+def _html(report: FitReport) -> str:
+    """A report as tables for a notebook, escaped."""
+    heads, rows = ("direction", "behavioural loss", "counterfactual-latent loss", "IIA"), []
+    best = report.best
+    for name in dict.fromkeys([*best.behaviour, *best.cl, *best.iia]):
+        numbers = (losses.get(name) for losses in (best.behaviour, best.cl, best.iia))
+        rows.append((name, *("–" if number is None else f"{number:.4g}" for number in numbers)))
+    inputs = [
+        (each.name, each.access, f"{each.n_units:,}", f"{each.n_samples:,}", f"{each.n_incomplete:,}")
+        for each in report.inputs
+    ]
+    warnings = "".join(f"<li>{escape(warning)}</li>" for warning in report.warnings)
+    return (
+        f"<div><p><b>{escape(report.config.method)}</b>: {escape(report.status)}, {report.iterations:,} iterations in"
+        f" {report.seconds:.1f} s; best at {report.best_iteration:,}, validation loss {best.loss:.4f}</p>"
+        + _table(("input", "access", "units", "samples", "incomplete"), inputs)
+        + _table(heads, rows)
+        + (f"<p>Warnings</p><ul>{warnings}</ul>" if warnings else "")
+        + "</div>"
+    )
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
+    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def results_table(results: Mapping[str, FitResult], points: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """Fits of several settings side by side.
+    """Compare the fits of several settings in a table.
 
     Parameters
     ----------
     results : mapping of str to FitResult
         By name.
     points : mapping of str to mapping
-        By name, the settings that tell each fit from the others.
+        By name, the settings in which the fits differ.
 
     Returns
     -------
     pandas.DataFrame
         A row per fit: its settings, ``name``, ``status``, ``iterations``, ``best_iteration``; ``loss`` and ``iia``, the
-        validation loss and the worst direction's validation IIA there (None where nothing was run); ``seconds`` of wall time,
-        in which fits that were fitted together all went on.
+        validation loss and the worst direction's validation IIA at the best iteration (None if nothing was run); ``seconds``
+        of wall time, which fits that ran together share.
     """
     rows = []
     for name, result in results.items():
         report = result.report
-        best = next((seen for seen in report.history if seen.iteration == report.best_iteration), report.history[-1])
         rows.append(
             {
                 **points[name],
@@ -153,8 +150,8 @@ def results_table(results: Mapping[str, FitResult], points: Mapping[str, Mapping
                 "status": report.status,
                 "iterations": report.iterations,
                 "best_iteration": report.best_iteration,
-                "loss": best.loss,
-                "iia": min(best.iia.values(), default=None),
+                "loss": report.best.loss,
+                "iia": min(report.best.iia.values(), default=None),
                 "seconds": report.seconds,
             }
         )

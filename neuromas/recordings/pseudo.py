@@ -244,7 +244,7 @@ def _profiles(sources: Sequence[_Source]) -> list[bytes]:
     usable = (
         profile
         for source in sources
-        for profile, any_unit in zip(source.profiles, source.usable.any(axis=1), strict=True)
+        for profile, any_unit in zip(source.profiles, np.any(source.usable, axis=1).tolist(), strict=True)
         if any_unit
     )
     return list(dict.fromkeys(usable))

@@ -1,107 +1,197 @@
-"""Documents of a fit: what is asked for, and what came of it."""
+"""Documents of a fit: configuration, request and report."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, JsonValue, field_validator, model_validator
+from pydantic import Field, JsonValue, ModelWrapValidatorHandler, field_validator, model_validator
 
 from neuromas.schema.document import Access, Document, Provenance, Sha256, Shell
 
+_LATER = ("task_options",)
+"""Fields that configurations got later: at their default they change no fit's identity."""
+_FAST: dict[str, Any] = {
+    "rotation": "gram-schmidt",
+    "learning_rate": 0.015,
+    "schedule": "cosine",
+    "batch_size": 128,
+}
+PRESETS: dict[str, dict[str, dict[str, Any]]] = {
+    "fast": {
+        "das": {**_FAST, "max_iterations": 400},
+        "mas": {**_FAST, "max_iterations": 400},
+        "clmas": {**_FAST, "max_iterations": 1000, "init": "closed-form"},
+        "clmas linear": {"epsilon": 3.0},
+        "stitch": {**_FAST, "max_iterations": 600},
+        "latent-stitch": {**_FAST, "max_iterations": 600},
+    },
+    "paper": {},
+}
+"""Preset → method → settings. An entry "METHOD MAP" adds settings that only this kind of map needs."""
+
+
+def preset_values(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a configuration takes from its preset.
+
+    Parameters
+    ----------
+    document : mapping
+        Fields of `FitConfig`, as far as they were set. It may break the schema.
+
+    Returns
+    -------
+    dict
+        Empty if the document names no preset. Settings that the document itself contains are left out.
+
+    Examples
+    --------
+    >>> preset_values({"method": "das", "preset": "fast", "batch_size": 32})["max_iterations"]
+    400
+    >>> preset_values({"method": "clmas", "preset": "fast", "map": "linear"})["epsilon"]
+    3.0
+    >>> preset_values({"method": "das"})
+    {}
+    """
+    method, preset, kind = document.get("method"), document.get("preset"), document.get("map", "orthogonal")
+    settings = PRESETS.get(preset, {}) if isinstance(preset, str) else {}
+    values = {**settings.get(f"{method}", {}), **settings.get(f"{method} {kind}", {})}
+    return {name: value for name, value in values.items() if name not in document}
+
+
+def method_defaults(method: str) -> dict[str, Any]:
+    """The settings of a method that differ from those of `FitConfig`, without any preset, as a document.
+
+    Examples
+    --------
+    >>> method_defaults("latent-stitch")
+    {'method': 'latent-stitch', 'subspaces': None, 'learn_scale': False}
+    """
+    subspaces = None if method in ("stitch", "latent-stitch") else {"full": 16}
+    defaults: dict[str, Any] = {"method": method, "subspaces": subspaces}
+    return {**defaults, "learn_scale": False} if method == "latent-stitch" else defaults
+
 
 class FitConfig(Document):
-    """Everything that decides a fit, except the systems themselves."""
+    """All settings that decide a fit, except the systems themselves."""
 
     format_version: Literal[1] = 1
     method: Annotated[
         Literal["das", "mas", "clmas", "stitch", "latent-stitch"], Shell(metavar="METHOD", positional=True)
     ]
-    """Which directions carry which loss; see `neuromas.fit.fitters`."""
+    """Method of the fit. It decides which directions carry which loss; see `neuromas.fit.fitters`."""
+    preset: Literal["fast", "paper"] | None = None
+    """Named group of settings. Any single option overrides it. fast: the settings that reached the IIA of the paper's in the
+    fewest iterations; paper: the paper's settings. null: the paper's settings too, as in configuration files that name no
+    preset."""
     subspaces: Annotated[
         dict[str, Annotated[int, Field(gt=0)]] | None, Shell(name="--rank", metavar="N|VARIABLE=N,…", bare="full")
     ] = Field(default={"full": 16}, min_length=1)
-    """Rank of each disjoint block, by variable, by variables joined with ``+``, or ``full``; null: full, at full width."""
+    """Rank of each subspace. Subspaces are disjoint and named after a variable, after several variables joined with ``+``, or
+    ``full`` (all variables). null: one subspace ``full`` at full width."""
     variables: tuple[str, ...] | None = Field(default=None, min_length=1)
-    """What is compared, the columns of V*; null: the causal model's, or all that the recordings share."""
+    """Causal variables that are compared. null: those of the causal model, or all that the recordings share."""
     roles: dict[str, dict[str, str]] | None = None
-    """Variables that are called differently in each system: shared name → system or task → its own variable, e.g.
-    ``{"number": {"multi-object": "count", "arithmetic": "rem_ops"}}``. Subspaces may then be named after the shared name."""
+    """Shared names for variables that each system calls differently. Shared name → system or task → name of the variable there,
+    e.g. ``{"number": {"multi-object": "count", "arithmetic": "rem_ops"}}``. Subspaces can use the shared names."""
     values: dict[str, tuple[float, ...]] | None = None
-    """Variable (or shared name) → values: pairs are drawn only from samples in which it holds one of these. Counterfactual
-    latents hold what is expected of them, or with a tolerance what is near it, whatever is listed here."""
+    """Values to which pairs are restricted. Variable or shared name → values. This restricts which samples form pairs.
+    Counterfactual latents are still drawn from the whole recording."""
     task_options: dict[str, dict[str, JsonValue]] | None = None
-    """Task → options of its causal model, e.g. ``{"multi-object": {"hold_out": [13, 14]}}``: what its systems are recorded on,
-    what pairs are drawn from, and what follows an interchange."""
+    """Options of causal models. Task → options, e.g. ``{"multi-object": {"hold_out": [13, 14]}}``. They apply to the trials on
+    which systems are recorded, to the pairs, and to the expected behaviour after an interchange."""
     stepwise: bool = False
-    """Interchange at every step up to the source's, where the target's tokens are padded with responses."""
+    """Interchange at every step up to the source's step. The target's tokens are padded with responses."""
     map: Literal["orthogonal", "linear"] = "orthogonal"
-    """R = λQ (the paper), or z = A Uᵀ(h − μ), a weaker claim about similarity."""
+    """Kind of map from activity to components. orthogonal: R = λQ (the paper). linear: z = A Uᵀ(h − μ), which makes a weaker
+    claim about similarity."""
     rotation: Literal["matrix-exponential", "gram-schmidt", "cayley", "householder"] = "matrix-exponential"
     """Parametrisation of the orthonormal columns."""
     init: Literal["random", "closed-form"] = "random"
-    """Where iterations start: random columns, or from mean latents per value."""
+    """Start of the iterations. random: random columns. closed-form: columns computed from the mean latent of each value."""
     solver: Literal["gradient", "closed-form"] = "gradient"
-    """Latent Stitch only: ``closed-form`` is orthogonal Procrustes on the L2 term."""
+    """Solver of Latent Stitch. gradient: iterations, as in all methods. closed-form: orthogonal Procrustes on the L2 term."""
     direction: Annotated[tuple[str, str] | None, Shell(metavar="SOURCE,TARGET")] = None
-    """Stitch and Latent Stitch: names of source and target."""
+    """Source and target of Stitch and Latent Stitch, by name. null: the method chooses."""
     learn_scale: bool = True
-    """Whether λ of an orthogonal map is fitted, or stays where it starts."""
+    """Fit the scale λ of an orthogonal map. false: λ stays at its start value."""
     epsilon: float = Field(default=0.85, ge=0)
-    """Weight of the counterfactual-latent loss."""
+    """Weight ε of the counterfactual-latent loss."""
     weighting: Literal["sum", "convex"] = "sum"
-    """L + ε·L_CL, or (1 − ε)·L + ε·L_CL."""
+    """Weighting of the two losses. sum: L + ε·L_CL. convex: (1 − ε)·L + ε·L_CL."""
     cl_directions: Literal["read", "all"] = "read"
-    """Which targets carry the counterfactual-latent loss: those that can only be read, or all."""
+    """Targets that carry the counterfactual-latent loss. read: those that can only be read. all: every target."""
     cl_draw: Literal["fresh", "fixed"] = "fresh"
-    """A new counterfactual latent at every use of a pair, or one for good."""
+    """Draw of counterfactual latents. fresh: a new one at every use of a pair. fixed: the same one at every use."""
     cl_matches: int = Field(default=1, gt=0)
-    """Recorded latents whose mean is the counterfactual latent; more than 1 for noisy recordings."""
+    """Number of recorded latents that are averaged into one counterfactual latent. Use more than 1 for noisy recordings."""
     tolerances: dict[str, Annotated[float, Field(ge=0)]] | None = None
-    """Continuous variable (or shared name) → by how much a counterfactual latent's value may be off; others must be equal."""
+    """Tolerances of continuous variables. Variable or shared name → largest difference between the expected value and the value
+    of a counterfactual latent. All other variables must be equal."""
     cl_terms: Literal["both", "l2", "cosine"] = "both"
-    """Distances to counterfactual latents that count; both: their mean (eq. 9)."""
+    """Distances in the counterfactual-latent loss. both: the mean of L2 and cosine (eq. 9)."""
     loss_tokens: Literal["all", "deterministic"] = "all"
     """Tokens of the continuation that count in the behavioural loss."""
     batch_size: int = Field(default=512, gt=0)
     """Pairs per direction and iteration."""
     n_train_pairs: int = Field(default=10_000, gt=0)
-    """Per direction."""
+    """Training pairs per direction."""
     n_validation_pairs: int = Field(default=1_000, gt=0)
-    """Per direction."""
+    """Validation pairs per direction."""
     learning_rate: float = Field(default=1e-3, gt=0)
-    """Of Adam."""
+    """Learning rate of Adam."""
     schedule: Literal["constant", "cosine"] = "constant"
-    """The learning rate stays, or falls to 0 along a cosine."""
+    """Schedule of the learning rate. cosine: it falls to 0 at the last iteration along a cosine."""
     max_iterations: int = Field(default=20_000, ge=0)
+    """Largest number of iterations."""
     validate_every: int = Field(default=50, gt=0)
-    """Iterations between two looks at the validation pairs, and two checkpoints."""
+    """Iterations between two validations. A checkpoint is written at each."""
     patience: int = Field(default=10, gt=0)
-    """Stop after so many validations in a row without `tolerance` gained."""
+    """Number of validations in a row without progress after which the fit stops. Progress is set by `tolerance`."""
     tolerance: float = Field(default=1e-3, ge=0)
-    """Relative fall of the validation loss that counts as gained."""
+    """Relative decrease of the validation loss that counts as progress."""
     select: Literal["loss", "iia"] = "loss"
-    """What chooses the checkpoint; IIA counts only directions whose target the fit may run."""
+    """Score that chooses the best checkpoint. iia: the worst IIA over the directions whose target the fit can run."""
     n_trials: int = Field(default=2_000, gt=0)
-    """Fresh trials on which systems that can be run are recorded."""
+    """Number of new trials on which each system that can be run is recorded."""
     only_solved: bool = False
-    """Of these, keep only trials that the system solves."""
+    """Keep only trials that the system solves."""
     fractions: dict[Literal["train", "validation", "test"], float] = Field(
         default={"train": 0.6, "validation": 0.2, "test": 0.2}
     )
-    """Shares of the trials."""
+    """Share of the trials in each part."""
     seed: int = Field(default=0, ge=0)
-    """Decides trials, split, pairs, start, batches and draws."""
+    """Seed of all random numbers: trials, parts, pairs, start, batches and draws."""
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _take_preset(cls, document: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        """Fill what was not set from the preset; it does not count as set, so that `exclude_unset` leaves it out."""
+        if not isinstance(document, Mapping):
+            return handler(document)
+        values = preset_values(document)
+        config = handler({**document, **values})
+        config.model_fields_set.difference_update(values)
+        return config
+
+    def identity_json(self) -> str:
+        """JSON text of the settings that decide the fit, for comparison and hashing.
+
+        The name of the preset is left out, since only its values count. So are fields that later versions added, at their
+        defaults.
+        """
+        later = {name for name in _LATER if getattr(self, name) is None}
+        return self.model_dump_json(exclude={"preset", *later})
 
     @field_validator("task_options", mode="before")
     @classmethod
-    def _as_lists(cls, given: Any) -> Any:
-        """Numbers as Python has them, a range or an array say, as lists."""
-        if isinstance(given, Mapping):
-            return {key: cls._as_lists(value) for key, value in given.items()}
-        if hasattr(given, "tolist"):
-            return given.tolist()
-        return list(given) if isinstance(given, (range, tuple, set, frozenset)) else given
+    def _as_lists(cls, value: Any) -> Any:
+        """Ranges, tuples, sets and arrays as lists, which JSON can store."""
+        if isinstance(value, Mapping):
+            return {key: cls._as_lists(inner) for key, inner in value.items()}
+        if hasattr(value, "tolist"):
+            return value.tolist()
+        return list(value) if isinstance(value, (range, tuple, set, frozenset)) else value
 
     @model_validator(mode="after")
     def _check_method(self) -> Self:
@@ -129,60 +219,75 @@ class FitConfig(Document):
         return self
 
 
+def default_config(method: str, *, preset: str | None = None, map: str = "orthogonal") -> FitConfig:
+    """The configuration of a method in which nothing is set but the preset and the kind of map.
+
+    Examples
+    --------
+    >>> default_config("clmas", preset="fast").learning_rate
+    0.015
+    """
+    return FitConfig.parse({**method_defaults(method), "preset": preset, "map": map}, f"defaults of {method}")
+
+
 class FitInput(Document):
-    """One system as it entered a fit, with enough to find it again."""
+    """One system or recording as it entered a fit, with enough to find it again."""
 
     name: str
     access: Access
     n_units: int
     n_samples: int
-    """Eligible samples, complete in the units taken."""
+    """Eligible samples in which all units of this fit were recorded."""
     n_incomplete: int = 0
-    """Eligible samples left out because a unit was not recorded."""
+    """Eligible samples that were left out because a unit was not recorded."""
     n_by_part: dict[str, int] = Field(default_factory=dict)
-    """``n_samples`` in train, validation and test; a pseudo-population brings its own shares."""
+    """`n_samples` in the train, validation and test part. A pseudo-population has its own parts."""
     units: tuple[str, ...] | None = None
-    """Units taken; null: all."""
+    """Units of this fit; null: all."""
     system: str | None = None
-    """Name of the network, where one was run; the request beside a result says where it lies."""
+    """Name of the system, if one was run. The request beside the result says where it is."""
     layer: str | None = None
-    """Whose activity was its latent."""
+    """Layer whose activity was the latent."""
     weights_sha256: Sha256 | None = None
     recording: str | None = None
-    """SET/RECORDING, where a recording was read."""
+    """SET/RECORDING, if a recording was read."""
     content_sha256: Sha256 | None = None
-    """Of the recording's content."""
+    """Hash of the recording's content."""
     mapping: dict[str, Any] | None = None
+    """Names and values that differ in this recording."""
 
 
 class FitRequest(Document):
-    """A fit as the command line takes it from a file: systems and configuration."""
+    """A request for a fit: the systems, the recordings and the configuration."""
 
     format_version: Literal[1] = 1
     config: FitConfig
+    """Settings of the fit."""
     systems: Annotated[tuple[str, ...], Shell(name="--system", metavar="DIR[@LAYER]", whole=True)] = ()
-    """Folders, or names of shipped systems, that may be run."""
+    """Systems that may be run: folders, or names of shipped systems. A layer may follow, as in ``DIR@LAYER``."""
     read: Annotated[tuple[str, ...], Shell(metavar="SET/RECORDING", whole=True)] = ()
-    """SET/RECORDING names that may only be read."""
+    """Recordings that are only read, as SET/RECORDING."""
     units: dict[str, tuple[str, ...]] | None = None
+    """Units to use of a recording, by the recording's name. null: all."""
     mapping: dict[str, dict[str, Any]] | None = None
+    """Names and values that differ in a recording, by the recording's name; see `Recording.relabel`."""
     store: str | None = None
-    """Path of the recording store; null: the one that is resolved where the fit is run."""
+    """Path of the recording store. null: the store that is found where the fit runs."""
 
 
 class Validation(Document):
-    """One look at the validation pairs."""
+    """Losses and IIA on the validation pairs at one iteration."""
 
     iteration: int
     train_loss: float | None
     loss: float
-    """Validation loss, the objective itself."""
+    """Validation loss: the whole objective."""
     behaviour: dict[str, float] = Field(default_factory=dict)
     """Behavioural loss by direction."""
     cl: dict[str, float] = Field(default_factory=dict)
     """Counterfactual-latent loss by direction."""
     iia: dict[str, float] = Field(default_factory=dict)
-    """By direction, only where the fit may run the target."""
+    """IIA by direction, only for targets that the fit can run."""
 
 
 class Misses(Document):
@@ -193,21 +298,21 @@ class Misses(Document):
     n_pairs: int
     n_missed: int
     resampled: int
-    """Draws thrown away because the expected values are impossible."""
+    """Number of pairs that were drawn again because their expected values are impossible."""
     values: dict[str, int] = Field(default_factory=dict)
-    """How often each missing combination was asked for."""
+    """Number of pairs by missing combination of values."""
 
 
 class FitReport(Document):
-    """``result.json``: what was fitted, how it went, and where it came from."""
+    """``result.json``: what was fitted, the course of the fit, and its provenance."""
 
     format_version: Literal[1] = 1
     config: FitConfig
     inputs: tuple[FitInput, ...]
     variables: tuple[str, ...]
-    """What was compared: the columns of V*."""
+    """Causal variables that were compared."""
     ran: tuple[str, ...]
-    """Systems whose behaviour the fit ran; all others were only read."""
+    """Systems that the fit ran. All others were only read."""
     status: Literal["converged", "max_iterations", "closed_form"]
     iterations: int
     best_iteration: int
@@ -215,8 +320,23 @@ class FitReport(Document):
     history: tuple[Validation, ...]
     misses: tuple[Misses, ...]
     warnings: tuple[str, ...] = ()
-    """What whoever reads this result must know, e.g. that a brain's units were not recorded together."""
+    """What a reader of this result must know, e.g. that the units of a brain were not recorded together."""
     identity: Sha256
-    """Hash of configuration and inputs: equal identity, equal fit."""
+    """Hash of configuration and inputs. Fits with equal identity are equal."""
     alignment_sha256: Sha256
     provenance: Provenance
+
+    @property
+    def best(self) -> Validation:
+        """The validation at the iteration whose maps were kept."""
+        kept = (seen for seen in self.history if seen.iteration == self.best_iteration)
+        return next(kept, self.history[-1])
+
+    def __repr__(self) -> str:
+        inputs = ", ".join(f"{each.name} ({each.access})" for each in self.inputs)
+        best = f"validation loss {self.best.loss:.4f}" if self.history else "not validated"
+        if self.history and self.best.iia:
+            best += f", IIA {min(self.best.iia.values()):.3f}"
+        return f"<FitReport {self.config.method}: {inputs}; {self.status}, {self.iterations:,} iterations, {best}>"
+
+    __str__ = __repr__

@@ -110,6 +110,8 @@ class SweepJob(Document):
         """SHA-256 over everything that was chosen but for controls; a new field at its default changes no identity."""
         chosen = self.model_dump(mode="json", exclude_defaults=True)
         chosen.get("evaluation", {}).pop("controls", None)
+        # only the values of a preset count, never its name
+        chosen.get("config", {}).pop("preset", None)
         return hashlib.sha256(json.dumps(chosen, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 

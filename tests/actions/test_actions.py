@@ -22,7 +22,8 @@ from neuromas.actions.query import query
 from neuromas.actions.register import preview, register
 from neuromas.actions.stores import list_recordings, remove, show, verify
 from neuromas.errors import InvalidInput, NotFound, StorageFailed
-from neuromas.fit.request import read_request, reopen
+from neuromas.fit.folder import read_request
+from neuromas.fit.request import reopen
 from neuromas.recordings.export import export as write_file
 from neuromas.recordings.recording import Recording
 from neuromas.schema.actions import (

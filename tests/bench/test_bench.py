@@ -17,7 +17,10 @@ from neuromas.bench.schedule import bench_schedule
 from neuromas.bench.store import bench_store, made
 from neuromas.errors import InvalidInput
 from neuromas.fit.fitters import DAS
-from neuromas.fit.loop import batch_rows, init, step
+from neuromas.fit.loop import init, step
+from neuromas.fit.plan import batch_rows
+from neuromas.fit.prepare import fit_sides, prepare
+from neuromas.fit.start import start_maps
 from neuromas.report.figures import png
 from neuromas.schema.system import SystemConfig
 from neuromas.systems.training import load_system
@@ -39,8 +42,8 @@ def test_the_work_of_a_continuation_is_counted_by_hand():
 def test_a_peer_computes_the_loss_that_a_fit_starts_from(name):
     system = load_system("multi-object/gru-0")
     fitter = DAS(6, batch_size=32, n_trials=60, n_train_pairs=100, n_validation_pairs=20, learn_scale=False)
-    ready = fitter.prepare([system])
-    state = init(ready.plan, fitter.start(ready), None)
+    ready = prepare(fitter.config, [system], fit_sides(fitter.config, [system]))
+    state = init(ready.plan, start_maps(ready), None)
     (own,) = state.maps.values()
     columns = own.get_submodule("rotation")().detach().clone()
     theirs = peers()[name](system, ready.plan.train[0], columns, 1e-3)

@@ -99,6 +99,8 @@ def test_called_again_it_repeats_nothing(done, short_jobs, monkeypatch):
     out, _, _ = done
     before = rows_of(out)
     monkeypatch.setattr(demo, "jobs", lambda seed=0: short_jobs)
-    monkeypatch.setattr("neuromas.fit.fitters.run", lambda *_, **__: pytest.fail("a finished fit was run again"))
+    monkeypatch.setattr(
+        "neuromas.fit.together.run_together", lambda *_, **__: pytest.fail("a finished fit was run again")
+    )
     demo.run_demo(out, console=Console(file=io.StringIO()))
     assert rows_of(out) == before

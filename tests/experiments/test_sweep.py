@@ -30,7 +30,7 @@ from neuromas.experiments.reproduce import JobsFailed, reproduce
 from neuromas.experiments.sweep import run_sweep
 from neuromas.experiments.table import headline, sweep_table
 from neuromas.fit.fitters import Fitter
-from neuromas.fit.loop import CHECKPOINT
+from neuromas.fit.folder import CHECKPOINT
 from neuromas.report.figures import new_figure
 from neuromas.systems.training import load_system
 from neuromas.weights import read_safetensors

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+from neuromas.cli import main
 from neuromas.experiments.figure import Claim, PaperFigure
 from neuromas.experiments.figures import FIGURES
 from neuromas.experiments.table import headline
@@ -37,4 +38,4 @@ FIGURE = PaperFigure("tiny", "Tiny", sweep, draw, claims)
 if __name__ == "__main__":
     FIGURES[FIGURE.name] = FIGURE
     signal.signal(signal.SIGINT, signal.default_int_handler)  # what a shell starts in the background ignores Ctrl-C
-    cli.main()
+    main()

@@ -53,7 +53,7 @@ def cast(toys):
         """A small fit; keywords of `Fitter.fit` are told from those of the configuration."""
         told = {key: options.pop(key) for key in ("out", "progress", "mapping", "units", "device") if key in options}
         usual = {"das": [made.net], "mas": [made.net, made.other]}.get(method, [made.net, made.noisy])
-        settings = {**SMALL, "max_iterations": 12, "validate_every": 5, **options}
+        settings = {"preset": "paper", **SMALL, "max_iterations": 12, "validate_every": 5, **options}
         return FITTERS[method](rank, **settings).fit(systems or usual, model=toys.model, **told)
 
     made.fit = fit

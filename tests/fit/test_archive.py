@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from neuromas.fit.request import read_request, reopen, run_request
+from neuromas.fit.folder import read_request
+from neuromas.fit.request import reopen, run_request
 from neuromas.fit.result import FitResult
 
 ARCHIVE = Path(__file__).parent / "archive" / "format-1"

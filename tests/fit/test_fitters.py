@@ -15,8 +15,9 @@ from scipy.linalg import orthogonal_procrustes
 from neuromas import weights
 from neuromas.align.prepare import make_sides
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound, ReadOnly
-from neuromas.fit import fitters
+from neuromas.fit import start
 from neuromas.fit.fitters import CLMAS, DAS, FITTERS, MAS, Fitter, LatentStitch, Stitch
+from neuromas.fit.terms import terms_of
 from neuromas.recordings.recording import Recording
 from neuromas.systems import training
 from neuromas.systems.capture import capture
@@ -27,7 +28,7 @@ from neuromas.systems.training import SHIPPED, load_system
 
 def carried(fitter: Fitter, sides) -> dict[str, str]:
     """Direction → b (behaviour), c (counterfactual latents) or both."""
-    return {term.direction.name: "b" * term.behaviour + "c" * term.cl for term in fitter.terms(sides)}
+    return {term.direction.name: "b" * term.behaviour + "c" * term.cl for term in terms_of(fitter.config, sides)}
 
 
 class TestTable:
@@ -214,14 +215,14 @@ class TestPlanted:
         brain = capture(toys.make("brain", 12, seed=8), 60, model=toys.model, seed=5)
         noisy = cast.rewritten(brain, noise=0.3)
         seen = {}
-        solved = fitters.procrustes_axes
+        solved = start.procrustes_axes
 
         def watch(source, target, rank):
             seen.update(source=source.numpy(), target=target.numpy(), rank=rank)
             return solved(source, target, rank)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(fitters, "procrustes_axes", watch)
+            patch.setattr(start, "procrustes_axes", watch)
             result = cast.fit("latent-stitch", [cast.net, noisy], None, solver="closed-form")
         assert result.report.status == "closed_form"
         assert seen["rank"] == 12

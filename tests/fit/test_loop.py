@@ -18,8 +18,9 @@ from neuromas.align.alignment import Alignment
 from neuromas.errors import Corrupt, InvalidDocument, InvalidInput, NotFound
 from neuromas.fit import loop
 from neuromas.fit.fitters import FITTERS
-from neuromas.fit.loop import CHECKPOINT, Interrupted
-from neuromas.fit.result import ALIGNMENT, HISTORY, RESULT, FitResult
+from neuromas.fit.folder import ALIGNMENT, CHECKPOINT, HISTORY, RESULT
+from neuromas.fit.loop import Interrupted
+from neuromas.fit.result import FitResult
 from neuromas.schema.fit import FitReport
 
 SCHEMAS = Path(__file__).parents[2] / "schemas"
@@ -99,7 +100,7 @@ class TestResume:
         first = cast.fit("clmas", out=tmp_path)
         files = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
         assert set(files) == {RESULT, ALIGNMENT, HISTORY}
-        monkeypatch.setattr(loop, "step", lambda *_: pytest.fail("fitted again"))
+        monkeypatch.setattr(loop, "step_together", lambda *_: pytest.fail("fitted again"))
         again = cast.fit("clmas", out=tmp_path)
         assert again.report == first.report
         assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == files

@@ -18,12 +18,15 @@ from neuromas.fit import replay as module
 from neuromas.fit.fitters import CLMAS, DAS, MAS, Fitter, LatentStitch, Stitch, fit_together
 from neuromas.fit.loop import Interrupted, init, step_together
 from neuromas.fit.objective import token_totals, totals_in_order
+from neuromas.fit.prepare import fit_sides, prepare
 from neuromas.fit.replay import MOST, Replay, room
+from neuromas.fit.start import start_maps
 from neuromas.recordings.store.locate import shipped_store
 from neuromas.systems.system import Layout, Packed
 from neuromas.systems.training import load_system
 
 SMALL = {
+    "preset": "paper",
     "n_trials": 80,
     "n_train_pairs": 100,
     "n_validation_pairs": 20,
@@ -44,11 +47,11 @@ def in_double(fitters: list[Fitter], systems: list, twice: int = 2):
             system._prepare()
     plans, states = [], [[] for _ in range(twice)]
     for fitter in fitters:
-        sides = [replace(side, latents=side.latents.double()) for side in fitter.sides(systems)]
-        ready = fitter.prepare(systems, sides=sides)
+        sides = [replace(side, latents=side.latents.double()) for side in fit_sides(fitter.config, systems)]
+        ready = prepare(fitter.config, systems, sides)
         plans.append(ready.plan)
         for own in states:
-            own.append(init(ready.plan, {name: one.double() for name, one in fitter.start(ready).items()}, None))
+            own.append(init(ready.plan, {name: one.double() for name, one in start_maps(ready).items()}, None))
     return plans, states
 
 
@@ -83,7 +86,7 @@ CASES = {
 def test_iterations_are_those_of_the_loop(case):
     names, brain, fitters = CASES[case]
     plans, (one, other) = in_double(fitters, opened(*names, brain=brain))
-    fixed = [loop._fixed_draws(plan) if plan.config.cl_draw == "fixed" else None for plan in plans]
+    fixed = [loop.fixed_draws(plan) if plan.config.cl_draw == "fixed" else None for plan in plans]
     expected = [step_together(plans, one, fixed) for _ in range(7)]
     replay = Replay(plans, other, fixed)
     found = replay.run(3)
@@ -237,12 +240,12 @@ def history(result) -> list[float]:
 
 def cases():
     for case, (names, brain, fitters) in CASES.items():
-        yield pytest.param(names, brain, [type(one)(None, **_options(one)) for one in fitters], id=case)
+        yield pytest.param(names, brain, [longer(one) for one in fitters], id=case)
 
 
-def _options(fitter: Fitter) -> dict:
-    own = fitter.config.model_dump(exclude_unset=True, exclude={"method"})
-    return own | {"max_iterations": 30, "validate_every": 10, "patience": 99}
+def longer(fitter: Fitter) -> Fitter:
+    more = {"max_iterations": 30, "validate_every": 10, "patience": 99}
+    return Fitter.from_config(fitter.config.model_copy(update=more))
 
 
 @pytest.mark.gpu

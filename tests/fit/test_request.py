@@ -40,13 +40,13 @@ def test_lists_and_objects_make_names_that_folders_can_have():
 @pytest.mark.parametrize(
     ("axes", "told"),
     [
-        ({"seed": [1, 1]}, "asked for twice"),
-        ({"learning_rate": [1, 1.0]}, "asked for twice"),  # two names of one fit
-        ({"rank": [2, 4], "subspaces.full": [8]}, "one setting"),
-        ({"subspaces": [{"full": 2}], "rank": [4]}, "one setting"),
+        ({"seed": [1, 1]}, "are the same fit"),
+        ({"learning_rate": [1, 1.0]}, "are the same fit"),  # two names of one fit
+        ({"rank": [2, 4], "subspaces.full": [8]}, "the same setting"),
+        ({"subspaces": [{"full": 2}], "rank": [4]}, "the same setting"),
         ({"method": ["das", "mas"]}, "one method"),
         ({"method.x": [1]}, "one method"),
-        ({"seed.x": [1]}, "seed.x: seed is 5, which has nothing inside"),
+        ({"seed.x": [1]}, "seed.x: seed is 5, which has no settings inside"),
     ],
 )
 def test_what_cannot_vary(axes, told):

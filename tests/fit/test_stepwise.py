@@ -11,7 +11,9 @@ from neuromas.align.pairs import Direction, draw_pair_set
 from neuromas.align.prepare import make_sides
 from neuromas.errors import InvalidDocument, InvalidInput
 from neuromas.evaluate.accuracy import evaluate
-from neuromas.fit.fitters import CLMAS, DAS, MAS, Stitch, strange_steps
+from neuromas.fit.fitters import CLMAS, DAS, MAS, Stitch
+from neuromas.fit.prepare import fit_sides, prepare
+from neuromas.fit.remarks import strange_steps
 from neuromas.systems.capture import capture
 from neuromas.systems.training import load_system
 
@@ -75,7 +77,7 @@ def test_a_part_of_it_carries_less(side):
 def test_steps_that_the_target_never_has_are_told_of(options, warned):
     systems = [load_system(f"{task}/gru-0@embedding") for task in ("multi-object", "same-object")]
     fitter = MAS(8, **QUICK, task_options=options)
-    plan = fitter.prepare(systems).plan
+    plan = prepare(fitter.config, systems, fit_sides(fitter.config, systems)).plan
     told = strange_steps(plan)
     by_hand = {}
     for term, pairs in zip(plan.terms, plan.train, strict=True):
@@ -87,8 +89,8 @@ def test_steps_that_the_target_never_has_are_told_of(options, warned):
         )
     assert [n > 0 for n in by_hand.values()].count(True) == warned
     assert told == tuple(
-        f"{name}: {n} of 100 pairs bring along steps whose values the task of 'same-object/gru-0' never has;"
-        " task_options can restrict that of 'multi-object/gru-0'"
+        f"{name}: {n} of 100 pairs carry over steps with values that never occur in the task of 'same-object/gru-0';"
+        " task_options can restrict the task of 'multi-object/gru-0'"
         for name, n in by_hand.items()
         if n
     )

@@ -11,9 +11,12 @@ import torch
 
 from neuromas.align.prepare import make_sides
 from neuromas.errors import InvalidInput
-from neuromas.fit.fitters import _OF_SIDES, CLMAS, DAS, MAS, Fitter, LatentStitch, fit_together
-from neuromas.fit.loop import Interrupted, Plan, State, init, step, step_together
+from neuromas.fit.fitters import CLMAS, DAS, MAS, Fitter, LatentStitch, fit_together
+from neuromas.fit.loop import Interrupted, init, step, step_together
+from neuromas.fit.plan import FitPlan, State
+from neuromas.fit.prepare import OF_SIDES, fit_sides, prepare
 from neuromas.fit.result import FitResult
+from neuromas.fit.start import start_maps
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store.locate import shipped_store
 from neuromas.schema.fit import FitConfig
@@ -22,6 +25,7 @@ from neuromas.systems.training import load_system
 from neuromas.systems.transformer import Transformer
 
 SMALL = {
+    "preset": "paper",
     "n_trials": 60,
     "n_train_pairs": 60,
     "n_validation_pairs": 20,
@@ -36,14 +40,14 @@ def networks():
     return [load_system(f"multi-object/gru-{seed}") for seed in (0, 1)]
 
 
-def in_double(fitter: Fitter, systems: list) -> tuple[Plan, State]:
+def in_double(fitter: Fitter, systems: list) -> tuple[FitPlan, State]:
     """A fit whose every number is in double precision, at its start."""
     for system in systems:
         system._network.double()
         system._prepare()
-    sides = [replace(side, latents=side.latents.double()) for side in fitter.sides(systems)]
-    ready = fitter.prepare(systems, sides=sides)
-    return ready.plan, init(ready.plan, {name: one.double() for name, one in fitter.start(ready).items()}, None)
+    sides = [replace(side, latents=side.latents.double()) for side in fit_sides(fitter.config, systems)]
+    ready = prepare(fitter.config, systems, sides)
+    return ready.plan, init(ready.plan, {name: one.double() for name, one in start_maps(ready).items()}, None)
 
 
 def test_each_comes_to_what_it_comes_to_alone():
@@ -70,9 +74,9 @@ def test_a_frozen_network_is_run_once_for_all(kind, runs, monkeypatch):
     """But where it also needs what came before the latent, only fits on the same trials go together."""
     system = load_system(f"multi-object/{kind.__name__.lower()}-0")
     fitters = [DAS(4, **SMALL), DAS(6, **SMALL), DAS(4, **SMALL, seed=1)]
-    known = {seed: DAS(4, **SMALL, seed=seed).sides([system]) for seed in (0, 1)}
-    ready = [fitter.prepare([system], sides=known[fitter.config.seed]) for fitter in fitters]
-    states = [init(one.plan, fitter.start(one), None) for fitter, one in zip(fitters, ready, strict=True)]
+    known = {seed: fit_sides(DAS(4, **SMALL, seed=seed).config, [system]) for seed in (0, 1)}
+    ready = [prepare(fitter.config, [system], known[fitter.config.seed]) for fitter in fitters]
+    states = [init(one.plan, start_maps(one), None) for fitter, one in zip(fitters, ready, strict=True)]
     calls = []
     plain = kind.token_losses
     monkeypatch.setattr(
@@ -86,11 +90,9 @@ def test_a_frozen_network_is_run_once_for_all(kind, runs, monkeypatch):
 def test_on_a_cpu_not_more_are_run_at_once_than_fit_its_cache(networks, monkeypatch):
     system = networks[0]
     fitters = [DAS(rank, **SMALL) for rank in (2, 3, 4, 5)]
-    sides = fitters[0].sides([system])
-    ready = [fitter.prepare([system], sides=sides) for fitter in fitters]
-    starts = [
-        [init(one.plan, fitter.start(one), None) for one, fitter in zip(ready, fitters, strict=True)] for _ in "ab"
-    ]
+    sides = fit_sides(fitters[0].config, [system])
+    ready = [prepare(fitter.config, [system], sides) for fitter in fitters]
+    starts = [[init(one.plan, start_maps(one), None) for one, fitter in zip(ready, fitters, strict=True)] for _ in "ab"]
     plans = [one.plan for one in ready]
     expected = step_together(plans, starts[0])
     calls = []
@@ -155,20 +157,26 @@ def test_one_that_diverges_leaves_the_others_alone(networks, tmp_path):
 
 
 def test_what_cannot_be_done_together(networks):
-    systems = [networks[0], shipped_store().get("multi-object/gru-1")]
     with pytest.raises(InvalidInput, match="one folder for each of 1 fits, got 2"):
         fit_together([DAS(4, **SMALL)], networks[:1], out=["a", "b"])
-    with pytest.raises(InvalidInput, match="two fits were given the same folder"):
+    with pytest.raises(InvalidInput, match="two fits have the same folder"):
         fit_together([DAS(4, **SMALL), DAS(8, **SMALL)], networks[:1], out=["a", "a"])
-    with pytest.raises(InvalidInput, match="has no iterations to share"):
-        fit_together([LatentStitch(**SMALL, solver="closed-form")], systems)
     assert fit_together([], networks) == []
+
+
+def test_a_closed_form_solution_beside_iterations(networks, tmp_path):
+    systems = [networks[0], shipped_store().get("multi-object/gru-1")]
+    fitters = [LatentStitch(8, **SMALL), LatentStitch(8, **SMALL, solver="closed-form")]
+    results = fit_together(fitters, systems, out=[tmp_path / "gradient", tmp_path / "closed"])
+    assert [result.report.status for result in results] == ["max_iterations", "closed_form"]
+    assert results[1].alignment.sha256() == fitters[1].fit(systems).alignment.sha256()
+    assert FitResult.load(tmp_path / "closed").report == results[1].report
 
 
 def test_every_setting_that_sides_are_made_by_keeps_fits_apart():
     taken = set(inspect.signature(make_sides).parameters) - {"systems", "model", "mapping", "units", "device"}
-    assert taken <= _OF_SIDES
-    assert set(FitConfig.model_fields) >= _OF_SIDES
+    assert taken <= OF_SIDES
+    assert set(FitConfig.model_fields) >= OF_SIDES
 
 
 def test_fits_of_other_tolerances_are_not_mixed():

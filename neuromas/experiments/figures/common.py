@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 import pandas as pd
+from pydantic import JsonValue
 
 from neuromas.experiments.table import best_of, headline, mean_and_error
 from neuromas.schema.sweep import Sweep
@@ -34,7 +35,7 @@ def made(name: str) -> TrainSpec:
     task, _, rest = name.partition("/")
     kind, _, seed = rest.rpartition("-")
     # voids keep transformers from reading the position off (paper 2.1); a GRU does not learn arithmetic without a long memory
-    options = {"void": 0.2} if kind == "transformer" else {}
+    options: dict[str, JsonValue] = {"void": 0.2} if kind == "transformer" else {}
     return TrainSpec(task=task, kind=kind, seed=int(seed), options=options, memory=60 if task == "arithmetic" else 0)
 
 
