@@ -1,6 +1,6 @@
-"""The objective that all fitters share: behavioural and counterfactual-latent losses (eqs. 5-9).
+"""The objective of all methods: behavioural and counterfactual-latent losses (eqs. 5-9).
 
-Fitters differ only in which directions carry which loss.
+Methods differ only in which directions carry which loss.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from neuromas.systems.system import Packed, all_right
 
 T = TypeVar("T")
 _CPU_PAIRS = 1024
-"""Pairs of several fits that are run at once on a CPU; beyond, activations fall out of its cache."""
+"""Pairs of several fits that run at once on a CPU. With more, the activations no longer fit in its cache."""
 
 
 @dataclass(frozen=True)
@@ -41,16 +41,16 @@ class Term:
 
 @dataclass(frozen=True)
 class Following:
-    """What follows the interchanges of a batch.
+    """Continuations after the interchanges of a batch.
 
     Attributes
     ----------
     tokens, lengths, deterministic : ndarray or Tensor
-        The continuations, padded: (n_pairs, n_steps), (n_pairs,), (n_pairs, n_steps). Tensors where the device packs them.
+        Padded: (n_pairs, n_steps), (n_pairs,), (n_pairs, n_steps). Tensors if they are packed on the device.
     rows : ndarray of int64, shape (n_pairs,), or None
-        The target's samples, for systems that keep more than the latent.
+        Samples of the target, for systems with more state than the latent.
     steps : ndarray of int64, shape (n_pairs,), or None
-        Stepwise: how many steps are intervened at.
+        Stepwise: number of steps with an intervention.
     """
 
     tokens: Any = field(repr=False)
@@ -75,9 +75,9 @@ class PairBatch:
     cl : Tensor or None, shape (n_pairs, n_units of the target)
         Counterfactual latents.
     hit : Tensor of bool or None, shape (n_pairs,)
-        Where there is one; the rest is left out of the loss.
+        Whether a counterfactual latent exists; other pairs do not count in the loss.
     following : Following or None
-        None where behaviour is not trained on.
+        None if the term does not carry the behavioural loss.
     """
 
     term: Term
@@ -94,7 +94,7 @@ class PairBatch:
 
 @dataclass(frozen=True)
 class Losses:
-    """What one evaluation of the objective gives.
+    """The value of the objective.
 
     Attributes
     ----------
@@ -102,7 +102,7 @@ class Losses:
     behaviour, cl : dict of str to Tensor
         By direction, scalars.
     right : dict of str to Tensor of bool, shape (n_pairs,)
-        Whether all deterministic tokens were right; only where the target was run and ``score`` was asked for.
+        Whether all deterministic tokens were right; only for targets that were run with ``score=True``.
     """
 
     total: Tensor
@@ -131,9 +131,9 @@ def make_batch(
     generator : torch.Generator or None
         Draws counterfactual latents.
     fixed : (Tensor, Tensor), optional
-        Latents and hits of all of `pairs`, drawn once and for good.
+        Latents and hits of all `pairs`, drawn once for the whole fit.
     n_matches : int
-        Recorded latents whose mean is a counterfactual latent.
+        Number of recorded latents that are averaged into one counterfactual latent.
     """
     target = pairs.direction.target
     mask, table = None, mask_table(subspaces)
@@ -148,7 +148,8 @@ def make_batch(
         cl, hit = draw.latents, draw.hit
     following = None
     if term.behaviour:
-        assert pairs.continuation is not None  # a target that runs has a causal model
+        # a target that can be run has a causal model
+        assert pairs.continuation is not None
         tokens, lengths = pairs.continuation.tokens[chosen], pairs.continuation.lengths[chosen]
         steps = None if pairs.lengths is None else pairs.lengths[chosen]
         following = Following(tokens, lengths, pairs.continuation.deterministic[chosen], pairs.target[chosen], steps)
@@ -156,23 +157,23 @@ def make_batch(
 
 
 def token_totals(
-    each: Tensor, continuation: Packed, part: Tensor, n_parts: int, loss_tokens: str = "all"
+    each: Tensor, continuation: Packed, group: Tensor, n_groups: int, loss_tokens: str = "all"
 ) -> tuple[Tensor, Tensor]:
-    """Sums of next-token losses by part, whose ratio to the number of tokens is the behavioural loss (eq. 5).
+    """Sums of next-token losses by group, whose ratio to the number of tokens is the behavioural loss (eq. 5).
 
     Parameters
     ----------
     each : Tensor, shape (n_live,)
         Cross-entropy of each token.
     continuation : Packed
-    part : Tensor of int64, shape (n_pairs,)
-        Which part (direction) each pair belongs to.
-    n_parts : int
+    group : Tensor of int64, shape (n_pairs,)
+        Group (direction) of each pair.
+    n_groups : int
     loss_tokens : {"all", "deterministic"}
 
     Returns
     -------
-    (Tensor, Tensor), shape (n_parts,)
+    (Tensor, Tensor), shape (n_groups,)
         Sum of the losses, and number of tokens.
     """
     if loss_tokens == "deterministic":
@@ -180,22 +181,24 @@ def token_totals(
     else:
         counted = torch.ones_like(each) if continuation.counted is None else continuation.counted.to(each)
     if each.device.type != "cpu":
-        return totals_in_order(each * counted, counted, continuation, part, n_parts)
-    of_token = part[continuation.rows]
-    total = each.new_zeros(n_parts).index_add(0, of_token, each * counted)
-    return total, each.new_zeros(n_parts).index_add(0, of_token, counted)
+        return totals_in_order(each * counted, counted, continuation, group, n_groups)
+    of_token = group[continuation.rows]
+    total = each.new_zeros(n_groups).index_add(0, of_token, each * counted)
+    return total, each.new_zeros(n_groups).index_add(0, of_token, counted)
 
 
 def totals_in_order(
-    each: Tensor, counted: Tensor, continuation: Packed, part: Tensor, n_parts: int
+    each: Tensor, counted: Tensor, continuation: Packed, group: Tensor, n_groups: int
 ) -> tuple[Tensor, Tensor]:
-    """Sums of `each` and of `counted` (n_live,) by part, in one order wherever they are summed; `index_add` has none on a GPU."""
-    n_pairs, n_steps = len(part), len(continuation.sizes)
-    places = continuation.rows * n_steps + continuation.steps  # no two tokens share one
+    """Sums of `each` and of `counted` (n_live,) by group, always added in the same order, unlike `index_add` on a GPU."""
+    n_pairs, n_steps = len(group), len(continuation.sizes)
+    # a place of its own for each token
+    places = continuation.rows * n_steps + continuation.steps
     spread = each.new_zeros(2, n_pairs * n_steps).index_copy(1, places, torch.stack([each, counted]))
     by_pair = spread.unflatten(1, (n_pairs, n_steps)).sum(dim=2)
-    members = part == torch.arange(n_parts, device=part.device)[:, None]  # (n_parts, n_pairs)
-    # chosen, not multiplied by 0: one part's loss may be no number
+    # (n_groups, n_pairs)
+    members = group == torch.arange(n_groups, device=group.device)[:, None]
+    # chosen, not multiplied by 0: the loss of a group may be NaN
     total, number = torch.where(members, by_pair[:, None], 0.0).sum(dim=2)
     return total, number
 
@@ -203,13 +206,13 @@ def totals_in_order(
 def losses(
     maps: Mapping[str, LinearMap], batches: Sequence[PairBatch], config: FitConfig, *, score: bool = False
 ) -> Losses:
-    """The objective of one fit; `losses_together` for one part."""
+    """The objective of one fit; see `losses_together`."""
     return losses_together([FitBatches(maps, batches, config)], score=score)[0]
 
 
 @dataclass(frozen=True)
 class FitBatches:
-    """One fit's share of an evaluation of the objective.
+    """The maps and batches of one fit, from which its objective is computed.
 
     Attributes
     ----------
@@ -226,69 +229,70 @@ class FitBatches:
 
 
 Packing = Callable[[Sequence[PairBatch]], tuple[Packed, Tensor]]
-"""Continuations of batches that go through a target together, packed on the device, and the batch that each pair is of."""
+"""Packs the continuations of batches that go through a target together; also gives the batch of each pair."""
 
 
-def losses_together(parts: Sequence[FitBatches], *, score: bool = False, pack: Packing | None = None) -> list[Losses]:
+def losses_together(fits: Sequence[FitBatches], *, score: bool = False, pack: Packing | None = None) -> list[Losses]:
     """Interchange all batches of all fits, run each target once, and weigh the losses of each fit.
 
     Parameters
     ----------
-    parts : sequence of FitBatches
+    fits : sequence of FitBatches
     score : bool
-        Also say which continuations are right, running no more pairs at once than a system's ``at_once``.
+        Also say which continuations are right; at most ``at_once`` pairs of a system run at once.
     pack : callable, optional
-        Instead of packing on the host: for systems that are `replayable`.
+        Packs on the device instead of the host, for systems that are `replayable`.
     """
     intervened: list[list[Tensor]] = []
     runs: dict[tuple[object, ...], list[tuple[int, int]]] = {}
-    for number, part in enumerate(parts):
-        replace = part.config.method in ("stitch", "latent-stitch")
+    for number, fit in enumerate(fits):
+        replace = fit.config.method in ("stitch", "latent-stitch")
         own = []
-        for place, batch in enumerate(part.batches):
+        for place, batch in enumerate(fit.batches):
             source, target = batch.term.direction.source, batch.term.direction.target
-            maps = part.maps[target.name], part.maps[source.name]
+            maps = fit.maps[target.name], fit.maps[source.name]
             own.append(interchange(batch.target, batch.source, *maps, batch.mask, replace=replace))
             if batch.following is not None:
-                # all directions into one target go through it together, those of all fits
-                key = run_key(batch.term, part.config, stepwise=batch.following.steps is not None)
+                # the directions of all fits into a target go through it together
+                key = run_key(batch.term, fit.config, stepwise=batch.following.steps is not None)
                 runs.setdefault(key, []).append((number, place))
         intervened.append(own)
     behaviour: dict[tuple[int, int], Tensor] = {}
     right: dict[tuple[int, int], Tensor] = {}
     groups = list(runs.values())
     if pack is None:
-        groups = [some for whole in groups for some in _no_larger_than_the_cache(whole, parts)]
+        groups = [some for whole in groups for some in _no_larger_than_the_cache(whole, fits)]
     latents = [_stack([intervened[number][place] for number, place in members]) for members in groups]
 
     def job(members: Sequence[tuple[int, int]], latents: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
-        batches = [parts[number].batches[place] for number, place in members]
-        return _run(batches, latents, parts[members[0][0]].config.loss_tokens, score, pack)
+        batches = [fits[number].batches[place] for number, place in members]
+        return _run(batches, latents, fits[members[0][0]].config.loss_tokens, score, pack)
 
-    found = side_by_side([partial(job, *one) for one in zip(groups, latents, strict=True)])
-    for members, (told, scored) in zip(groups, found, strict=True):
-        behaviour |= dict(zip(members, told, strict=True))
+    results = side_by_side([partial(job, *work) for work in zip(groups, latents, strict=True)])
+    for members, (values, scored) in zip(groups, results, strict=True):
+        behaviour |= dict(zip(members, values, strict=True))
         right |= dict(zip(members, scored, strict=score))
     return [
-        _weighed(
-            part,
-            intervened[number],
-            {place: behaviour[one] for place in range(len(part.batches)) if (one := (number, place)) in behaviour},
-            {place: right[one] for place in range(len(part.batches)) if (one := (number, place)) in right},
-        )
-        for number, part in enumerate(parts)
+        _weighed(fit, intervened[number], _of_fit(behaviour, number), _of_fit(right, number))
+        for number, fit in enumerate(fits)
     ]
 
 
+def _of_fit(values: Mapping[tuple[int, int], Tensor], number: int) -> dict[int, Tensor]:
+    """The values of one fit by the place of their batch, in order."""
+    return {place: values[fit, place] for fit, place in sorted(values) if fit == number}
+
+
 def run_key(term: Term, config: FitConfig, *, stepwise: bool = False) -> tuple[object, ...]:
-    """What batches have in common that go through a target together."""
+    """A key that is equal for batches that can go through a target together."""
     target = term.direction.target
-    alone = target.context is None and not stepwise  # else its rows are those of its own recording
+    # with a context, or stepwise, rows are those of the side's own recording
+    alone = target.context is None and not stepwise
     return id(target.system if alone else target), config.loss_tokens
 
 
 def mask_table(subspaces: Sequence[Subspace]) -> Tensor | None:
-    """Components to exchange, by subspace, shape (n_subspaces, rank); None where there is one, which is all of them."""
+    """Components to exchange, by subspace, shape (n_subspaces, rank); None for a single subspace, which has all of them."""
     if len(subspaces) < 2:
         return None
     rank = sum(subspace.rank for subspace in subspaces)
@@ -296,15 +300,16 @@ def mask_table(subspaces: Sequence[Subspace]) -> Tensor | None:
 
 
 def _no_larger_than_the_cache(
-    members: Sequence[tuple[int, int]], parts: Sequence[FitBatches]
+    members: Sequence[tuple[int, int]], fits: Sequence[FitBatches]
 ) -> Iterator[list[tuple[int, int]]]:
-    """Batches of several fits that go through a target together: all of them, but on the CPU about `_CPU_PAIRS` pairs."""
+    """Split batches that go through a target together: on a CPU about `_CPU_PAIRS` pairs at once, else all."""
     run: list[tuple[int, int]] = []
     n_pairs, last = 0, -1
     for number, place in members:
-        batch = parts[number].batches[place]
+        batch = fits[number].batches[place]
         on_cpu = batch.target.device.type == "cpu"
-        if on_cpu and number != last and n_pairs >= _CPU_PAIRS:  # one fit's own batches stay together
+        # batches of the same fit stay together
+        if on_cpu and number != last and n_pairs >= _CPU_PAIRS:
             yield run
             run, n_pairs = [], 0
         run.append((number, place))
@@ -313,9 +318,9 @@ def _no_larger_than_the_cache(
 
 
 def side_by_side(jobs: Sequence[Callable[[], T]]) -> list[T]:
-    """Results of jobs that do not depend on each other; in a CUDA graph that is being recorded, each is a branch.
+    """Results of independent jobs. While a CUDA graph is recorded, each job is a branch of it.
 
-    What jobs read must be kept until all have been called; what backward is to read of it, they must copy.
+    The inputs of the jobs must be kept until all have run. A job must copy what its backward pass reads of them.
 
     Examples
     --------
@@ -325,14 +330,14 @@ def side_by_side(jobs: Sequence[Callable[[], T]]) -> list[T]:
     if len(jobs) < 2 or not (torch.cuda.is_initialized() and torch.cuda.is_current_stream_capturing()):
         return [job() for job in jobs]
     trunk, branches = torch.cuda.current_stream(), [torch.cuda.Stream() for _ in jobs]
-    found = []
+    results = []
     for job, branch in zip(jobs, branches, strict=True):
         branch.wait_stream(trunk)
         with torch.cuda.stream(branch):
-            found.append(job())
+            results.append(job())
     for branch in branches:
         trunk.wait_stream(branch)
-    return found
+    return results
 
 
 def _run(
@@ -343,7 +348,7 @@ def _run(
     assert target.system is not None
     if pack is not None:
         packed, owner = pack(batches)
-        # a copy of this branch's own: what is the trunk's, backward may read after the trunk has taken its memory back
+        # a copy: the trunk may reuse the memory of its own latents before the backward pass reads them
         each = target.system.token_losses(latents.clone(), packed)
         total, number = token_totals(each, packed, owner, len(batches), loss_tokens)
         return total / number.clamp_min(1), ()
@@ -358,41 +363,42 @@ def _run(
             following.tokens[some], following.lengths[some], following.deterministic[some], latents.device
         )
         assert following.rows is not None
-        given = latents[some], packed, following.rows[some], None if following.steps is None else following.steps[some]
+        steps = None if following.steps is None else following.steps[some]
+        arguments = latents[some], packed, following.rows[some], steps
         if score:
-            logits = target.resume(*given)
+            logits = target.resume(*arguments)
             each = functional.cross_entropy(logits, packed.tokens, reduction="none")
             right.append(all_right(logits, packed, some.stop - some.start))
         else:
-            each = target.token_losses(*given)
+            each = target.token_losses(*arguments)
         totals.append(torch.stack(token_totals(each, packed, owner[some], len(sizes), loss_tokens)))
     total, number = torch.stack(totals).sum(dim=0)
     return total / number.clamp_min(1), torch.cat(right).split(sizes) if score else ()
 
 
 def _weighed(
-    part: FitBatches, intervened: Sequence[Tensor], behaviour: Mapping[int, Tensor], right: Mapping[int, Tensor]
+    fit: FitBatches, intervened: Sequence[Tensor], behaviour: Mapping[int, Tensor], right: Mapping[int, Tensor]
 ) -> Losses:
-    """The losses of one fit, from those of the behaviour of its batches."""
-    names = [batch.term.direction.name for batch in part.batches]
+    """The losses of one fit, from the behavioural losses of its batches."""
+    names = [batch.term.direction.name for batch in fit.batches]
     cl: dict[str, Tensor] = {}
-    for name, batch, h in zip(names, part.batches, intervened, strict=True):
+    for name, batch, h in zip(names, fit.batches, intervened, strict=True):
         if batch.term.cl:
             assert batch.cl is not None
             assert batch.hit is not None
-            each = cl_distance(h, torch.where(batch.hit[:, None], batch.cl, h.detach()), part.config.cl_terms)
+            each = cl_distance(h, torch.where(batch.hit[:, None], batch.cl, h.detach()), fit.config.cl_terms)
             cl[name] = (each * batch.hit).sum() / batch.hit.sum().clamp_min(1)
-    total = _weigh(list(behaviour.values()), list(cl.values()), part.config)
-    told = {names[place]: value for place, value in behaviour.items()}
-    return Losses(total, told, cl, {names[place]: value for place, value in right.items()})
+    total = _weigh(list(behaviour.values()), list(cl.values()), fit.config)
+    by_direction = {names[place]: value for place, value in behaviour.items()}
+    return Losses(total, by_direction, cl, {names[place]: value for place, value in right.items()})
 
 
 def _stack(latents: Sequence[Tensor]) -> Tensor:
-    """One batch after another; stepwise ones are filled up to the longest."""
+    """Join batches; stepwise ones are padded to the longest."""
     if latents[0].ndim == 2:
         return torch.cat(list(latents))
-    longest = max(one.shape[1] for one in latents)
-    return torch.cat([functional.pad(one, (0, 0, 0, longest - one.shape[1])) for one in latents])
+    longest = max(batch.shape[1] for batch in latents)
+    return torch.cat([functional.pad(batch, (0, 0, 0, longest - batch.shape[1])) for batch in latents])
 
 
 def _weigh(behaviour: Sequence[Tensor], cl: Sequence[Tensor], config: FitConfig) -> Tensor:
@@ -407,18 +413,18 @@ def _weigh(behaviour: Sequence[Tensor], cl: Sequence[Tensor], config: FitConfig)
     return of_behaviour + config.epsilon * of_cl
 
 
-def _join(parts: Sequence[Following]) -> Following:
-    """One batch after another."""
-    longest = max(part.tokens.shape[1] for part in parts)
+def _join(batches: Sequence[Following]) -> Following:
+    """Join batches, padded to the longest."""
+    longest = max(each.tokens.shape[1] for each in batches)
 
     def padded(array: NDArray[Any]) -> NDArray[Any]:
         return np.pad(array, ((0, 0), (0, longest - array.shape[1])))
 
-    steps = [part.steps for part in parts if part.steps is not None]
+    steps = [each.steps for each in batches if each.steps is not None]
     return Following(
-        np.concatenate([padded(part.tokens) for part in parts]),
-        np.concatenate([part.lengths for part in parts]),
-        np.concatenate([padded(part.deterministic) for part in parts]),
-        np.concatenate([part.rows for part in parts if part.rows is not None]),
+        np.concatenate([padded(each.tokens) for each in batches]),
+        np.concatenate([each.lengths for each in batches]),
+        np.concatenate([padded(each.deterministic) for each in batches]),
+        np.concatenate([each.rows for each in batches if each.rows is not None]),
         np.concatenate(steps) if steps else None,
     )

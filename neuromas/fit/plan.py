@@ -1,7 +1,7 @@
-"""What a fit is while it runs: a plan that does not change, and a state that does.
+"""A fit while it runs: a plan that does not change, and a state that does.
 
-What iteration i does depends on the seed, i, and the state alone: batches and draws come from generators seeded with
-(seed, i). So a fit that was interrupted and resumed gives the numbers of one that was not.
+Iteration i depends on the seed, i and the state alone, since batches and draws come from generators seeded with (seed, i). So a
+fit that was interrupted and resumed gives the same numbers as one that was not.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from neuromas.align.pairs import PairSet
 from neuromas.fit.objective import Term
 from neuromas.schema.fit import FitConfig, Validation
 
-_DRAWS, _BATCHES = 7919, 7907  # separate the streams of counterfactual latents, of batches, and of pairs
+_DRAWS, _BATCHES = 7919, 7907
+"""Separate the random streams of counterfactual latents and of batches from that of pairs."""
 
 
 @dataclass(frozen=True)
 class FitPlan:
-    """Everything about a fit that does not change while it runs.
+    """The settings and pairs of a fit, which do not change while it runs.
 
     Attributes
     ----------
@@ -49,7 +50,7 @@ class FitPlan:
 
 @dataclass
 class State:
-    """What changes: parameters and optimiser (in place), the best checkpoint, and the history."""
+    """The state of a fit: parameters and optimiser (changed in place), the best checkpoint, and the history."""
 
     maps: nn.ModuleDict
     optimiser: torch.optim.Optimizer
@@ -58,10 +59,10 @@ class State:
     best_iteration: int = 0
     best_score: float = math.inf
     reference: float = math.inf
-    """Score that the next validation must beat by `tolerance` for patience to start anew."""
+    """Score that a validation must beat by `tolerance` to count as progress."""
     stale: int = 0
     seconds: float = 0.0
-    """Of wall time, in which other fits may have gone on, too."""
+    """Wall time, which fits that run together share."""
     history: list[Validation] = field(default_factory=list)
 
     @classmethod
@@ -72,7 +73,7 @@ class State:
 
     @classmethod
     def solved(cls, history: list[Validation], seconds: float) -> State:
-        """The end of a fit that had no iterations."""
+        """The state of a fit without iterations."""
         nothing = torch.optim.SGD([torch.zeros(0)], lr=0.0)
         return cls(nn.ModuleDict(), nothing, seconds=seconds, history=history)
 
@@ -83,36 +84,38 @@ class State:
             yield key.removeprefix("of ").replace("\x1f", "."), module
 
     def set_learning_rate(self, rate: float | Tensor) -> None:
-        """For the next update."""
+        """Set the learning rate of the next update."""
         for group in self.optimiser.param_groups:
-            if isinstance(group["lr"], Tensor):  # where a CUDA graph may read it
+            # a tensor if a CUDA graph may read it
+            if isinstance(group["lr"], Tensor):
                 group["lr"].copy_(rate) if isinstance(rate, Tensor) else group["lr"].fill_(rate)
             else:
                 group["lr"] = rate
 
 
 def _key(name: str) -> str:
-    return "of " + name.replace(".", "\x1f")  # a module's name may not hold a dot, nor be that of a method
+    # the name of a module must not contain a dot, nor be that of a method
+    return "of " + name.replace(".", "\x1f")
 
 
 def adam(parameters: Iterable[nn.Parameter], learning_rate: float) -> torch.optim.Adam:
-    """Adam; on a GPU in one kernel that keeps all it needs there, its learning rate included."""
-    chosen = list(parameters)
-    if not all(one.is_cuda for one in chosen):
-        return torch.optim.Adam(chosen, lr=learning_rate)
-    rate = torch.tensor(learning_rate, device=chosen[0].device)
-    return torch.optim.Adam(chosen, lr=rate, fused=True, capturable=True)
+    """Adam; on a GPU as one kernel with its whole state there, including the learning rate."""
+    trained = list(parameters)
+    if not all(parameter.is_cuda for parameter in trained):
+        return torch.optim.Adam(trained, lr=learning_rate)
+    rate = torch.tensor(learning_rate, device=trained[0].device)
+    return torch.optim.Adam(trained, lr=rate, fused=True, capturable=True)
 
 
 def learning_rate(config: FitConfig, iteration: int) -> float:
-    """Of the update that follows `iteration` updates."""
+    """The learning rate of the update after `iteration` updates."""
     if config.schedule == "constant" or config.max_iterations == 0:
         return config.learning_rate
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * iteration / config.max_iterations))
 
 
 def batch_rows(n_pairs: int, batch_size: int, seed: int, number: int, iteration: int) -> NDArray[np.int64]:
-    """Rows of the pairs for this iteration: every pair once per epoch, in an order of that epoch's own."""
+    """Rows of the pairs for this iteration. Each epoch uses every pair once, in a new order."""
     size = min(batch_size, n_pairs)
     per_epoch = n_pairs // size
     epoch, position = divmod(iteration, per_epoch)
@@ -125,11 +128,11 @@ def _order(n_pairs: int, seed: int, number: int, epoch: int) -> NDArray[np.int64
 
 
 def draw_generator(pairs: PairSet, seed: int, number: int, iteration: int) -> torch.Generator:
-    """Of the counterfactual latents of this iteration; −1 is validation, −2 are draws made once."""
+    """Generator of the counterfactual latents of this iteration; −1: of validation, −2: of draws made once."""
     return torch.Generator(device=pairs.direction.target.latents.device).manual_seed(draw_seed(seed, number, iteration))
 
 
 def draw_seed(seed: int, number: int, iteration: int) -> int:
-    """What that generator starts from."""
+    """Seed of `draw_generator`."""
     words = np.random.SeedSequence([seed, _DRAWS, number, iteration + 2]).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))

@@ -1,10 +1,10 @@
 """Iterations of fits on a GPU, recorded once as a CUDA graph and then replayed.
 
-An iteration is a thousand small kernels, which a GPU works off faster than a host can launch them. In a graph they are launched
-together; but a graph's shapes are fixed, and it cannot ask the host for anything. So the pairs of many iterations are chosen
-beforehand and lie in tables on the device, of which each replay takes the next row. Continuations, whose lengths differ
-from batch to batch, are packed on the device into a `Layout` with room for more than nearly every batch needs; the rare batch
-that needs still more is computed launch by launch. Losses are written to a table, and read when all iterations are done.
+An iteration has about a thousand small kernels. A GPU computes them faster than the host can launch them, so a graph launches all
+of them together. The shapes in a graph are fixed, and a graph cannot read from the host. Therefore the pairs of many iterations
+are chosen in advance and put in tables on the device; each replay uses the next row. The lengths of continuations differ from
+batch to batch. They are packed on the device into a `Layout` with more room than nearly every batch needs. The rare batch that
+needs more is computed without the graph. Losses are written to a table, which is read after all iterations.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ from neuromas.fit.plan import FitPlan, State, batch_rows, draw_seed, learning_ra
 from neuromas.systems.system import Layout, Packed
 
 MOST = 50
-"""Iterations that are prepared at a time."""
-_WARM_UP = 2  # iterations launched one kernel at a time first: libraries and the optimiser allocate what they keep
+"""Largest number of iterations that are prepared at once."""
+_WARM_UP = 2
+"""Iterations before the recording, in which libraries and the optimiser allocate their memory."""
 
 
 def replayable(plans: Sequence[FitPlan]) -> bool:
@@ -53,16 +54,16 @@ def _replayable(term: Term, plan: FitPlan) -> bool:
 
 
 class Replay:
-    """Iterations of several fits, some at a time.
+    """Iterations of several fits, many at a time.
 
-    What an iteration does is what `neuromas.fit.loop.step_together` does, but for rounding.
+    An iteration is that of `neuromas.fit.loop.step_together`, up to rounding.
 
     Parameters
     ----------
     plans, states : sequence of FitPlan, of State
-        `replayable`; states are taken on in place, but for their count of iterations, which is the caller's.
+        They must be `replayable`. States are changed in place, except their number of iterations, which the caller counts.
     fixed : sequence
-        Of each fit: of each term counterfactual latents and hits that were drawn once, or None.
+        For each fit and term, counterfactual latents and hits that were drawn once, or None.
 
     Attributes
     ----------
@@ -78,28 +79,29 @@ class Replay:
         self._plans, self._states = plans, states
         self.n_fits = len(plans)
         self._device = plans[0].train[0].direction.target.latents.device
-        self._record = self._device.type == "cuda"  # elsewhere every iteration is launched, and comes to the same
+        # on a CPU every iteration is launched kernel by kernel, with the same result
+        self._record = self._device.type == "cuda"
         self._pairs: list[list[_Pairs]] = []
         self._groups: dict[tuple[object, ...], list[_Pairs]] = {}
         n_rows = n_shares = 0
-        longest = max((after.tokens.shape[1] for after in _continuations(plans)), default=0)
+        longest = max((continuation.tokens.shape[1] for continuation in _continuations(plans)), default=0)
         for plan, drawn in zip(plans, fixed, strict=True):
             own = []
             for number, term in enumerate(plan.terms):
-                one = _Pairs(plan, number, None if drawn is None else drawn[number], n_rows, n_shares, longest)
-                own.append(one)
-                n_rows, n_shares = n_rows + one.size, n_shares + one.size * len(one.shares)
+                pairs = _Pairs(plan, number, None if drawn is None else drawn[number], n_rows, n_shares, longest)
+                own.append(pairs)
+                n_rows, n_shares = n_rows + pairs.size, n_shares + pairs.size * len(pairs.shares)
                 if term.behaviour:
-                    self._groups.setdefault(run_key(term, plan.config), []).append(one)
+                    self._groups.setdefault(run_key(term, plan.config), []).append(pairs)
             self._pairs.append(own)
         self._layouts = {
-            tuple(id(one.term) for one in group): Layout.of(
-                room([(one.lengths, one.size) for one in group]), self._device
+            tuple(id(pairs.term) for pairs in group): Layout.of(
+                room([(pairs.lengths, pairs.size) for pairs in group]), self._device
             )
             for group in self._groups.values()
         }
         self._owners = {
-            terms: torch.from_numpy(np.repeat(np.arange(len(group)), [one.size for one in group])).to(self._device)
+            terms: torch.from_numpy(np.repeat(np.arange(len(group)), [pairs.size for pairs in group])).to(self._device)
             for terms, group in zip(self._layouts, self._groups.values(), strict=True)
         }
         self._wider: dict[tuple[int, ...], Layout] = {}
@@ -114,7 +116,7 @@ class Replay:
         self._stream = torch.cuda.Stream(self._device) if self._device.type == "cuda" else None
 
     def run(self, n: int) -> list[list[float]]:
-        """The next `n` iterations, at most `MOST`; of each the losses of all fits, before its update."""
+        """Run the next `n` iterations, at most `MOST`; gives the losses of all fits before each update."""
         wider = self._load(n)
         for place in range(n):
             if place in wider:
@@ -128,8 +130,8 @@ class Replay:
                 self._launch()
             else:
                 self._graph.replay()
-        found: list[list[float]] = self._losses[:n].tolist()
-        return found
+        losses: list[list[float]] = self._losses[:n].tolist()
+        return losses
 
     def _load(self, n: int) -> dict[int, dict[tuple[int, ...], Layout]]:
         """Fill the tables for `n` iterations; layouts for those of them that need more room than there is."""
@@ -137,22 +139,22 @@ class Replay:
         rates = np.empty((n, len(self._plans)))
         for fit, (plan, state, own) in enumerate(zip(self._plans, self._states, self._pairs, strict=True)):
             rates[:, fit] = [learning_rate(plan.config, state.iteration + place) for place in range(n)]
-            for number, one in enumerate(own):
+            for number, pairs in enumerate(own):
                 for place in range(n):
                     iteration = state.iteration + place
-                    chosen[place, one.rows] = batch_rows(
-                        one.n_pairs, plan.config.batch_size, plan.config.seed, number, iteration
+                    chosen[place, pairs.rows] = batch_rows(
+                        pairs.n_pairs, plan.config.batch_size, plan.config.seed, number, iteration
                     )
-                    if one.shares:
+                    if pairs.shares:
                         self._generator.manual_seed(draw_seed(plan.config.seed, number, iteration))
-                    for columns in one.shares:
+                    for columns in pairs.shares:
                         self._shares[place, columns].uniform_(generator=self._generator)
         self._chosen[:n].copy_(torch.from_numpy(chosen))
         self._rates[:n].copy_(torch.from_numpy(rates))
         self._place.zero_()
         wider: dict[int, dict[tuple[int, ...], Layout]] = {}
         for (terms, layout), group in zip(self._layouts.items(), self._groups.values(), strict=True):
-            lengths = np.concatenate([one.lengths[chosen[:, one.rows]] for one in group], axis=1)
+            lengths = np.concatenate([pairs.lengths[chosen[:, pairs.rows]] for pairs in group], axis=1)
             alive = np.stack([(lengths > step).sum(axis=1) for step in range(len(layout.sizes))], axis=1)
             for place in np.flatnonzero((alive > layout.sizes).any(axis=1)).tolist():
                 sizes = np.maximum(alive[place], layout.sizes)
@@ -164,17 +166,21 @@ class Replay:
         chosen, shares, rates = (
             table.index_select(0, self._place)[0] for table in (self._chosen, self._shares, self._rates)
         )
-        modules = [(fit, name, one) for fit, state in enumerate(self._states) for name, one in state.named_maps()]
-        maps = side_by_side([one for _, _, one in modules])  # once per iteration, never once per step
-        parts = []
+        modules = [(fit, name, module) for fit, state in enumerate(self._states) for name, module in state.named_maps()]
+        # once per iteration, never once per step
+        maps = side_by_side([module for _, _, module in modules])
+        fits = []
         for fit, (plan, state, own) in enumerate(zip(self._plans, self._states, self._pairs, strict=True)):
             state.set_learning_rate(rates[fit])
-            its = {name: found for (number, name, _), found in zip(modules, maps, strict=True) if number == fit}
-            parts.append(FitBatches(its, [one.batch(chosen, shares) for one in own], plan.config))
-        totals = torch.stack([found.total for found in losses_together(parts, pack=self._pack)])
+            its = {
+                name: linear_map for (number, name, _), linear_map in zip(modules, maps, strict=True) if number == fit
+            }
+            fits.append(FitBatches(its, [pairs.batch(chosen, shares) for pairs in own], plan.config))
+        totals = torch.stack([losses.total for losses in losses_together(fits, pack=self._pack)])
         for state in self._states:
             state.optimiser.zero_grad(set_to_none=True)
-        totals.sum().backward()  # each total depends on its own fit's parameters alone
+        # each total depends on the parameters of its own fit alone
+        totals.sum().backward()
         for state in self._states:
             state.optimiser.step()
         self._losses.index_copy_(0, self._place, totals.detach().double()[None])
@@ -182,11 +188,11 @@ class Replay:
 
     def _pack(self, batches: Sequence[PairBatch]) -> tuple[Packed, Tensor]:
         terms = tuple(id(batch.term) for batch in batches)
-        parts = [batch.following for batch in batches if batch.following is not None]
+        following = [batch.following for batch in batches if batch.following is not None]
         packed = Packed.at_layout(
-            torch.cat([part.tokens for part in parts]),
-            torch.cat([part.lengths for part in parts]),
-            torch.cat([part.deterministic for part in parts]),
+            torch.cat([each.tokens for each in following]),
+            torch.cat([each.lengths for each in following]),
+            torch.cat([each.deterministic for each in following]),
             self._wider.get(terms, self._layouts[terms]),
         )
         return packed, self._owners[terms]
@@ -209,18 +215,19 @@ class Replay:
         before.wait_stream(self._stream)
 
     def _recorded(self) -> torch.cuda.CUDAGraph | None:
-        """The graph of an iteration, which recording does not execute; None, with a warning, if it cannot be had."""
+        """Record the graph of an iteration, without running it; None, with a warning, if that is impossible."""
         graph, before = torch.cuda.CUDAGraph(), torch.cuda.current_stream(self._device)
         try:
             with torch.cuda.device(self._device), torch.cuda.graph(graph, stream=self._stream):
                 self._iterate()
         except RuntimeError as error:
             with torch.cuda.device(self._device):
-                torch.cuda.set_stream(before)  # where recording ends in an error, torch does not
+                # torch does not, if recording ends in an error
+                torch.cuda.set_stream(before)
             self._record = False
             warnings.warn(
-                "a fit's iteration could not be recorded as a CUDA graph, so each launches its kernels one by one, which takes"
-                f" several times as long: {str(error).partition(chr(10))[0]}",
+                "the iterations of a fit could not be recorded as a CUDA graph; without it they take several times as long:"
+                f" {str(error).partition(chr(10))[0]}",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -236,41 +243,41 @@ def _continuations(plans: Sequence[FitPlan]) -> Iterator[Sequences]:
                 yield pairs.continuation
 
 
-def room(parts: Sequence[tuple[NDArray[np.int64], int]]) -> list[int]:
-    """How many continuations to make room for at each step, so that a batch seldom needs more.
+def room(directions: Sequence[tuple[NDArray[np.int64], int]]) -> list[int]:
+    """Room for continuations at each step, such that a batch seldom needs more.
 
     Parameters
     ----------
-    parts : sequence of (ndarray of int64, shape (n_pairs,); int)
-        Of each direction: lengths of all its continuations, and how many of them a batch has.
+    directions : sequence of (ndarray of int64, shape (n_pairs,); int)
+        For each direction, the lengths of all its continuations, and the number of them in a batch.
 
     Returns
     -------
     list of int
-        Falling. Four standard deviations above the mean of a batch drawn without replacement, and two more for steps that hardly
-        any continuation reaches; never more than all.
+        Number of continuations by step; it never rises. Four standard deviations above the mean of a batch drawn without
+        replacement, plus two for steps that few continuations reach; never more than all.
 
     Examples
     --------
     >>> room([(np.array([1, 1, 1, 3]), 4)])
     [4, 1, 1]
     """
-    longest = max(int(lengths.max()) for lengths, _ in parts)
+    longest = max(int(lengths.max()) for lengths, _ in directions)
     mean, variance, most = np.zeros(longest), np.zeros(longest), np.zeros(longest)
-    for lengths, size in parts:
+    for lengths, size in directions:
         n = len(lengths)
         reaching = (lengths[:, None] > np.arange(longest)).sum(axis=0)
         share = reaching / n
         mean += size * share
         variance += size * share * (1 - share) * (n - size) / max(n - 1, 1)
         most += np.minimum(size, reaching)
-    wanted = np.minimum(np.ceil(mean + 4 * np.sqrt(variance) + 2), most)
-    falling: list[int] = np.maximum.accumulate(wanted[::-1])[::-1].astype(int).tolist()
+    needed = np.minimum(np.ceil(mean + 4 * np.sqrt(variance) + 2), most)
+    falling: list[int] = np.maximum.accumulate(needed[::-1])[::-1].astype(int).tolist()
     return falling
 
 
 class _Pairs:
-    """Training pairs of one term on the device, and which columns of the tables are those of its batches."""
+    """Training pairs of one term on the device, and the columns of the tables that belong to its batches."""
 
     def __init__(
         self,
@@ -309,16 +316,16 @@ class _Pairs:
         self.shares = [slice(start, start + self.size) for start in starts]
 
     def batch(self, chosen: Tensor, shares: Tensor) -> PairBatch:
-        """The batch of these rows of the tables, each (n_columns,)."""
+        """The batch of one row of each table, (n_columns,)."""
         rows, direction = chosen[self.rows], self.term.direction
         source = direction.source.latents.index_select(0, self._source.index_select(0, rows))
         target = direction.target.latents.index_select(0, self._target.index_select(0, rows))
         cl = hit = following = None
         if self._drawn is not None:
-            cl, hit = (one.index_select(0, rows) for one in self._drawn)
+            cl, hit = (tensor.index_select(0, rows) for tensor in self._drawn)
         elif self._combination is not None:
-            wanted, index = self._combination.index_select(0, rows), direction.target.indexes["train"]
-            draws = [index.draw_at(wanted, shares[columns]) for columns in self.shares]
+            combination, index = self._combination.index_select(0, rows), direction.target.indexes["train"]
+            draws = [index.draw_at(combination, shares[columns]) for columns in self.shares]
             cl, hit = torch.stack([draw.latents for draw in draws]).mean(dim=0), draws[0].hit
         if self.term.behaviour:
             following = Following(
