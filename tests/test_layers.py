@@ -51,7 +51,7 @@ MODULES = {
         "convert",
     ),
     "index": ("query", "combinations", "choose", "index"),
-    "causal": ("model", "counting", "in_context", "arithmetic", "counterfactual"),
+    "causal": ("model", "counting", "in_context", "arithmetic", "counterfactual", "balanced"),
     "systems": (
         "system",
         "inputs",
@@ -68,7 +68,21 @@ MODULES = {
     "evaluate": ("inference", "divergence", "accuracy", "stimulation"),
     "fit": ("objective", "result", "plan", "replay", "loop", "fitters", "request"),
     "report": ("figures", "panels", "page"),
-    "experiments": ("demo", "jobs", "sweep", "table", "figure", "figures", "reproduce"),
+    "experiments": (
+        "demo",
+        "attempts",
+        "jobs",
+        "training_jobs",
+        "measure_jobs",
+        "groups",
+        "work",
+        "cluster",
+        "sweep",
+        "table",
+        "figure",
+        "figures",
+        "reproduce",
+    ),
     "bench": ("measure", "peers", "fit", "index", "store", "growth", "schedule"),
 }
 """Order inside packages, importer to the right of the imported."""
