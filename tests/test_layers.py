@@ -66,7 +66,7 @@ MODULES = {
     "align": ("rotation", "interchange", "closed_form", "alignment", "side"),
     "measures": ("check", "rsa", "cka", "registry", "samples", "comparison"),
     "evaluate": ("inference", "divergence", "accuracy", "stimulation"),
-    "fit": ("objective", "result", "plan", "replay", "loop", "fitters", "request"),
+    "fit": ("objective", "result", "table", "plan", "replay", "loop", "fitters", "request"),
     "report": ("figures", "panels", "page"),
     "experiments": (
         "demo",

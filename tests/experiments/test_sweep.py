@@ -182,7 +182,7 @@ def test_systems_that_are_not_there_are_trained_first(tiny, scheduler, tmp_path)
     console = quiet()
     run = run_sweep(sweep, tmp_path, scheduler=scheduler, console=console)
     assert (run.n_done, run.problems) == (2, {})
-    assert "mine/gru-7 reached a trial accuracy of 0.0" in console.file.getvalue()
+    assert "mine/gru-7 reached a trial accuracy of only 0.0" in console.file.getvalue()
     system = load_system(tmp_path / "systems/mine/gru-7")
     assert (system.name, system.n_units, system.config.iterations) == ("gru-7", 16, 4)
     assert run.jobs[0].job.systems[0].weights_sha256 == system.config.weights_sha256
