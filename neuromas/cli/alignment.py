@@ -184,9 +184,14 @@ def _show_fits(fits: Fits, out: Path) -> None:
         return
     table = fits.table()
     settings = list(next(iter(fits.points.values())))
-    shown = terminal.table(*(f"{column} >" for column in (*settings, "iterations", "loss", "iia", "seconds", "status")))
+    shown = terminal.table(
+        *(
+            f"{column} >"
+            for column in (*settings, "iterations", "validation loss", "validation IIA", "seconds", "status")
+        )
+    )
     for row in table.astype(object).where(table.notna(), None).to_dict("records"):
-        numbers = (terminal.number(row[column]) for column in ("loss", "iia", "seconds"))
+        numbers = (terminal.number(row[column]) for column in ("validation_loss", "validation_iia", "seconds"))
         terminal.row(shown, *(str(row[name]) for name in (*settings, "iterations")), *numbers, row["status"])
     terminal.show(shown)
     for warning in dict.fromkeys(text for result in fits.results.values() for text in result.report.warnings):

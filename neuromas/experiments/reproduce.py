@@ -95,7 +95,7 @@ def reproduce(
     phases = split_by(run, "phase")
     if len(phases):
         write_atomically(folder / PHASES, phases.to_csv(index=False))
-    _tell_run(run, console)
+    _show_run(run, console)
     if run.problems or len(run.jobs) < run.n_jobs:
         for name in (PNG, SVG, CLAIMS):
             (folder / name).unlink(missing_ok=True)  # of an earlier table
@@ -119,9 +119,10 @@ def claims_table(claims: Sequence[Claim]) -> str:
     return pd.DataFrame(rows, columns=["claim", "held", "detail"]).to_csv(index=False)
 
 
-def _tell_run(run: SweepRun, console: Console) -> None:
-    told = f"{run.sweep.figure}: {len(run.jobs)} of {run.n_jobs} jobs finished; this run did {run.n_done} units of work"
-    console.print(told + (f", {len(run.problems)} failed" if run.problems else ""), highlight=False, soft_wrap=True)
+def _show_run(run: SweepRun, console: Console) -> None:
+    message = f"{run.sweep.figure}: {len(run.jobs)} of {run.n_jobs} jobs finished; done in this run: {run.n_done}"
+    message += f", failed: {len(run.problems)}" if run.problems else ""
+    console.print(message, highlight=False, soft_wrap=True)
 
 
 def _failure(run: SweepRun, folder: Path) -> str:
@@ -129,5 +130,5 @@ def _failure(run: SweepRun, folder: Path) -> str:
     lines = [
         f"{missing} of {run.n_jobs} jobs of figure {run.sweep.figure} are missing; {folder / TABLE} has the others"
     ]
-    lines += [f"  - {unit}: {problem}" for unit, problem in run.problems.items()]
+    lines += [f"  - {name}: {problem}" for name, problem in run.problems.items()]
     return "\n".join([*lines, "The same command tries only these again."])

@@ -16,6 +16,7 @@ from neuromas.errors import InvalidInput
 from neuromas.experiments.jobs import Planned, job_folder, read_config, read_fit, read_measure, system_folder
 from neuromas.experiments.sweep import SweepRun
 from neuromas.fit.folder import ALIGNMENT
+from neuromas.fit.table import FIT_COLUMNS, fit_row, rank
 from neuromas.schema.evaluation import SCORE_COLUMNS, Evaluation
 from neuromas.schema.fit import FitReport
 from neuromas.schema.sweep import MeasureReport, SweepJob
@@ -24,18 +25,8 @@ _COLUMNS = (
     *("figure", "label", "method", "systems", "seeds", "layer", "rank", "source", "target", "trained"),
     *("iia", "low", "high", "value", "token_accuracy", "n_pairs", "cl_loss", "coverage"),
     *(name for name in SCORE_COLUMNS if name not in ("method", "source", "target")),
-    *(
-        "validation_loss",
-        "validation_iia",
-        "late_gain",
-        "n_maps",
-        "iterations",
-        "status",
-        "seconds",
-        "trial_accuracy",
-        "fit",
-        "quick",
-    ),
+    *FIT_COLUMNS,
+    *("trial_accuracy", "fit", "quick"),
 )
 COLUMNS = tuple(dict.fromkeys(_COLUMNS))
 """Columns of ``table.csv``, less tags and axes, which follow ``label``."""
@@ -52,13 +43,11 @@ def sweep_table(run: SweepRun) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        `COLUMNS`, with the groups' tags and axes after ``label``. ``source`` and ``target`` are systems as the sweep calls them;
-        ``rank`` is that of all subspaces together; ``trained`` says whether the fit was trained in that direction;
-        ``validation_loss`` and ``validation_iia`` (the worst direction) are the kept checkpoint's, ``late_gain`` is by what share
-        that loss still fell in the last quarter of the iterations; ``n_maps`` counts the maps of the fit; ``value`` is a
-        measure's mean,
-        ``low`` and ``high`` its lowest and highest resample; ``trial_accuracy`` is the worse of the systems'; ``fit`` begins the
-        identity, and the folder's name.
+        `COLUMNS`, with the groups' tags and axes after ``label``. ``source`` and ``target`` are systems as the sweep calls them.
+        ``trained`` says whether the fit was trained in that direction, ``ran`` whether it ran the target. ``value`` is the mean
+        of a measure, ``low`` and ``high`` its lowest and highest resample. ``trial_accuracy`` is the lower one of the systems. ``fit``
+        holds the first digits of the identity, which begin the folder's name. `neuromas.fit.table.fit_row` says what ``rank`` and
+        the columns about the fit are.
 
     Raises
     ------
@@ -66,10 +55,10 @@ def sweep_table(run: SweepRun) -> pd.DataFrame:
         A tag is called like a column.
     """
     tags = list(dict.fromkeys(key for planned in run.jobs for key in planned.tags))
-    taken = [key for key in tags if key in COLUMNS]
-    if taken:
+    reserved = [key for key in tags if key in COLUMNS]
+    if reserved:
         raise InvalidInput(
-            f"sweep {run.sweep.figure}: tags or axes may not be called {', '.join(taken)}, which are columns already",
+            f"sweep {run.sweep.figure}: tags and axes cannot have the names of columns: {', '.join(reserved)}",
             kind="reserved_name",
         )
     columns = [*COLUMNS[:2], *tags, *COLUMNS[2:]]
@@ -93,36 +82,34 @@ def split_by(run: SweepRun, variable: str = "phase") -> pd.DataFrame:
         ``rank``, ``fit``, ``source``, ``target``, ``method``, ``source_VARIABLE``, ``target_VARIABLE``, ``n_pairs``, ``iia``.
     """
     here, there = f"source_{variable}", f"target_{variable}"
-    rows = []
+    rows: list[dict[str, Any]] = []
     for planned in run.jobs:
-        found = read_fit(job_folder(run.out, planned.job)) if planned.job.config is not None else None
-        if found is None:
+        fit = read_fit(job_folder(run.out, planned.job)) if planned.job.config is not None else None
+        if fit is None:
             continue
-        called = {given.name: one.name for given, one in zip(found[0].inputs, planned.job.systems, strict=True)}
-        systems = " + ".join(one.name for one in planned.job.systems)
-        fit = {"label": planned.label, "systems": systems, "rank": _rank(planned.job, found[0])}
-        fit["fit"] = planned.job.identity()[:12]
-        for score in found[1].scores:
-            direction = {**fit, "source": called[score.source], "target": called[score.target]}
-            direction["method"] = score.method
+        report, evaluation = fit
+        names = _names(planned.job, report)
+        common = {
+            "label": planned.label,
+            "systems": " + ".join(system.name for system in planned.job.systems),
+            "rank": rank(report),
+            "fit": planned.job.identity()[:12],
+        }
+        for score in evaluation.scores:
+            if score.subspace:
+                continue
+            direction = {"source": names[score.source], "target": names[score.target], "method": score.method}
             rows += [
-                direction
-                | {here: one.source[variable], there: one.target[variable], "n_pairs": one.n_pairs, "iia": one.iia}
-                for one in score.by_source_target
-                if not score.subspace and variable in one.source and variable in one.target
+                {**common, **direction, here: cell.source[variable], there: cell.target[variable]}
+                | {"n_pairs": cell.n_pairs, "iia": cell.iia}
+                for cell in score.by_source_target
+                if variable in cell.source and variable in cell.target
             ]
     columns = ["label", "systems", "rank", "fit", "source", "target", "method", here, there, "n_pairs", "iia"]
     table = pd.DataFrame(rows, columns=columns)
     table["iia"] *= table["n_pairs"]
     summed = table.groupby(columns[:-2], sort=False, as_index=False)[["n_pairs", "iia"]].sum()
     return summed.assign(iia=summed["iia"] / summed["n_pairs"])
-
-
-def _rank(job: SweepJob, report: FitReport) -> int:
-    """Of all subspaces together."""
-    assert job.config is not None
-    full_width = min(given.n_units for given in report.inputs)
-    return full_width if job.config.subspaces is None else sum(job.config.subspaces.values())
 
 
 def _rows(run: SweepRun, planned: Planned) -> Iterator[dict[str, Any]]:
@@ -134,19 +121,18 @@ def _rows(run: SweepRun, planned: Planned) -> Iterator[dict[str, Any]]:
         if report is not None:
             yield common | _measured(report)
         return
-    found = read_fit(folder)
-    if found is not None:
-        common["n_maps"] = len(Alignment.load(folder / ALIGNMENT).maps)
-        yield from (common | scored for scored in _scored(job, *found))
+    fit = read_fit(folder)
+    if fit is not None:
+        yield from (common | scored for scored in _scored(job, *fit, folder))
 
 
 def _systems(out: Path, job: SweepJob) -> dict[str, Any]:
-    layers = [one.name.partition("@")[2] or "hidden" for one in job.systems]
-    configs = [read_config(system_folder(out, one.name)) for one in job.systems]
+    layers = [system.name.partition("@")[2] or "hidden" for system in job.systems]
+    configs = [read_config(system_folder(out, system.name)) for system in job.systems]
     accuracies = [config.trial_accuracy for config in configs if config.trial_accuracy is not None]
     return {
-        "systems": " + ".join(one.name for one in job.systems),
-        "seeds": " + ".join(str(one.made.seed) for one in job.systems),
+        "systems": " + ".join(system.name for system in job.systems),
+        "seeds": " + ".join(str(system.made.seed) for system in job.systems),
         "layer": " + ".join(dict.fromkeys(layers)),
         "trial_accuracy": min(accuracies, default=None),
     }
@@ -165,38 +151,31 @@ def _measured(report: MeasureReport) -> dict[str, Any]:
     }
 
 
-def _scored(job: SweepJob, report: FitReport, evaluation: Evaluation) -> Iterator[dict[str, Any]]:
+def _scored(job: SweepJob, report: FitReport, evaluation: Evaluation, folder: Path) -> Iterator[dict[str, Any]]:
     assert job.config is not None
-    called = {given.name: one.name for given, one in zip(report.inputs, job.systems, strict=True)}
-    best = next(seen for seen in report.history if seen.iteration == report.best_iteration)
+    names = _names(job, report)
+    fit = fit_row(report, len(Alignment.load(folder / ALIGNMENT).maps))
     trained = {misses.direction for misses in report.misses}
     for score in evaluation.scores:
         yield {
             **score.model_dump(include=set(SCORE_COLUMNS)),
-            "source": called[score.source],
-            "target": called[score.target],
+            "source": names[score.source],
+            "target": names[score.target],
             "trained": f"{score.source}->{score.target}" in trained and score.method == job.config.method,
-            "rank": _rank(job, report),
-            "validation_loss": best.loss,
-            "validation_iia": min(best.iia.values(), default=None),
-            "late_gain": late_gain(report),
-            "iterations": report.iterations,
-            "status": report.status,
-            "seconds": report.seconds,
+            **fit,
         }
 
 
-def late_gain(report: FitReport) -> float:
-    """By what share the best validation loss fell in the last quarter of the iterations: 0 where it was flat."""
-    early = min(seen.loss for seen in report.history if seen.iteration <= 0.75 * report.iterations)
-    return 1 - min(early, *(seen.loss for seen in report.history)) / early
+def _names(job: SweepJob, report: FitReport) -> dict[str, str]:
+    """The sweep's names of systems, by their names in the fit."""
+    return {side.name: system.name for side, system in zip(report.inputs, job.systems, strict=True)}
 
 
 # ------------------------------------------------------------------------------------------------ what figures take from it
 
 
 def headline(table: pd.DataFrame) -> pd.DataFrame:
-    """The worst direction of each fit, among those that it was trained in and that have an IIA; one row per fit.
+    """One row per fit: the worst direction among those that the fit was trained in and that have an IIA.
 
     Controls and measures are left out.
 
@@ -214,18 +193,18 @@ def headline(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def best_of(table: pd.DataFrame, by: Sequence[str], over: str = "rank", score: str = "validation_loss") -> pd.DataFrame:
-    """Rows of the fit that validation found best among those that differ in `over` only.
+    """Rows of the fits with the best validation score, among fits that differ only in `over`.
 
     Parameters
     ----------
     table : DataFrame
     by : sequence of str
-        Columns that are equal among fits that compete, e.g. ``["label", "systems"]``.
+        Columns that are equal in fits that are compared, e.g. ``["label", "systems"]``.
     over : str
         Column in which they differ.
     score : {"validation_loss", "validation_iia"}
-        What chooses: the lowest loss, or the highest IIA of the worst direction that the fit may run. Never a test score, nor
-        anything that an oracle measured.
+        The lowest loss is best, or the highest IIA of the worst direction that the fit may run. A test score and an oracle's
+        score never choose.
 
     Returns
     -------
@@ -271,14 +250,14 @@ def mean_and_error(table: pd.DataFrame, by: Sequence[str], value: str = "iia") -
     Examples
     --------
     >>> rows = [{"rank": 2, "systems": name, "iia": iia} for name, iia in (("a", 0.5), ("b", 0.7))]
-    >>> found = mean_and_error(pd.DataFrame(rows), by=["rank"])
-    >>> found["mean"].round(6).tolist(), found["error"].round(6).tolist(), found["n"].tolist()
+    >>> table = mean_and_error(pd.DataFrame(rows), by=["rank"])
+    >>> table["mean"].round(6).tolist(), table["error"].round(6).tolist(), table["n"].tolist()
     ([0.6], [0.1], [2])
     """
-    known = table.dropna(subset=[value])
-    per_systems = known.groupby([*by, "systems"], sort=False, dropna=False)[value].mean()
+    scored = table.dropna(subset=[value])
+    per_systems = scored.groupby([*by, "systems"], sort=False, dropna=False)[value].mean()
     grouped = per_systems.groupby(level=list(range(len(by))), sort=False, dropna=False)
-    found = pd.DataFrame({"mean": grouped.mean(), "error": grouped.sem(), "n": grouped.size()})
+    summary = pd.DataFrame({"mean": grouped.mean(), "error": grouped.sem(), "n": grouped.size()})
     if len(by) > 1:
-        found.index = found.index.set_names(list(by))
-    return found.rename_axis(by[0]).reset_index() if len(by) == 1 else found.reset_index()
+        summary.index = summary.index.set_names(list(by))
+    return summary.rename_axis(by[0]).reset_index() if len(by) == 1 else summary.reset_index()

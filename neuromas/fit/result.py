@@ -15,6 +15,7 @@ from neuromas.align.side import Side
 from neuromas.errors import InvalidInput
 from neuromas.evaluate.accuracy import evaluate
 from neuromas.fit.folder import read_result, write_result
+from neuromas.fit.table import fit_row
 from neuromas.schema.evaluation import Evaluation
 from neuromas.schema.fit import FitReport
 from neuromas.systems.system import System
@@ -136,23 +137,10 @@ def results_table(results: Mapping[str, FitResult], points: Mapping[str, Mapping
     Returns
     -------
     pandas.DataFrame
-        A row per fit: its settings, ``name``, ``status``, ``iterations``, ``best_iteration``; ``loss`` and ``iia``, the
-        validation loss and the worst direction's validation IIA at the best iteration (None if nothing was run); ``seconds``
-        of wall time, which fits that ran together share.
+        A row per fit: its settings, ``name``, and the columns of `neuromas.fit.table.fit_row`, which tables of sweeps have too.
     """
     rows = []
     for name, result in results.items():
-        report = result.report
-        rows.append(
-            {
-                **points[name],
-                "name": name,
-                "status": report.status,
-                "iterations": report.iterations,
-                "best_iteration": report.best_iteration,
-                "loss": report.best.loss,
-                "iia": min(report.best.iia.values(), default=None),
-                "seconds": report.seconds,
-            }
-        )
+        columns = fit_row(result.report, len(result.alignment.maps))
+        rows.append({**points[name], "name": name, **{key: columns[key] for key in columns if key not in points[name]}})
     return pd.DataFrame(rows)

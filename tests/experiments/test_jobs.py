@@ -1,17 +1,17 @@
-"""Expansion of sweeps, identities of jobs, balanced trials: what needs no cluster."""
+"""Expansion of sweeps, identities of jobs, jobs run in this process: what needs no cluster."""
 
 from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 
 from neuromas import dims
-from neuromas.causal.model import get_task
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound
 from neuromas.experiments import jobs
 from neuromas.experiments.figures import FIGURES
+from neuromas.experiments.training_jobs import MADE, trained
+from neuromas.experiments.work import fit_inputs, run_job
 from neuromas.schema.fit import FitConfig
 from neuromas.schema.sweep import Sweep, SweepJob
 from neuromas.schema.system import TrainSpec
@@ -134,29 +134,11 @@ def test_every_figure_declares_a_sweep_and_a_smaller_one(figure):
     assert {figure.sweep(False).figure, figure.sweep(True).figure, figure.name} == {figure.name}
 
 
-@pytest.mark.parametrize("task", ["multi-object", "same-object", "modulo", "rounding"])
-def test_balanced_trials_show_every_quantity_equally_often(task):
-    model = get_task(task)
-    trials = jobs.balanced_trials(model, 3, seed=1)
-    in_demo = np.cumsum(trials.tokens == model.trigger, axis=1) == 0
-    shown = (np.isin(trials.tokens, model.demos) & in_demo).sum(axis=1)
-    assert shown.tolist() == [quantity for quantity in range(1, 21) for _ in range(3)]
-    again = jobs.balanced_trials(model, 3, seed=1)
-    assert np.array_equal(again.tokens, trials.tokens)
-    if len(model.demos) > 1:  # with one demo token, trials of one quantity are all the same
-        assert not np.array_equal(jobs.balanced_trials(model, 3, seed=2).tokens, trials.tokens)
-
-
-def test_balanced_trials_leave_out_what_is_held_out():
-    trials = jobs.balanced_trials(get_task("multi-object", hold_out=[4, 9]), 2)
-    assert len(trials) == 2 * 18
-
-
 def test_a_fit_reads_what_it_may_only_read(tiny):
     group = tiny.group("a", "clmas", systems=[[tiny.first, tiny.second]], read=[1])
     (planned,) = jobs.expand(tiny.declared(group))
     live = [load_system(tiny.first), load_system(tiny.second)]
-    first, second = jobs.handed_in(planned.job, live)
+    first, second = fit_inputs(planned.job, live)
     assert first is live[0]
     assert second.manifest.access == "read"
     assert second.dataset.sizes[dims.SAMPLE] > 0
@@ -166,22 +148,22 @@ def test_another_system_under_the_same_name_is_refused(tmp_path):
     made = TrainSpec(task="multi-object", seed=3)
     folder = tmp_path / "systems/mine/gru-3"
     folder.mkdir(parents=True)
-    (folder / jobs.MADE).write_text(made.to_json())
-    assert jobs.trained(tmp_path, "mine/gru-3", made.model_copy(update={"max_iterations": 7})) is None
+    (folder / MADE).write_text(made.to_json())
+    assert trained(tmp_path, "mine/gru-3", made.model_copy(update={"max_iterations": 7})) is None
     with pytest.raises(InvalidInput, match="holds another system"):
-        jobs.trained(tmp_path, "mine/gru-3", made.model_copy(update={"memory": 60}))
+        trained(tmp_path, "mine/gru-3", made.model_copy(update={"memory": 60}))
 
 
 def test_what_an_earlier_version_left_under_the_same_id_is_made_anew(tiny, tmp_path):
     (planned,) = jobs.expand(tiny.declared(tiny.group("a")))
-    jobs.run_job(planned.job, tmp_path, silent)
+    run_job(planned.job, tmp_path, silent)
     folder = jobs.job_folder(tmp_path, planned.job)
     before = jobs.read_fit(folder)
     report = json.loads((folder / "result.json").read_text())
     report["config"]["epsilon"], report["identity"] = 0.1, "0" * 64
     (folder / "result.json").write_text(json.dumps(report))
     assert not jobs.finished(tmp_path, planned.job)
-    jobs.run_job(planned.job, tmp_path, silent)
+    run_job(planned.job, tmp_path, silent)
     after = jobs.read_fit(folder)
     assert after[0].config == planned.job.config
     assert (after[0].identity, after[1].scores) == (before[0].identity, before[1].scores)
@@ -189,12 +171,12 @@ def test_what_an_earlier_version_left_under_the_same_id_is_made_anew(tiny, tmp_p
 
 def test_a_damaged_evaluation_is_made_again(tiny, tmp_path):
     (planned,) = jobs.expand(tiny.declared(tiny.group("a")))
-    jobs.run_job(planned.job, tmp_path, silent)
+    run_job(planned.job, tmp_path, silent)
     path = jobs.job_folder(tmp_path, planned.job) / jobs.EVALUATION
     before = json.loads(path.read_text())["scores"]
     path.write_text(path.read_text()[:100])
     assert not jobs.finished(tmp_path, planned.job)
-    jobs.run_job(planned.job, tmp_path, silent)
+    run_job(planned.job, tmp_path, silent)
     assert json.loads(path.read_text())["scores"] == before
 
 
@@ -203,14 +185,14 @@ def test_a_finished_fit_without_the_controls_asked_for_is_scored_again_not_fitte
         group = tiny.group("a", evaluation={"n_pairs": 40, "controls": controls})
         return jobs.expand(tiny.declared(group))[0].job
 
-    jobs.run_job(job(), tmp_path, silent)
+    run_job(job(), tmp_path, silent)
     folder = jobs.job_folder(tmp_path, job())
     assert folder == jobs.job_folder(tmp_path, job("none", "random"))
     (own,) = jobs.read_fit(folder)[1].scores
     before = (folder / "result.json").read_bytes()
     assert not jobs.finished(tmp_path, job("none", "random"))
 
-    jobs.run_job(job("none", "random"), tmp_path, silent)
+    run_job(job("none", "random"), tmp_path, silent)
     assert jobs.finished(tmp_path, job("none", "random"))
     assert [score.method for score in jobs.read_fit(folder)[1].scores] == ["none", "random", "das"]
     assert jobs.read_fit(folder)[1].scores[-1] == own

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pandas as pd
 import pytest
 
 from neuromas.experiments.figures import FIGURES
 from neuromas.experiments.jobs import expand
 from neuromas.experiments.reproduce import claims_table
+from neuromas.fit.table import read_table
 
 REPRODUCTION = Path(__file__).parents[2] / "docs" / "reproduction"
 PAGE = REPRODUCTION.with_suffix(".md")
@@ -18,7 +18,7 @@ PAGE = REPRODUCTION.with_suffix(".md")
 @pytest.mark.parametrize("name", FIGURES)
 def test_the_table_is_of_the_sweep_that_the_command_runs(name):
     """All its fits and measures, and no others: of the same settings, systems and weights."""
-    table = pd.read_csv(REPRODUCTION / name / "table.csv", dtype={"fit": str})
+    table = read_table(REPRODUCTION / name / "table.csv")
     declared = {planned.job.identity()[:12] for planned in expand(FIGURES[name].sweep(False))}
     assert set(table["fit"]) == declared
     scored = table[table["iia"].notna()]
@@ -27,7 +27,7 @@ def test_the_table_is_of_the_sweep_that_the_command_runs(name):
 
 @pytest.mark.parametrize("name", FIGURES)
 def test_its_claims_follow_from_the_table(name):
-    table = pd.read_csv(REPRODUCTION / name / "table.csv", dtype={"fit": str})
+    table = read_table(REPRODUCTION / name / "table.csv")
     claims = list(FIGURES[name].claims(table))
     assert (REPRODUCTION / name / "claims.csv").read_text() == claims_table(claims)
     if name not in ("5", "6"):  # which share a row

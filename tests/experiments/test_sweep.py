@@ -77,7 +77,7 @@ def test_finished_jobs_are_never_repeated(tiny, scheduler, tmp_path, monkeypatch
     assert (second.n_done, len(second.jobs)) == (1, 4)
     assert len(tiny.attempts(tmp_path)) == 3
 
-    monkeypatch.setattr(sweeps, "_connected", never)
+    monkeypatch.setattr(sweeps, "connected", never)
     third = run_sweep(sweep, tmp_path, console=quiet())
     assert (third.n_done, len(third.jobs)) == (0, 3)
     pd.testing.assert_frame_equal(sweep_table(third), sweep_table(first))
@@ -129,7 +129,7 @@ def test_a_failed_job_stops_no_other_and_is_tried_again(tiny, scheduler, tmp_pat
     for n_done in (1, 0):
         with pytest.raises(JobsFailed, match=r"1 of 2 jobs.*\n.*wide.*rank 500 is larger than the width") as raised:
             reproduce(figure, tmp_path, scheduler=scheduler, console=(console := quiet()))
-        assert f"this run did {n_done} units" in console.file.getvalue()
+        assert f"done in this run: {n_done}, failed: 1" in console.file.getvalue()
     assert raised.value.exit_code != 0
     table = pd.read_csv(tmp_path / "tiny/table.csv")
     assert set(table["label"]) == {"das"}
@@ -182,7 +182,7 @@ def test_systems_that_are_not_there_are_trained_first(tiny, scheduler, tmp_path)
     console = quiet()
     run = run_sweep(sweep, tmp_path, scheduler=scheduler, console=console)
     assert (run.n_done, run.problems) == (2, {})
-    assert "mine/gru-7 reached a trial accuracy of 0.0" in console.file.getvalue()
+    assert "mine/gru-7 reached a trial accuracy of only 0.0" in console.file.getvalue()
     system = load_system(tmp_path / "systems/mine/gru-7")
     assert (system.name, system.n_units, system.config.iterations) == ("gru-7", 16, 4)
     assert run.jobs[0].job.systems[0].weights_sha256 == system.config.weights_sha256

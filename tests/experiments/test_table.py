@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from neuromas.errors import InvalidInput
-from neuromas.experiments.table import best_of, headline, late_gain, mean_and_error
+from neuromas.experiments.table import best_of, headline, mean_and_error
 
 
 @pytest.fixture
@@ -63,13 +62,3 @@ def test_one_pair_of_systems_has_no_error():
     found = mean_and_error(pd.DataFrame([{"rank": 2, "systems": "a", "iia": 0.5}]), ["rank"])
     assert found["mean"].tolist() == [0.5]
     assert math.isnan(found["error"][0])
-
-
-def test_late_gain_is_what_the_last_quarter_brought():
-    def report(*losses: float) -> SimpleNamespace:
-        history = [SimpleNamespace(iteration=10 * number, loss=loss) for number, loss in enumerate(losses)]
-        return SimpleNamespace(history=history, iterations=10 * (len(losses) - 1))
-
-    assert late_gain(report(4.0, 2.0, 1.0, 1.0, 1.0)) == 0.0
-    assert late_gain(report(4.0, 2.0, 1.0, 1.0, 0.5)) == 0.5
-    assert late_gain(report(4.0, 1.0, 2.0, 2.0, 1.5)) == 0.0  # noisy, but never better than before
