@@ -1,4 +1,4 @@
-"""What can be wrong with the data of a recording, all of it told at once."""
+"""What can be wrong with the data of a recording; all problems are reported at once."""
 
 from __future__ import annotations
 
@@ -18,9 +18,10 @@ BLOCK_BYTES = 8 * 2**20
 """About how much activity is held in memory at once while a recording is read, checked or written."""
 
 LARGEST_EXACT = 2**53
-"""Whole numbers up to here are told apart as float64, in which values are compared."""
+"""Whole numbers up to here stay distinct as float64, in which values are compared."""
 
-_LISTED = 10  # problems of one sort that are told one by one
+_LISTED = 10
+"""Problems of one sort that are listed in full."""
 
 
 def block_bounds(n_samples: int, sample_bytes: int) -> Iterator[tuple[int, int]]:
@@ -80,9 +81,9 @@ def _order_problems(dataset: xr.Dataset) -> list[str]:
         return []  # in order, so no pair can occur twice
     order = np.lexsort((step, trial))
     again = np.flatnonzero((trial[order][1:] == trial[order][:-1]) & (step[order][1:] == step[order][:-1]))
-    told = [f"trial {trial[order][at]} step {step[order][at]}" for at in again[:_LISTED]]
+    places = [f"trial {trial[order][at]} step {step[order][at]}" for at in again[:_LISTED]]
     more = f" and {again.size - _LISTED} more" if again.size > _LISTED else ""
-    return [f"samples: more than one at {', '.join(told)}{more}"] if again.size else []
+    return [f"samples: more than one at {', '.join(places)}{more}"] if again.size else []
 
 
 def _variable_problems(dataset: xr.Dataset, spec: VariableSpec) -> list[str]:
@@ -110,10 +111,10 @@ def _variable_problems(dataset: xr.Dataset, spec: VariableSpec) -> list[str]:
     outside = ~np.isin(values, allowed)
     if not outside.any():
         return []
-    found = [f"{value:g}" for value in np.unique(values[outside])]
+    wrong = [f"{value:g}" for value in np.unique(values[outside])]
     first = place(dataset, int(np.flatnonzero(outside)[0]))
     return [
-        f"{where}: values {listing(found)} are not allowed (first at {first}); "
+        f"{where}: values {listing(wrong)} are not allowed (first at {first}); "
         f"allowed are {listing([f'{value:g}' for value in spec.values])}"
     ]
 
@@ -172,10 +173,10 @@ def _activity_problems(dataset: xr.Dataset, missing: bool) -> list[str]:
         for sort, test in sorts:
             bad = test(block)
             if bad.any():
-                found = bad.sum(axis=0)
-                new = (first[sort] < 0) & (found > 0)
+                per_unit = bad.sum(axis=0)
+                new = (first[sort] < 0) & (per_unit > 0)
                 first[sort][new] = start + bad.argmax(axis=0)[new]
-                counts[sort] += found
+                counts[sort] += per_unit
     names = dataset[dims.UNIT].values if dims.UNIT in dataset.coords else np.arange(n_units)
     problems = []
     for sort, _ in sorts:
@@ -192,6 +193,7 @@ def _activity_problems(dataset: xr.Dataset, missing: bool) -> list[str]:
 
 
 def place(dataset: xr.Dataset, sample: int) -> str:
+    """Where a sample is, for an error message: its number, trial and step."""
     place = [f"sample {sample}"]
     for name in (dims.TRIAL, dims.STEP):
         if name in dataset.coords:
@@ -200,11 +202,13 @@ def place(dataset: xr.Dataset, sample: int) -> str:
 
 
 def listing(names: Sequence[str], most: int = 20) -> str:
-    told = ", ".join(repr(str(name)) for name in names[:most])
-    return told + (f" and {len(names) - most} more" if len(names) > most else "")
+    """Names for an error message, in quotes, at most `most` of them."""
+    listed = ", ".join(repr(str(name)) for name in names[:most])
+    return listed + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def chosen_rows(samples: NDArray[Any], n_samples: int) -> NDArray[np.int64]:
+    """Numbers of the samples that a mask or a list of numbers chooses."""
     if samples.dtype.kind == "b" and samples.shape == (n_samples,):
         return np.flatnonzero(samples)
     whole = samples.ndim == 1 and (samples.dtype.kind in "iu" or samples.size == 0)

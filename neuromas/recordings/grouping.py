@@ -23,7 +23,7 @@ class Grouped:
         The combinations that occur, in ascending order.
     counts : ndarray of int64, shape (n_values,)
     order : ndarray of int64, shape (n_samples,)
-        Positions of the samples, combination by combination, within one as they were.
+        Positions of the samples, combination by combination; within a combination in their old order.
     """
 
     values: NDArray[np.float64]
@@ -36,8 +36,8 @@ def group(columns: Sequence[NDArray[Any]]) -> Grouped:
 
     Examples
     --------
-    >>> found = group([np.array([1, 0, 1]), np.array([5, 6, 5])])
-    >>> found.values.tolist(), found.counts.tolist(), found.order.tolist()
+    >>> grouped = group([np.array([1, 0, 1]), np.array([5, 6, 5])])
+    >>> grouped.values.tolist(), grouped.counts.tolist(), grouped.order.tolist()
     ([[0.0, 6.0], [1.0, 5.0]], [1, 2], [1, 0, 2])
     """
     key, n_keys = _keys(columns)

@@ -1,14 +1,14 @@
 """Recordings of any length, taken block by block, and their samples grouped by value on the way to the disk.
 
-Samples that hold equal values of some variables are laid next to each other, in random order within such a group: then a run of
-neighbours is a fair draw, and thousands of latents with given values are read as a chunk or two. No sample is held for
-longer than its block: every group has a file of its own to which blocks append; a group is shuffled in memory, and where it is
-too large for that, dealt at random into files that are not. What is kept is the trials' numbers, 8 bytes each.
+Samples that hold equal values of some variables are stored next to each other, in random order within such a group. Then a run
+of neighbours is a fair draw, and thousands of latents with the same values are read as a chunk or two. Samples leave memory with
+their block: every group has its own file, to which blocks append. A group is shuffled in memory. If it is too large for memory,
+its samples are first dealt at random into smaller files. Only the trials' numbers stay in memory, 8 bytes each.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from neuromas.recordings.recording import Recording
 from neuromas.schema.recording import GroupTable, RecordingManifest
 
 IN_MEMORY = 64 * 2**20
-"""Bytes of samples that are shuffled at once; a few times as much memory is used."""
+"""Bytes of samples that are shuffled at once. Shuffling takes a few times as much memory."""
 MOST_GROUPS = 10_000
 _INELIGIBLE, _INCOMPLETE = "ineligible", "incomplete"
 
@@ -36,18 +36,18 @@ class Spool:
     Parameters
     ----------
     folder : Path
-        Empty; for the files.
+        An empty folder for the files.
     group_by : tuple of str
-        Variables whose values group the samples; empty to keep samples in the order in which they come.
+        Variables whose values group the samples. If there are none, samples keep their order.
     whole_trials : bool
-        Whether to refuse blocks that share a trial, since then a sample could come twice.
+        Whether to refuse blocks that share a trial, because a sample could then occur twice.
     """
 
     folder: Path
     group_by: tuple[str, ...] = ()
     whole_trials: bool = True
     first: Recording | None = None
-    """The block that all others must be like."""
+    """The first block, which all others must match."""
     counts: dict[str, int] = field(default_factory=dict)
     """Samples in each file."""
     _values: dict[tuple[float, ...], str] = field(default_factory=dict)
@@ -65,8 +65,8 @@ class Spool:
         Raises
         ------
         InvalidInput
-            The block has other units, variables or coordinates than the first, or a trial of an earlier one; there is no
-            such variable; or samples hold more combinations of values than are worth grouping.
+            The block differs from the first in units, variables or coordinates, or it holds a trial of an earlier block; there
+            is no such variable; or samples hold more than `MOST_GROUPS` combinations of values.
         """
         if self.first is None:
             for name in self.group_by:
@@ -74,19 +74,20 @@ class Spool:
             self.first = block
         self._check_alike(self.first, block)
         rows = self._packed(block)
-        part = np.full(block.n_samples, -1)
+        # of each sample: the place of its file in `names`
+        number = np.full(block.n_samples, -1)
         names: list[str] = [_INELIGIBLE, _INCOMPLETE]
         eligible, complete = block.eligible, block.complete()
-        part[~eligible], part[eligible & ~complete] = 0, 1
-        usable = np.flatnonzero(part < 0)
+        number[~eligible], number[eligible & ~complete] = 0, 1
+        usable = np.flatnonzero(number < 0)
         if not self.group_by:
-            part[:], names = 0, ["all"]
+            number[:], names = 0, ["all"]
         elif usable.size:
-            found = group([np.asarray(block.dataset[name].values)[usable] for name in self.group_by])
-            part[usable[found.order]] = np.repeat(len(names) + np.arange(len(found.counts)), found.counts)
-            names += [self._file(tuple(values)) for values in found.values.tolist()]
-        order = np.argsort(part.astype(np.uint16), kind="stable")  # by radix: linear
-        sizes = np.bincount(part, minlength=len(names))
+            grouped = group([np.asarray(block.dataset[name].values)[usable] for name in self.group_by])
+            number[usable[grouped.order]] = np.repeat(len(names) + np.arange(len(grouped.counts)), grouped.counts)
+            names += [self._file(tuple(values)) for values in grouped.values.tolist()]
+        order = np.argsort(number.astype(np.uint16), kind="stable")  # by radix: linear
+        sizes = np.bincount(number, minlength=len(names))
         for name, mine in zip(names, np.split(rows[order], np.cumsum(sizes)[:-1]), strict=True):
             if mine.size:
                 self.counts[name] = self.counts.get(name, 0) + mine.size
@@ -98,7 +99,7 @@ class Spool:
         if not self.group_by:
             return None
         values = sorted(self._values)
-        counts = [self.counts[self._values[one]] for one in values]
+        counts = [self.counts[self._values[combination]] for combination in values]
         starts = np.cumsum([0, *counts])[:-1].tolist()
         return GroupTable(
             variables=self.group_by,
@@ -114,9 +115,9 @@ class Spool:
         return self._dtypes | {name: np.array(list(texts)).dtype for name, texts in self._texts.items()}
 
     def blocks(self, generator: np.random.Generator) -> Iterator[dict[str, NDArray[Any]]]:
-        """Activity and coordinates of the samples in their new order, piece by piece; each file goes once it was read."""
-        files = [self._values[one] for one in sorted(self._values)]
-        for name in [*files, *(one for one in (_INCOMPLETE, _INELIGIBLE, "all") if one in self.counts)]:
+        """Activity and coordinates of the samples in their new order, piece by piece; each file is deleted after it was read."""
+        files = [self._values[combination] for combination in sorted(self._values)]
+        for name in [*files, *(other for other in (_INCOMPLETE, _INELIGIBLE, "all") if other in self.counts)]:
             path = self.folder / name
             pieces = self._shuffled(path, generator) if name in files else self._read(path)
             for piece in pieces:
@@ -128,30 +129,24 @@ class Spool:
     def _file(self, values: tuple[float, ...]) -> str:
         if values not in self._values and len(self._values) == MOST_GROUPS:
             raise InvalidInput(
-                f"group_by {', '.join(self.group_by)}: samples hold more than {MOST_GROUPS:,} combinations of values, so that"
-                " grouping them would not keep many together; name fewer variables",
+                f"group_by {', '.join(self.group_by)}: samples hold more than {MOST_GROUPS:,} combinations of values, too many"
+                " for groups of a useful size; name fewer variables",
                 kind="too_many_groups",
             )
         return self._values.setdefault(values, f"group-{len(self._values)}")
 
     def _check_alike(self, first: Recording, block: Recording) -> None:
         problems = _differences(first.manifest, block.manifest)
-        for what, of in (
-            ("units", lambda one: one.unit_names),
-            ("variables (declare them with variable_specs, where values differ)", lambda one: one.manifest.variables),
-            ("coordinates", _coordinates),
-            ("metadata of units", lambda one: [one.dataset[name].values.tolist() for name in _unit_coordinates(one)]),
-            ("precision of activity", lambda one: str(one.activity.dtype)),
-        ):
-            if of(first) != of(block):
-                problems.append(what)
+        for noun, property_of in _ALIKE:
+            if property_of(first) != property_of(block):
+                problems.append(noun)
         if not problems:
-            kinds = {name: {one.dataset[name].dtype.kind for one in (first, block)} for name in _coordinates(first)}
-            problems += [f"kind of number in {name!r}" for name, found in kinds.items() if len(found) > 1]
+            kinds = {name: [both.dataset[name].dtype.kind for both in (first, block)] for name in _coordinates(first)}
+            problems += [f"kind of number in {name!r}" for name, (here, there) in kinds.items() if here != there]
         if problems:
             raise InvalidInput(
-                f"block of {block.name!r} from sample {self.n_samples:,} on: other {' and '.join(problems)} than the first"
-                " block has",
+                f"block of {block.name!r} from sample {self.n_samples:,} on: it differs from the first block in"
+                f" {' and '.join(problems)}",
                 kind="blocks_differ",
             )
         if not self.whole_trials:
@@ -164,7 +159,7 @@ class Spool:
             if len(again):
                 raise InvalidInput(
                     f"block of {block.name!r} from sample {self.n_samples:,} on: trials"
-                    f" {listing([str(trial) for trial in again])} are in an earlier block, too",
+                    f" {listing([str(trial) for trial in again])} are also in an earlier block",
                     kind="trial_twice",
                 )
         self._trials.append(trials)
@@ -175,8 +170,7 @@ class Spool:
             name: np.asarray(block.dataset[name].values) for name in _coordinates(block)
         }
         for name, values in columns.items():
-            known = self._dtypes.get(name, values.dtype)
-            self._dtypes[name] = np.result_type(known, values.dtype)
+            self._dtypes[name] = np.result_type(self._dtypes.get(name, values.dtype), values.dtype)
         rows = np.empty(block.n_samples, dtype=self._record())
         for name, values in columns.items():
             if values.dtype.kind == "U":
@@ -205,28 +199,29 @@ class Spool:
                 yield piece
 
     def _shuffled(self, path: Path, generator: np.random.Generator) -> Iterator[NDArray[Any]]:
-        """The samples of a file in random order, every order as likely as any other."""
-        n_parts = -(-path.stat().st_size // IN_MEMORY)
-        if n_parts == 1:
+        """The samples of a file in random order; every order is equally likely."""
+        n_shares = -(-path.stat().st_size // IN_MEMORY)
+        if n_shares == 1:
             rows = np.fromfile(path, self._record())
             yield rows[generator.permutation(len(rows))]
             return
-        parts = [path.with_name(f"{path.name}-{part}") for part in range(2 * n_parts)]  # of half the size, give or take
+        # twice as many, so that each holds about half of what fits
+        shares = [path.with_name(f"{path.name}-{share}") for share in range(2 * n_shares)]
         for piece in self._read(path):
-            part = generator.integers(len(parts), size=len(piece), dtype=np.uint16)
-            order, sizes = np.argsort(part, kind="stable"), np.bincount(part, minlength=len(parts))
-            for one, mine in zip(parts, np.split(piece[order], np.cumsum(sizes)[:-1]), strict=True):
-                with one.open("ab") as file:
-                    file.write(mine.view(np.uint8).data)
-        for one in parts:
-            if one.exists():
-                rows = np.fromfile(one, self._record())
-                one.unlink()
+            share = generator.integers(len(shares), size=len(piece), dtype=np.uint16)
+            order, sizes = np.argsort(share, kind="stable"), np.bincount(share, minlength=len(shares))
+            for file, mine in zip(shares, np.split(piece[order], np.cumsum(sizes)[:-1]), strict=True):
+                with file.open("ab") as handle:
+                    handle.write(mine.view(np.uint8).data)
+        for file in shares:
+            if file.exists():
+                rows = np.fromfile(file, self._record())
+                file.unlink()
                 yield rows[generator.permutation(len(rows))]
 
 
 def pieces(recording: Recording) -> Iterator[Recording]:
-    """A recording in blocks of samples, each of them read when it comes."""
+    """A recording in blocks of samples; each is read when it is asked for."""
     sample_bytes = recording.n_units * recording.activity.dtype.itemsize
     at_once = max(1, IN_MEMORY // sample_bytes)
     recording._check_files()
@@ -241,16 +236,26 @@ def pieces(recording: Recording) -> Iterator[Recording]:
 
 def _differences(first: RecordingManifest, other: RecordingManifest) -> list[str]:
     """Fields in which two blocks of one recording must not differ."""
-    told = {"name", "set", "provenance", "content_sha256", "files", "variables", "grouped_by"}
-    fields = [name for name in type(first).model_fields if name not in told]
+    own = {"name", "set", "provenance", "content_sha256", "files", "variables", "grouped_by"}
+    fields = [name for name in type(first).model_fields if name not in own]
     return [f"{name!r}" for name in fields if getattr(first, name) != getattr(other, name)]
 
 
 def _unit_coordinates(block: Recording) -> list[str]:
-    return sorted(str(name) for name, one in block.dataset.coords.items() if one.dims == (dims.UNIT,))
+    return sorted(str(name) for name, values in block.dataset.coords.items() if values.dims == (dims.UNIT,))
 
 
 def _coordinates(block: Recording) -> Sequence[str]:
     """Names of the coordinates on sample."""
-    named = (str(name) for name, one in block.dataset.coords.items() if one.dims == (dims.SAMPLE,))
+    named = (str(name) for name, values in block.dataset.coords.items() if values.dims == (dims.SAMPLE,))
     return sorted(name for name in named if name != dims.SAMPLE)
+
+
+_ALIKE: tuple[tuple[str, Callable[[Recording], object]], ...] = (
+    ("units", lambda block: block.unit_names),
+    ("variables (if their values differ, declare them with variable_specs)", lambda block: block.manifest.variables),
+    ("coordinates", _coordinates),
+    ("metadata of units", lambda block: [block.dataset[name].values.tolist() for name in _unit_coordinates(block)]),
+    ("precision of activity", lambda block: str(block.activity.dtype)),
+)
+"""What must be equal in all blocks of a recording."""

@@ -174,17 +174,17 @@ def test_blocks_that_do_not_fit_together_publish_nothing(store):
         assert not list((store.path / ".neuromas" / "building").glob("*/*"))
 
     refused(match="expected at least one block")
-    refused(block(0), block(0), match=r"trials '0', '1', .* are in an earlier block, too")
+    refused(block(0), block(0), match=r"trials '0', '1', .* are also in an earlier block")
     refused(
-        block(0), block(1).select_units(["u0"]), match="from sample 120 on: other units and coordinates|other units"
+        block(0), block(1).select_units(["u0"]), match="from sample 120 on: it differs from the first block in units"
     )
-    refused(block(0), block(1, variable_specs=[]), match="other variables")
-    refused(block(0), block(1, sample_metadata={}), match="other coordinates")
+    refused(block(0), block(1, variable_specs=[]), match="in variables")
+    refused(block(0), block(1, sample_metadata={}), match="in coordinates")
     other = {"sample_metadata": {"note": np.zeros((20, 6))}}
-    refused(block(0), block(1, **other), match="other kind of number in 'note'")
-    refused(block(0), block(1, unit_metadata={"depth": [0.1, 0.2, 0.4]}), match="other metadata of units")
+    refused(block(0), block(1, **other), match="in kind of number in 'note'")
+    refused(block(0), block(1, unit_metadata={"depth": [0.1, 0.2, 0.4]}), match="in metadata of units")
     tokens = [block(one, token=np.full((20, 6), text)) for one, text in ((0, "a"), (1, "b"))]
-    refused(*tokens, match="other 'vocabulary'")
+    refused(*tokens, match="in 'vocabulary'")
     refused(block(0), match="no variable 'side'", group_by=["side"])
     many = Recording.from_arrays(np.zeros((10_001, 1)), {"v": np.arange(10_001)}, name="x")
     refused(many, match="more than 10,000 combinations", group_by=["v"])

@@ -21,7 +21,7 @@ from hypothesis.extra import numpy as hnp
 
 from neuromas.errors import Conflict, Corrupt, InvalidInput, NotFound, ReadOnly, StorageFailed
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store import commit
+from neuromas.recordings.store import commit, index
 from neuromas.recordings.store.content import content_sha256
 from neuromas.recordings.store.locate import resolve_store, shipped_store
 from neuromas.recordings.store.store import RecordingStore
@@ -597,3 +597,77 @@ def test_a_later_format_is_told_apart_from_damage(store):
     with pytest.raises(InvalidInput, match="written by a newer neuromas") as caught:
         store.get("set/first")
     assert caught.value.kind == "newer_format"
+
+
+# ----------------------------------------------------------------------------------------------------------- how it looks
+
+
+def test_a_store_prints_its_sets_and_few_names(store, planted, monkeypatch):
+    monkeypatch.setattr(index, "read_manifest", lambda *_: pytest.fail("a manifest was read"))
+    assert repr(store) == f"<RecordingStore {str(store.path)!r}: 2 recordings in 1 set>\n  set: first, second"
+    store.register([planted(f"more-{number}", 2, n_trials=1) for number in range(5)], set="set")
+    assert repr(store).splitlines()[1] == "  set: first, more-0, more-1, more-2 and 3 more"
+    (store.path / "set" / "set.json").write_bytes(b"{")
+    assert repr(RecordingStore(store.path, read_only=True)).splitlines() == [
+        f"<RecordingStore {str(store.path)!r}: 0 recordings in 1 set, read-only>",
+        "  set: cannot be read",
+    ]
+
+
+def test_a_store_in_a_notebook_is_a_table(store):
+    page = store._repr_html_()
+    n_samples = store.get("set/first").n_samples
+    assert "2 recordings in 1 set</p>" in page
+    assert (
+        f"<tr><td><b>set/first</b></td><td>{n_samples} × 5</td><td>read</td><td>side, count, load</td></tr>"
+    ) in page
+    assert page.count("<tr>") == 3
+
+
+def test_hostile_text_in_a_notebook_stays_text(tmp_path, planted):
+    hostile = RecordingStore(tmp_path / "<img src=x onerror=alert(1)>")
+    hostile.register(planted("first"), set="set")
+    assert "<img" not in hostile._repr_html_()
+    assert "&lt;img src=x onerror=alert(1)&gt;" in hostile._repr_html_()
+    (hostile.path / "set" / "set.json").write_text('{"<script>": 1}')
+    page = hostile._repr_html_()
+    assert "<script" not in page
+    assert "&lt;script&gt;" in page
+    assert "0 recordings in 1 set" in page
+
+
+def test_a_set_of_a_newer_version_is_listed_beside_the_others(store, planted):
+    store.register(planted("other"), set="intact")
+    path = store.path / "set" / "set.json"
+    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
+    listed = {entry.name: entry.problem for entry in store.list()}
+    assert listed["intact/other"] == ""
+    assert "written by a newer neuromas" in listed["set/?"]
+
+
+def test_errors_for_unknown_names_end_with_the_nearest(store, planted):
+    for name, error, nearest in (
+        ("sett/first", NotFound, "set"),
+        ("set/frist", NotFound, "first"),
+        ("first", InvalidInput, "set/first"),
+    ):
+        with pytest.raises(error, match=f"; did you mean '{nearest}'\\?$"):
+            store.get(name)
+    for verb in (store.verify, store.remove):
+        with pytest.raises(NotFound, match=r"; did you mean 'set'\?$"):
+            verb("sett")
+    with pytest.raises(NotFound) as caught:
+        store.get("set/xyz")
+    assert "did you mean" not in caught.value.message
+
+
+def test_errors_for_unknown_names_do_not_list_hundreds(store, planted):
+    tiny = [Recording.from_arrays([[0.0]], {"v": [0]}, name=f"m{number:02}") for number in range(25)]
+    store.register(tiny, set="many")
+    with pytest.raises(NotFound, match=r"it has m00, .*, m19 and 5 more; did you mean 'm24'\?$"):
+        store.get("many/m24x")
+
+
+def test_a_store_that_was_made_already_is_used_as_it_is(store):
+    guarded = RecordingStore(store.path, read_only=True)
+    assert resolve_store(guarded) is guarded
