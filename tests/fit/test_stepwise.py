@@ -121,7 +121,7 @@ def test_gradients_are_those_of_the_interchange():
 
 class TestBadInput:
     def test_hidden_states_follow_from_one_another(self):
-        with pytest.raises(InvalidInput, match="follow from one another") as caught:
+        with pytest.raises(InvalidInput, match="depends on the one before") as caught:
             DAS(4, **QUICK).fit([load_system("multi-object/gru-0")])
         assert caught.value.kind == "not_stepwise"
 
@@ -131,7 +131,7 @@ class TestBadInput:
             make_sides([live, capture(live, 60, name="read")], stepwise=True, n_trials=60)
 
     def test_a_task_without_a_token_to_fill_up_with(self):
-        with pytest.raises(InvalidInput, match="without a token"):
+        with pytest.raises(InvalidInput, match="without a filler token"):
             DAS(4, **QUICK).fit([load_system("arithmetic/gru-0@embedding")])
 
     def test_part_of_the_variables(self):

@@ -836,7 +836,7 @@ def test_modules_that_cannot_be_resumed(tagger):
 def test_a_module_without_a_task_is_only_read(tagger):
     system = TorchSystem(tagger, "cell")
     for attempt in (lambda: make_sides([system]), lambda: DAS(2).fit([system])):
-        with pytest.raises(InvalidInput, match=r"'Tagger' says no task.*task=.*recording") as caught:
+        with pytest.raises(InvalidInput, match=r"'Tagger' has no task.*task=.*recording") as caught:
             attempt()
         assert caught.value.kind == "no_task"
     with pytest.raises(ReadOnly, match="not resumed"):
