@@ -46,8 +46,8 @@ def sweep_table(run: SweepRun) -> pd.DataFrame:
         `COLUMNS`, with the groups' tags and axes after ``label``. ``source`` and ``target`` are systems as the sweep calls them.
         ``trained`` says whether the fit was trained in that direction, ``ran`` whether it ran the target. ``value`` is the mean
         of a measure, ``low`` and ``high`` its lowest and highest resample. ``trial_accuracy`` is the lower one of the systems.
-        ``fit`` holds the first digits of the identity, which begin the folder's name. `neuromas.fit.table.fit_row` says what ``rank`` and
-        the columns about the fit are.
+        ``fit`` holds the first digits of the identity, which begin the folder's name. `neuromas.fit.table.fit_row` says what
+        ``rank`` and the columns about the fit are.
 
     Raises
     ------
