@@ -528,15 +528,10 @@ def test_an_evaluation_finds_its_systems_from_anywhere(
             2,
             "given twice, there and before",
         ),
-        (["das", "--system", LIVE, "--vary", "rank=2", "--vary", "subspaces.full=4"], 2, "one setting"),
+        (["das", "--system", LIVE, "--vary", "rank=2", "--vary", "subspaces.full=4"], 2, "the same setting"),
         (["das", "--system", LIVE, "--vary", "roles.n.other-name=count"], 2, "'other-name'"),
         (["das", "--system", LIVE, "--vary", "sed=0,1", "--vary", "rank=x,2"], 2, "2 problems"),
         (["das", "--system", LIVE, "--vary", "rank=2,129"], 2, "larger than the width"),
-        (
-            ["latent-stitch", "--system", LIVE, "--read", BRAIN, "--vary", "solver=gradient,closed-form"],
-            2,
-            "fit it alone",
-        ),
     ],
 )
 def test_fit_refuses_and_leaves_nothing(words: list[str], code: int, told: str) -> None:
@@ -658,7 +653,7 @@ def test_warnings_of_fits_that_vary_say_which_they_concern() -> None:
     words = ["fit", "clmas", "--system", LIVE, "--read", BRAIN, *TINY, "-o", "cl_draw=fixed"]
     output = run(*words, "--vary", "epsilon=0,0.5", "--out", "many")
     (told,) = (line for line in output.splitlines() if "without effect" in line)
-    assert told.startswith("warning: epsilon=0: without effect: cl_draw=fixed, since")
+    assert told.startswith("warning: epsilon=0: without effect: cl_draw=fixed, because")
     output = run(*words, "--vary", "epsilon=0", "--vary", "seed=0,1", "--out", "others")
     assert "warning: without effect: cl_draw=fixed, since" in output
 

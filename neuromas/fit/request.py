@@ -151,7 +151,7 @@ def vary(request: FitRequest, axes: Mapping[str, Sequence[Any]]) -> list[Varied]
     for first, second in itertools.combinations(requests, 2):
         same = first.request.config.identity_json() == second.request.config.identity_json()
         if same or first.name == second.name:
-            raise InvalidInput(f"{first.name} and {second.name} are the same fit", kind="given_twice")
+            raise InvalidInput(f"{first.name} and {second.name} are the same fit, asked for twice", kind="given_twice")
     return requests
 
 
