@@ -15,16 +15,16 @@ _FAST: dict[str, Any] = {
     "rotation": "gram-schmidt",
     "learning_rate": 0.015,
     "schedule": "cosine",
-    "batch_size": 128,
+    "batch_size": 64,
+    "validate_every": 100,
 }
 PRESETS: dict[str, dict[str, dict[str, Any]]] = {
     "fast": {
-        "das": {**_FAST, "max_iterations": 400},
-        "mas": {**_FAST, "max_iterations": 400},
-        "clmas": {**_FAST, "max_iterations": 1000, "init": "closed-form"},
-        "clmas linear": {"epsilon": 3.0},
-        "stitch": {**_FAST, "max_iterations": 600},
-        "latent-stitch": {**_FAST, "max_iterations": 600},
+        "das": {**_FAST, "init": "closed-form", "max_iterations": 300},
+        "mas": {**_FAST, "init": "closed-form", "max_iterations": 300},
+        "clmas": {**_FAST, "init": "closed-form", "epsilon": 3.0, "max_iterations": 400},
+        "stitch": {**_FAST, "max_iterations": 300},
+        "latent-stitch": {**_FAST, "batch_size": 256, "max_iterations": 100},
     },
     "paper": {},
 }
