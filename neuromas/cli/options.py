@@ -37,10 +37,13 @@ class Option:
     path : tuple of str
         Where the field lies in the document, e.g. ``("config", "learning_rate")``.
     field : FieldInfo
+    document : type
+        The document that has the field.
     """
 
     path: tuple[str, ...]
     field: FieldInfo
+    document: type[BaseModel]
 
     @property
     def parameter(self) -> str:
@@ -129,9 +132,8 @@ class Option:
         )
 
     def _default(self) -> str:
-        extra = self.field.json_schema_extra
-        if isinstance(extra, Mapping) and "default" in extra:
-            return f"default: {extra['default']}"
+        if issubclass(self.document, Document) and (note := self.document.default_note(self.path[-1])):
+            return f"default: {note}"
         if self.field.is_required():
             return "required"
         default = self.field.default
@@ -206,7 +208,7 @@ def options_of(document: type[BaseModel], path: tuple[str, ...] = ()) -> Iterato
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             yield from options_of(kind, (*path, name))
         elif name != "format_version":
-            yield Option((*path, name), field)
+            yield Option((*path, name), field, document)
 
 
 @dataclass(frozen=True)

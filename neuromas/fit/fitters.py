@@ -58,8 +58,6 @@ class Fitter:
         """Give the class a signature and a description of its parameters, from the fields of `FitConfig`."""
         fast, paper = default_config(cls.method, preset="fast"), default_config(cls.method)
         others = {"preset='paper'": paper}
-        if cls.method in ("das", "mas", "clmas"):
-            others["map='linear'"] = default_config(cls.method, preset="fast", map="linear")
         rank = _rank_of(paper)
         options = options_of(FitConfig, _NO_OPTIONS, **fast.model_dump())
         notes = {

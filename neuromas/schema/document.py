@@ -66,6 +66,11 @@ class Document(BaseModel):
             return cls.model_validate_json(document)
         return cls.model_validate(document)
 
+    @classmethod
+    def default_note(cls, name: str) -> str:
+        """What the help says of a field's default, where it does not stand in the field itself; empty otherwise."""
+        return ""
+
     def to_json(self) -> str:
         """Indented JSON text, ending in a newline."""
         return self.model_dump_json(indent=2) + "\n"
