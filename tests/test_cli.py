@@ -655,7 +655,7 @@ def test_warnings_of_fits_that_vary_say_which_they_concern() -> None:
     (told,) = (line for line in output.splitlines() if "without effect" in line)
     assert told.startswith("warning: epsilon=0: without effect: cl_draw=fixed, because")
     output = run(*words, "--vary", "epsilon=0", "--vary", "seed=0,1", "--out", "others")
-    assert "warning: without effect: cl_draw=fixed, since" in output
+    assert "warning: without effect: cl_draw=fixed, because" in output
 
 
 def test_what_finished_is_in_the_table_though_others_diverged() -> None:
