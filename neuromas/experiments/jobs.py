@@ -194,7 +194,7 @@ def finished(out: Path, job: SweepJob) -> bool:
     if fit is None or job.evaluation is None:
         return False
     report, evaluation = fit
-    return report.config == job.config and set(job.evaluation.controls) <= set(evaluation.controls)
+    return report.config.identity_json() == job.config.identity_json() and set(job.evaluation.controls) <= set(evaluation.controls)
 
 
 def _read(path: Path, kind: type[D]) -> D | None:
