@@ -191,10 +191,11 @@ def finished(out: Path, job: SweepJob) -> bool:
     if job.measure is not None:
         return read_measure(job_folder(out, job)) is not None
     fit = read_fit(job_folder(out, job))
-    if fit is None or job.evaluation is None:
+    if fit is None or job.config is None or job.evaluation is None:
         return False
     report, evaluation = fit
-    return report.config.identity_json() == job.config.identity_json() and set(job.evaluation.controls) <= set(evaluation.controls)
+    same = report.config.identity_json() == job.config.identity_json()
+    return same and set(job.evaluation.controls) <= set(evaluation.controls)
 
 
 def _read(path: Path, kind: type[D]) -> D | None:

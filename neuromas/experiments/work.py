@@ -174,6 +174,7 @@ def _fit_alone(job: SweepJob, out: Path, report: Report, device: str) -> _Fit:
 def _only_scores(job: SweepJob, out: Path) -> bool:
     """Whether the fit of `job` is there, and has scores, so that at most some scores are missing."""
     fit = read_fit(job_folder(out, job))
+    assert job.config is not None
     return fit is not None and fit[0].config.identity_json() == job.config.identity_json()
 
 
