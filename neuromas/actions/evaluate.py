@@ -6,8 +6,7 @@ import warnings
 from collections.abc import Mapping
 from pathlib import Path
 
-from neuromas.evaluate.accuracy import scores_table
-from neuromas.files import write_atomically
+from neuromas.fit.folder import write_evaluation
 from neuromas.fit.request import reopen
 from neuromas.fit.result import FitResult
 from neuromas.schema.actions import EvaluateRequest
@@ -15,15 +14,15 @@ from neuromas.schema.evaluation import Evaluation
 from neuromas.systems.system import System
 from neuromas.systems.training import load_system
 
-EVALUATION, IIA = "evaluation.json", "iia.csv"
 
-
-def evaluate(request: EvaluateRequest, *, device: str = "cpu") -> Evaluation:
+def evaluate(request: EvaluateRequest, *, result: FitResult | None = None, device: str = "cpu") -> Evaluation:
     """Score a fit and write ``evaluation.json`` and ``iia.csv`` into its folder.
 
     Parameters
     ----------
     request : EvaluateRequest
+    result : FitResult, optional
+        The fit with its systems, if it is open already.
     device : str
 
     Returns
@@ -40,11 +39,18 @@ def evaluate(request: EvaluateRequest, *, device: str = "cpu") -> Evaluation:
         An oracle for a system that can be run.
     """
     folder = Path(request.folder)
-    result = reopen(folder, store=request.store, device=device)
+    result = reopen(folder, store=request.store, device=device) if result is None else result
     oracles = oracles_by_side(result, {name: load_system(path, device) for name, path in request.oracle.items()})
-    evaluation = result.evaluate(oracles=oracles, n_pairs=request.n_pairs, part=request.part, seed=request.seed)
-    write_atomically(folder / EVALUATION, evaluation.to_json())
-    write_atomically(folder / IIA, scores_table(evaluation.scores))
+    options = {} if request.label is None else {"method": request.label}
+    evaluation = result.evaluate(
+        oracles=oracles,
+        controls=request.controls,
+        n_pairs=request.n_pairs,
+        part=request.part,
+        seed=request.seed,
+        **options,
+    )
+    write_evaluation(folder, evaluation)
     return evaluation
 
 

@@ -109,11 +109,42 @@ def fit(
     folders = {name: out / name for name in requests}
     repeated = all((folder / RESULT).is_file() for folder in folders.values())
     try:
-        run_requests(requests, out, device=device, progress=progress)
+        fit_all(requests, out, device=device, progress=progress)
     finally:
         if getattr(request, "vary", None):
             _write_table(finished(request, out), out)
     return replace(finished(request, out), repeated=repeated)
+
+
+def fit_all(
+    requests: Mapping[str, FitRequest],
+    out: str | Path,
+    *,
+    device: str = "cpu",
+    progress: Callable[[str, Progress], None] | None = None,
+) -> dict[str, FitResult]:
+    """Fit several requests, each into a folder of its name in `out`; those of the same systems run together.
+
+    Parameters and errors are those of `fit`.
+
+    Returns
+    -------
+    dict of str to FitResult
+        By name.
+    """
+    out = check_folder(out)
+    results: dict[str, FitResult] = {}
+    for group in sharing_systems(requests):
+        results |= run_requests(group, out, device=device, progress=progress)
+    return {name: results[name] for name in requests}
+
+
+def sharing_systems(requests: Mapping[str, FitRequest]) -> list[dict[str, FitRequest]]:
+    """Requests in groups that differ in their configuration alone, so that they can run together."""
+    groups: dict[str, dict[str, FitRequest]] = {}
+    for name, request in requests.items():
+        groups.setdefault(request.model_dump_json(exclude={"config", "vary"}), {})[name] = request
+    return list(groups.values())
 
 
 def combinations(request: FitRequest) -> list[Varied]:

@@ -14,7 +14,6 @@ from neuromas.schema.actions import CompareRequest, EvaluateRequest, FitsRequest
 
 if TYPE_CHECKING:
     from neuromas.actions.fit import Fits
-    from neuromas.fit.progress import Progress
     from neuromas.fit.result import FitResult
     from neuromas.schema.evaluation import DirectionScore, Evaluation
 
@@ -24,7 +23,7 @@ def fit_(asked: Asked) -> None:
     """The options that are not given follow from the preset: fast by default, paper in a file that names none."""
     from neuromas.actions.fit import combinations, finished, fit, fits_request
     from neuromas.fit.folder import CHECKPOINT
-    from neuromas.progress import Bar
+    from neuromas.fit.progress import FitBar
 
     document = {"config": {}, **asked.document()}
     if "vary" in document:
@@ -36,17 +35,10 @@ def fit_(asked: Asked) -> None:
     place = IntoFolder.parse(asked.typed[1], "fit")
     out = Path(place.out)
     varied = combinations(request)
-    most = sum(one.request.config.max_iterations for one in varied)
-    iterations = dict.fromkeys((one.name for one in varied), 0)
-    title = request.config.method if not request.vary else f"{len(varied)} × {request.config.method}"
-
-    def report(name: str, now: Progress) -> None:
-        iterations[name] = now.iteration
-        bar.update(sum(iterations.values()), f"{name}: {now}" if name else str(now))
-
+    names = [one.name for one in varied]
     try:
-        with Bar(title, most) as bar:
-            fits = fit(request, out, device=place.device, progress=report)
+        with FitBar([one.request.config for one in varied], names=names) as bar:
+            fits = fit(request, out, device=place.device, progress=lambda name, now: bar(names.index(name), now))
     except KeyboardInterrupt:
         if request.vary:
             terminal.stop(f"Interrupted. What is in {out} is kept; the same command goes on from there.")
@@ -70,7 +62,8 @@ def fit_(asked: Asked) -> None:
 
 @verb(EvaluateRequest, ReadsDevice, table=True)
 def evaluate_(asked: Asked) -> None:
-    from neuromas.actions.evaluate import EVALUATION, IIA, evaluate
+    from neuromas.actions.evaluate import evaluate
+    from neuromas.fit.folder import EVALUATION, IIA
 
     request, place = asked.parse("evaluate")
     evaluation = evaluate(request, device=place.device)

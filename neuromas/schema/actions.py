@@ -202,6 +202,10 @@ class EvaluateRequest(StoreRequest):
     """Live copy of a system that the fit only read. Only this evaluation runs it."""
     n_pairs: Annotated[int, Field(ge=2), Shell(name="--pairs")] = 1000
     """Held-out pairs per direction."""
+    controls: tuple[str, ...] = ("none", "random", "wrong-variable", "cl-ceiling")
+    """Controls on the same pairs."""
+    label: Annotated[str | None, Shell(metavar="NAME")] = None
+    """Name of the method in the tables. By default the method of the fit."""
     part: Part = "test"
     """Trials that the pairs come from."""
     seed: Seed = 0

@@ -9,35 +9,41 @@ import re
 import pytest
 from rich.console import Console
 
-from neuromas import load_system
+from neuromas import load_system, reopen
+from neuromas.evaluate.stimulation import stimulation_plan
 from neuromas.experiments import demo
-from neuromas.fit.fitters import Fitter
+from neuromas.schema.evaluation import DirectionScore, Evaluation
 
 METHODS = ["none", "random", "cl-ceiling", "stitch", "latent-stitch", "das", "mas", "clmas", "clmas-linear"]
 
 
 @pytest.fixture(scope="module")
-def short_jobs():
-    """The demo's own jobs, cut to a few iterations on a few pairs."""
+def short():
+    """The demo's own requests, cut to a few iterations on a few pairs; patched in for `requests`."""
     cut = {"max_iterations": 4, "validate_every": 2, "n_train_pairs": 200, "n_validation_pairs": 50, "n_trials": 100}
-    return [
-        demo.Job(
-            job.method,
-            Fitter.from_config(job.fitter.config.model_copy(update=cut)),
-            runs_both=job.runs_both,
-            only_first=job.only_first,
-        )
-        for job in demo.jobs(0)
-    ]
+    whole = demo.requests
+
+    def requests(seed=0, *, quick=False):
+        return {
+            name: request.model_copy(update={"config": request.config.model_copy(update=cut)})
+            for name, request in whole(seed, quick=quick).items()
+        }
+
+    return requests
+
+
+def run_short(short, out, **options) -> tuple[list[DirectionScore], str]:
+    printed = io.StringIO()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo, "requests", short)
+        scores = demo.run_demo(out, console=Console(file=printed, width=110), **options)
+    return scores, printed.getvalue()
 
 
 @pytest.fixture(scope="module")
-def done(short_jobs, tmp_path_factory):
-    out, told = tmp_path_factory.mktemp("demo"), io.StringIO()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(demo, "jobs", lambda seed=0: short_jobs)
-        scores = demo.run_demo(out, console=Console(file=told, width=110))
-    return out, scores, told.getvalue()
+def done(short, tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo")
+    return out, *run_short(short, out)
 
 
 def rows_of(out) -> list[dict[str, str]]:
@@ -89,18 +95,43 @@ def test_the_page_holds_everything_and_fetches_nothing(done):
 
 
 def test_what_is_printed_is_what_is_stored(done):
-    _, scores, told = done
+    _, scores, printed = done
     for score in scores:
         if (score.source, score.target) == ("gru-0", "gru-1"):
-            assert re.search(rf"{score.method} +{score.iia:.3f}", told), score
+            assert re.search(rf"{score.method} +{score.iia:.3f}", printed), score
+    for method, use in (("clmas", "only read"), ("mas", "run"), ("das", "not used")):
+        assert re.search(rf"^ *{method} .* {use} *$", printed, re.MULTILINE), method
 
 
-def test_called_again_it_repeats_nothing(done, short_jobs, monkeypatch):
-    out, _, _ = done
-    before = rows_of(out)
-    monkeypatch.setattr(demo, "jobs", lambda seed=0: short_jobs)
-    monkeypatch.setattr(
-        "neuromas.fit.together.run_together", lambda *_, **__: pytest.fail("a finished fit was run again")
-    )
-    demo.run_demo(out, console=Console(file=io.StringIO()))
-    assert rows_of(out) == before
+@pytest.mark.parametrize("method", ["mas", "clmas-linear"])
+def test_a_fit_can_be_reopened_and_evaluated(done, method, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = reopen(done[0] / "fits" / method)
+    oracles = {side.name: load_system(demo.BRAIN) for side in result.sides if side.system is None}
+    again = result.evaluate(method=method, oracles=oracles, controls=(), seed=0)
+    stored = Evaluation.parse((done[0] / "fits" / method / "evaluation.json").read_text(), "evaluation.json")
+    assert again.scores == stored.scores
+
+
+def test_a_fit_can_be_reopened_and_planned_with(done):
+    result = reopen(done[0] / "fits" / "clmas")
+    live, brain = result.sides
+    plan = stimulation_plan(result.alignment, live, brain, {"count": 3, "phase": "demo"}, n_samples=5)
+    assert (plan.sizes["sample"], plan.sizes["unit"]) == (5, brain.n_units)
+
+
+def test_called_again_it_repeats_nothing(done, short, monkeypatch):
+    before = rows_of(done[0])
+    monkeypatch.setattr("neuromas.fit.loop.step_together", lambda *_, **__: pytest.fail("a finished fit went on"))
+    run_short(short, done[0])
+    assert rows_of(done[0]) == before
+
+
+def test_the_quick_demo_says_that_it_is_one(done, short, tmp_path):
+    scores, printed = run_short(short, tmp_path, quick=True)
+    assert [name for name in dict.fromkeys(score.method for score in scores) if name in METHODS[3:]] == list(demo.QUICK)
+    assert re.search(r"full\s+demo\s+also\s+fits\s+das,\s+mas,\s+clmas-linear", printed)
+    assert (tmp_path / "report.html").is_file()
+    iia = {(row["method"], row["source"], row["target"]): float(row["iia"]) for row in rows_of(done[0])}
+    for row in rows_of(tmp_path):  # alone or beside others, but for rounding
+        assert float(row["iia"]) == pytest.approx(iia[row["method"], row["source"], row["target"]], abs=0.01), row
