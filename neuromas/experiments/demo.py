@@ -30,7 +30,7 @@ LIVE, BRAIN = "multi-object/gru-0", "multi-object/gru-1"
 """The system that runs, and the recording that is only read. A system of the same name is behind the recording."""
 
 FITS, IIA, REPORT = "fits", "iia.csv", "report.html"
-QUICK = ("stitch", "latent-stitch", "clmas")
+QUICK = ("latent-stitch", "clmas")
 """What ``quick`` fits."""
 
 
@@ -78,7 +78,7 @@ def run_demo(
     out : path-like
     seed : int
     quick : bool
-        Fit only some methods, those in `QUICK`; their numbers are those of the full demo.
+        Fit only the methods in `QUICK`, with the settings of the full demo.
     console : rich.console.Console, optional
         Where to print; standard error by default.
 

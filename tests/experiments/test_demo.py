@@ -130,7 +130,7 @@ def test_called_again_it_repeats_nothing(done, short, monkeypatch):
 def test_the_quick_demo_says_that_it_is_one(done, short, tmp_path):
     scores, printed = run_short(short, tmp_path, quick=True)
     assert [name for name in dict.fromkeys(score.method for score in scores) if name in METHODS[3:]] == list(demo.QUICK)
-    assert re.search(r"full\s+demo\s+also\s+fits\s+das,\s+mas,\s+clmas-linear", printed)
+    assert re.search(r"full\s+demo\s+also\s+fits\s+stitch,\s+das,\s+mas,\s+clmas-linear", printed)
     assert (tmp_path / "report.html").is_file()
     iia = {(row["method"], row["source"], row["target"]): float(row["iia"]) for row in rows_of(done[0])}
     for row in rows_of(tmp_path):  # alone or beside others, but for rounding
