@@ -28,7 +28,7 @@ from neuromas.recordings.recording import Recording
 from neuromas.recordings.store.store import RecordingStore
 from neuromas.schema.evaluation import Evaluation
 from neuromas.schema.fit import FitConfig, FitReport, FitRequest
-from neuromas.systems import training
+from neuromas.systems import training, updates
 
 ROOT = Path(__file__).parents[1]
 LIVE, BRAIN = "multi-object/gru-0", "multi-object/gru-1"
@@ -47,8 +47,8 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture(autouse=True)
 def _quick(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Small networks gain nothing from threads; training validates on few trials, and often."""
-    monkeypatch.setitem(training.train.__kwdefaults__, "n_held_out", 32)
-    monkeypatch.setitem(training.train.__kwdefaults__, "validate_every", 2)
+    monkeypatch.setitem(updates.NETWORK_LIMITS, "n_held_out", 32)
+    monkeypatch.setitem(updates.NETWORK_LIMITS, "validate_every", 2)
     monkeypatch.setattr(training, "BATCH_SIZE", 8)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -519,7 +519,7 @@ def test_an_evaluation_finds_its_systems_from_anywhere(
         (["sorcery", "--system", LIVE], 2, "latent-stitch"),
         ([], 2, "method"),
         (["das", "--system", LIVE, "--vary", "seed"], 2, "NAME=VALUE"),
-        (["das", "--system", LIVE, "--vary", "seed=1,1"], 2, "twice"),
+        (["das", "--system", LIVE, "--vary", "seed=1,1"], 2, "the same fit"),
         (["das", "--system", LIVE, "--vary", "seed=0,1", "--seed", "2"], 2, "given twice"),
         (["das", "--system", LIVE, "--vary", "rank=2,4", "--rank", "2"], 2, "given twice"),
         (["das", "--system", LIVE, "--vary", "patience=2,4", "-o", "patience=2"], 2, "by an option of its own"),
@@ -639,8 +639,8 @@ def test_fits_that_vary_are_those_of_commands_of_their_own() -> None:
     assert many.config == one.config
     assert many.identity == one.identity
     assert [seen.loss for seen in many.history] == pytest.approx([seen.loss for seen in one.history], rel=1e-4)
-    assert float(table[3]["loss"]) == min(seen.loss for seen in many.history)
-    assert float(table[3]["iia"]) >= 0
+    assert float(table[3]["validation_loss"]) == min(seen.loss for seen in many.history)
+    assert float(table[3]["validation_iia"]) >= 0
     assert "many/table.csv" in output
     assert "clmas" in run("evaluate", f"many/{table[3]['name']}", "--pairs", 10)
     before = Path("many/rank=2,seed=0/result.json").read_bytes()
@@ -668,6 +668,7 @@ def test_what_finished_is_in_the_table_though_others_diverged() -> None:
         BRAIN,
         *(one for one in TINY if "rotation" not in one),
         "--map=linear",
+        "--preset=paper",
     ]
     output = run(*words, "--vary", "learning-rate=0.0001,1e25", "--out", "many", code=2)
     assert "loss of fit learning_rate=1e+25" in output

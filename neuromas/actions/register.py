@@ -82,7 +82,7 @@ def register(request: RegisterRequest, *, store: RecordingStore | None = None) -
     --------
     >>> register(RegisterRequest(sources=("none.npz",), set="lab"))
     Traceback (most recent call last):
-    neuromas.errors.NotFound: no such file or folder: none.npz
+    neuromas.errors.NotFound: no such file: none.npz
     """
     _check_name(request)
     store = resolve_store(request.store) if store is None else store

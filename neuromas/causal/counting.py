@@ -53,7 +53,7 @@ class Counting(CausalModel):
         Probability of a void token V, which changes nothing, before the next demo or trigger. The paper trains transformers with
         0.2, to prevent solutions that count positions, and analyses all systems with 0 (2.1). If it is above 0, V is the last
         token of the vocabulary, so the other tokens keep their numbers. No interchange follows a V.
-    hold_out : collection of int
+    hold_out : int or collection of int
         Object quantities that never occur, neither in trials nor in counterfactual sequences; `HOLD_OUT` in the paper.
 
     Raises
@@ -70,10 +70,15 @@ class Counting(CausalModel):
     most: int = MAX_QUANTITY
     """The largest object quantity. A task with a smaller one sets it, and declares its variables up to it."""
 
-    def __init__(self, *, void: float = 0.0, hold_out: Collection[int] = ()) -> None:
+    def __init__(self, *, void: float = 0.0, hold_out: int | Collection[int] = ()) -> None:
+        hold_out = [hold_out] if isinstance(hold_out, int) else list(hold_out)
+        if not all(isinstance(quantity, (int, np.integer)) for quantity in hold_out):
+            raise InvalidInput(
+                f"task {self.name!r}: expected whole numbers as hold_out, got {hold_out}", kind="wrong_option"
+            )
         if not 0 <= void < 1:
             raise InvalidInput(f"task {self.name!r}: expected void in 0 <= void < 1, got {void}", kind="wrong_option")
-        self.quantities = np.setdiff1d(np.arange(1, self.most + 1), list(hold_out))
+        self.quantities = np.setdiff1d(np.arange(1, self.most + 1), hold_out)
         """Object quantities that occur, ascending."""
         if len(self.quantities) != self.most - len(set(hold_out)) or not len(self.quantities):
             raise InvalidInput(

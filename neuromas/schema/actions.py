@@ -262,7 +262,7 @@ class DemoRequest(Document):
     seed: Seed = 0
     """Seed of every random choice."""
     quick: bool = False
-    """Fewer methods and pairs. The table says so."""
+    """Fewer methods, with the same settings and pairs."""
 
 
 class ReproduceRequest(Document):

@@ -66,7 +66,7 @@ def test_the_table_has_every_method_and_direction(done):
             assert directions == both
 
 
-def test_access_and_oracle_say_who_was_run(done):
+def test_ran_and_oracle_say_who_was_run(done):
     for row in rows_of(done[0]):
         ran = {"mas": {"gru-0", "gru-1"}, "das": {"gru-0"}, "latent-stitch": set()}.get(row["method"], {"gru-0"})
         assert row["ran"] == str(row["target"] in ran), row

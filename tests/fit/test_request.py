@@ -93,5 +93,9 @@ def test_the_table_tells_each_fits_best_look(tmp_path):
     assert table["seed"].tolist() == [0, 1]
     for row, result in zip(table.to_dict("records"), results.values(), strict=True):
         best = min(result.report.history, key=lambda seen: seen.loss)
-        assert (row["loss"], row["best_iteration"], row["iia"]) == (best.loss, best.iteration, min(best.iia.values()))
+        assert (row["validation_loss"], row["best_iteration"], row["validation_iia"]) == (
+            best.loss,
+            best.iteration,
+            min(best.iia.values()),
+        )
         assert row["iterations"] == 4

@@ -46,14 +46,13 @@ def run(*words: object, code: int = 0) -> str:
 
 @pytest.mark.parametrize("measure", MEASURES)
 def test_prints_and_writes_what_compare_finds(store, measure):
-    output = run(
-        "s/a", "s/b", "--measure", measure, "--samples", 30, "--resamples", 4, "--seed", 2, "--json", "out.json"
-    )
+    words = ("s/a", "s/b", "--measure", measure, "--samples", 30, "--resamples", 4, "--seed", 2)
+    output = run(*words)
     found = compare(store.get("s/a"), store.get("s/b"), measure, n_samples=30, n_resamples=4, seed=2)
     row = next(line for line in output.splitlines() if line.startswith(measure))
     assert row.split()[1:8] == [f"{v:.3f}" for v in (found.mean, found.low, found.high)] + ["4", "30", "of", "57"]
     assert "80 shared samples, matched by trial, step, token; left out: 20 with an end token, 3 incomplete." in output
-    written = json.loads(Path("out.json").read_text())
+    written = json.loads(run(*words, "--json"))
     assert written["values"] == list(found.values)
     assert written["mean"] == found.mean
     assert written["options"] == found.options
@@ -80,7 +79,7 @@ def test_options_and_units(store):
         (["s/a", "s/b", "--units", "s/a=u7"], "no unit 'u7'", 3),
         (["s/a", "s/other"], "not of the same trials: of 20 trials with equal numbers 20 hold different tokens", 2),
         (["s/a", "s/later"], "share no (trial, step) row: 's/a' has 20 trials numbered 0 to 19", 2),
-        (["s/a", "s/b", "--samples", "2"], "Usage", 2),
+        (["s/a", "s/b", "--samples", "2"], "--samples (n_samples): expected a number of at least 3, got '2'", 2),
     ],
 )
 def test_bad_input_is_one_clear_message(store, words, told, code):

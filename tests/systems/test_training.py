@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from typer.testing import CliRunner
 
 from neuromas.causal.counting import HOLD_OUT, MultiObject
-from neuromas.causal.model import TASKS, get_task
+from neuromas.causal.model import get_task
 from neuromas.cli.verbs import app
 from neuromas.errors import Corrupt, InvalidDocument, InvalidInput, NotFound
 from neuromas.files import sha256_file
@@ -140,8 +140,8 @@ def test_kinds_of_system_are_the_papers(tmp_path):
 
 
 def test_the_command_line_trains_every_kind(tmp_path):
-    told = CliRunner().invoke(app, ["train", "--help"], env={"COLUMNS": "200", "NO_COLOR": "1"}).output
-    assert all(name in told for name in (*TASKS, *SYSTEMS)), told
+    output = CliRunner().invoke(app, ["train", "--help"]).output
+    assert all(name in output for name in SYSTEMS)
     for kind in SYSTEMS:
         options = ["--out", str(tmp_path / kind), "--n-units", "6", "--min-iterations", "0", "--max-iterations", "2"]
         done = CliRunner().invoke(app, ["train", "same-object", "--system", kind, *options])
