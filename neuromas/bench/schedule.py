@@ -1,10 +1,11 @@
-"""Time to IIA: what users wait for. Schedules and optimisers against the paper's, on the shipped pair of networks."""
+"""Time until an alignment reaches its IIA: other schedules and optimisers against the paper's, on the shipped pair of networks."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import torch
 from torch import nn
 
 from neuromas.align.alignment import Alignment
+from neuromas.align.interchange import LinearMap
 from neuromas.bench.measure import Row, at_most, threads
 from neuromas.errors import InvalidInput
 from neuromas.evaluate.accuracy import evaluate
@@ -21,12 +23,13 @@ from neuromas.fit.prepare import fit_sides, prepare
 from neuromas.fit.start import start_maps
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store.locate import shipped_store
+from neuromas.schema.evaluation import DirectionScore
 from neuromas.systems.system import System, check_device
 from neuromas.systems.training import load_system
 
 METHODS = {"mas": MAS, "clmas": CLMAS}
 FEWER = 20
-"""Times fewer iterations than the paper's schedule: the target."""
+"""The target: this many times fewer iterations than the paper's schedule."""
 _LBFGS_PAIRS = 512
 
 _COSINE: dict[str, Any] = {"learning_rate": 0.015, "schedule": "cosine", "batch_size": 64, "patience": 10**6}
@@ -39,14 +42,14 @@ def paper(iterations: int) -> dict[str, Any]:
 
 
 def tried(iterations: int) -> dict[str, dict[str, Any]]:
-    """What is tried against it, by name: settings of a fit, none longer than the target allows."""
+    """The other schedules, by name: settings of a fit. None is longer than the target allows."""
     longest = iterations // FEWER
     lengths = sorted({min(length, longest) for length in (100, 200, 400, 600, 1000)})
-    found: dict[str, dict[str, Any]] = {}
+    schedules: dict[str, dict[str, Any]] = {}
     for length in lengths:
-        found[f"cosine from 0.015, {length} × 64"] = {**_COSINE, "max_iterations": length}
+        schedules[f"cosine from 0.015, {length} × 64"] = {**_COSINE, "max_iterations": length}
     for length in lengths[:3]:
-        found[f"closed-form start, cosine from 0.015, {length} × 64"] = {
+        schedules[f"closed-form start, cosine from 0.015, {length} × 64"] = {
             **_COSINE,
             "max_iterations": length,
             "init": "closed-form",
@@ -54,37 +57,37 @@ def tried(iterations: int) -> dict[str, dict[str, Any]]:
     middle = lengths[min(2, len(lengths) - 1)]
     gram_schmidt = {**_COSINE, "rotation": "gram-schmidt"}
     for length in sorted({middle, longest}):
-        found[f"Gram-Schmidt, cosine from 0.015, {length} × 64"] = {**gram_schmidt, "max_iterations": length}
-        found[f"Gram-Schmidt, closed-form start, cosine from 0.015, {length} × 64"] = {
+        schedules[f"Gram-Schmidt, cosine from 0.015, {length} × 64"] = {**gram_schmidt, "max_iterations": length}
+        schedules[f"Gram-Schmidt, closed-form start, cosine from 0.015, {length} × 64"] = {
             **gram_schmidt,
             "max_iterations": length,
             "init": "closed-form",
         }
-    found[f"closed-form start, cosine from 0.015, {longest} × 64"] = {
+    schedules[f"closed-form start, cosine from 0.015, {longest} × 64"] = {
         **_COSINE,
         "max_iterations": longest,
         "init": "closed-form",
     }
-    found[f"cosine from 0.03, {middle} × 64"] = {**_QUICK, "max_iterations": middle}
-    found[f"Cayley, cosine from 0.015, {middle} × 64"] = {**_COSINE, "max_iterations": middle, "rotation": "cayley"}
-    found[f"constant 0.001, {longest} × 512"] = paper(longest)
-    return found
+    schedules[f"cosine from 0.03, {middle} × 64"] = {**_QUICK, "max_iterations": middle}
+    schedules[f"Cayley, cosine from 0.015, {middle} × 64"] = {**_COSINE, "max_iterations": middle, "rotation": "cayley"}
+    schedules[f"constant 0.001, {longest} × 512"] = paper(longest)
+    return schedules
 
 
 @dataclass(frozen=True)
 class Tried:
-    """What one schedule came to.
+    """What a fit with one schedule came to.
 
     Attributes
     ----------
     name : str
     iterations : int
-        Gradients of the objective that were computed.
+        How often the gradient of the objective was computed.
     pairs : int
-        Interchanges per direction that went into them.
+        Interchanges per direction that went into these gradients.
     seconds : float
     worst : float
-        Held-out IIA of the worst direction; where the fit may not run a target, an oracle tells it, afterwards.
+        Held-out IIA of the worst direction. Where the fit may not run a target, an oracle measures it afterwards.
     """
 
     name: str
@@ -92,6 +95,51 @@ class Tried:
     pairs: int
     seconds: float
     worst: float
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What every schedule is tried on.
+
+    Attributes
+    ----------
+    fitter : callable
+        Makes the fitter from the schedule's settings.
+    systems : list of System or Recording
+    oracles : dict of str to System
+    n_test : int
+        Test pairs per direction.
+    device : str
+    """
+
+    fitter: Callable[..., Fitter]
+    systems: list[System | Recording]
+    oracles: Mapping[str, System]
+    n_test: int
+    device: str
+
+    @classmethod
+    def of(cls, method: str, n_test: int, device: str, common: Mapping[str, Any]) -> _Problem:
+        first, second = load_system("multi-object/gru-0"), load_system("multi-object/gru-1")
+        fitter = partial(METHODS[method], **common)
+        if method == "clmas":
+            brain = shipped_store().get("multi-object/gru-1")
+            return cls(fitter, [first, brain], {"gru-1": second}, n_test, device)
+        return cls(fitter, [first, second], {}, n_test, device)
+
+    def worst(self, scores: Sequence[DirectionScore]) -> float:
+        """IIA of the worst direction."""
+        return min(score.iia for score in scores if score.iia is not None)
+
+    def tried(self, name: str, settings: Mapping[str, Any]) -> Tried:
+        """Fit with the schedule `settings`, and score the fit."""
+        fitter = self.fitter(**settings)
+        started = time.perf_counter()
+        result = fitter.fit(self.systems, device=self.device)
+        seconds = time.perf_counter() - started
+        scores = result.evaluate(oracles=self.oracles, controls=(), n_pairs=self.n_test).scores
+        n_pairs = result.report.iterations * fitter.config.batch_size
+        return Tried(name, result.report.iterations, n_pairs, seconds, self.worst(scores))
 
 
 def bench_schedule(
@@ -108,16 +156,16 @@ def bench_schedule(
     device: str = "cpu",
     report: Callable[[Tried], None] | None = None,
 ) -> list[Row]:
-    """Fit the shipped pair with the paper's schedule and with others.
+    """Fit the shipped pair of networks with the paper's schedule and with others.
 
     Parameters
     ----------
     method : {"mas", "clmas"}
-        CLMAS only reads ``gru-1``; an oracle scores it when all is done.
+        CLMAS only reads ``gru-1``; an oracle scores it after the fit.
     iterations : int
-        Of the paper's schedule; its own are 20,000.
+        Of the paper's schedule; the paper has 20,000.
     run : int, optional
-        How many of these are run to learn what it comes to, where all would take too long; by default all. The row says so.
+        How many of these to run, if all take too long; all by default. The row says how many were run.
     rank, seed : int
     n_pairs, n_test : int
         Training pairs and test pairs per direction.
@@ -132,7 +180,7 @@ def bench_schedule(
     Returns
     -------
     list of Row
-        ``ratio`` of each schedule: its iterations over the paper's; the target is met where that is at most 1/20 and the worst
+        ``ratio`` of each schedule: its iterations over the paper's. The target is met if the ratio is at most 1/20 and the worst
         direction's IIA is not below the paper's.
 
     Raises
@@ -146,78 +194,52 @@ def bench_schedule(
             f"bench schedule: expected {' or '.join(METHODS)} and at least {FEWER} iterations, got {method!r} and {iterations}",
             kind="invalid_option",
         )
-    first, second = load_system("multi-object/gru-0"), load_system("multi-object/gru-1")
-    systems: list[System | Recording] = [first, second]
-    oracles: dict[str, System] = {}
-    if method == "clmas":
-        systems[1], oracles = shipped_store().get("multi-object/gru-1"), {"gru-1": second}
-    common: dict[str, Any] = {
-        "preset": "paper",
-        "rank": rank,
-        "seed": seed,
-        "n_train_pairs": n_pairs,
-        "n_trials": n_trials,
-    }
-
-    def of(name: str, settings: Mapping[str, Any]) -> Tried:
-        fitter = METHODS[method](**common, **settings)
-        started = time.perf_counter()
-        result = fitter.fit(systems, device=device)
-        taken = time.perf_counter() - started
-        scores = result.evaluate(oracles=oracles, controls=(), n_pairs=n_test).scores
-        worst = min(score.iia for score in scores if score.iia is not None)
-        done = Tried(name, result.report.iterations, result.report.iterations * fitter.config.batch_size, taken, worst)
-        if report is not None:
-            report(done)
-        return done
-
+    common = {"preset": "paper", "rank": rank, "seed": seed, "n_train_pairs": n_pairs, "n_trials": n_trials}
+    problem = _Problem.of(method, n_test, device, common)
+    results = []
     with threads(n_threads):
-        reference = of(f"paper: constant 0.001, {iterations} × 512", paper(min(run or iterations, iterations)))
-        found = [of(name, settings) for name, settings in tried(iterations).items()]
-        if device == "cpu":
-            newton = _lbfgs(METHODS[method](**common), systems, oracles, iterations // FEWER, n_test)
+        for result in _all_tried(problem, iterations, min(run or iterations, iterations)):
+            results.append(result)
             if report is not None:
-                report(newton)
-            found.append(newton)
+                report(result)
+    return _rows(method, iterations, *results)
+
+
+def _all_tried(problem: _Problem, iterations: int, run: int) -> Iterator[Tried]:
+    """The paper's schedule, then all others."""
+    yield problem.tried(f"paper: constant 0.001, {iterations} × 512", paper(run))
+    for name, settings in tried(iterations).items():
+        yield problem.tried(name, settings)
+    if problem.device == "cpu":
+        yield _lbfgs(problem, iterations // FEWER)
+
+
+def _rows(method: str, iterations: int, reference: Tried, *others: Tried) -> list[Row]:
     rows = [
         Row(f"{method}, {reference.name}: worst IIA", reference.worst, "share"),
         Row(f"{method}, {reference.name}: time", reference.seconds, "s"),
         Row(f"{method}, {reference.name}: iterations run", reference.iterations, "iterations"),
     ]
-    for one in found:
-        against, ratio = f"paper's {iterations:,} iterations", one.iterations / iterations
-        fewer = at_most(f"{method}, {one.name}: iterations", one.iterations, "iterations", 1 / FEWER, against, ratio)
-        as_good = one.worst >= reference.worst
+    for result in others:
+        name, ratio = f"{method}, {result.name}", result.iterations / iterations
+        against = f"paper's {iterations:,} iterations"
+        fewer = at_most(f"{name}: iterations", result.iterations, "iterations", 1 / FEWER, against, ratio)
+        of_paper, iia_ratio = "paper's schedule", result.worst / max(reference.worst, 1e-9)
         rows += [
-            Row(
-                fewer.name,
-                fewer.value,
-                fewer.unit,
-                fewer.against,
-                fewer.ratio,
-                fewer.target,
-                bool(fewer.met) and as_good,
-            ),
-            Row(
-                f"{method}, {one.name}: worst IIA",
-                one.worst,
-                "share",
-                "paper's schedule",
-                one.worst / max(reference.worst, 1e-9),
-            ),
-            Row(f"{method}, {one.name}: time", one.seconds, "s", "paper's schedule", one.seconds / reference.seconds),
+            replace(fewer, met=bool(fewer.met) and result.worst >= reference.worst),
+            Row(f"{name}: worst IIA", result.worst, "share", of_paper, iia_ratio),
+            Row(f"{name}: time", result.seconds, "s", of_paper, result.seconds / reference.seconds),
         ]
     return rows
 
 
-def _lbfgs(
-    fitter: Fitter, systems: list[System | Recording], oracles: Mapping[str, System], evaluations: int, n_test: int
-) -> Tried:
+def _lbfgs(problem: _Problem, evaluations: int) -> Tried:
     """L-BFGS with a strong Wolfe line search on one batch of pairs, the same at every evaluation."""
     started = time.perf_counter()
-    ready = prepare(fitter.config, systems, fit_sides(fitter.config, systems))
-    maps = nn.ModuleDict({str(place): one for place, one in enumerate(start_maps(ready).values())})
-    names = list(start_maps(ready))
+    fitter = problem.fitter()
+    ready = prepare(fitter.config, problem.systems, fit_sides(fitter.config, problem.systems))
+    start = start_maps(ready)
+    names, maps = list(start), nn.ModuleList(start.values())
     generator = torch.Generator().manual_seed(fitter.config.seed)
     batches = [
         make_batch(
@@ -228,29 +250,32 @@ def _lbfgs(
     optimiser = torch.optim.LBFGS(
         maps.parameters(), max_iter=evaluations, max_eval=evaluations, history_size=20, line_search_fn="strong_wolfe"
     )
-    done = 0
+    n_done = 0
+
+    def now() -> dict[str, LinearMap]:
+        return {name: trainable() for name, trainable in zip(names, maps, strict=True)}
 
     def closure() -> torch.Tensor:
-        nonlocal done
-        done += 1
+        nonlocal n_done
+        n_done += 1
         optimiser.zero_grad()
-        total = losses(
-            {name: one() for name, one in zip(names, maps.values(), strict=True)}, batches, fitter.config
-        ).total
+        total = losses(now(), batches, fitter.config).total
         total.backward()
         for parameter in maps.parameters():
             if parameter.grad is not None:
-                parameter.grad = parameter.grad.contiguous()  # as the optimiser takes it
+                # the layout that the optimiser needs
+                parameter.grad = parameter.grad.contiguous()
         return total
 
     optimiser.step(closure)
-    taken = time.perf_counter() - started
+    seconds = time.perf_counter() - started
     with torch.no_grad():
-        found = {name: one().detach() for name, one in zip(names, maps.values(), strict=True)}
-    alignment = Alignment(found, ready.plan.subspaces, fitter.config.map, False)
-    scores = evaluate(alignment, ready.sides, oracles=oracles, controls=(), n_pairs=n_test).scores
-    worst = min(score.iia for score in scores if score.iia is not None)
-    return Tried(f"L-BFGS, one batch of {_LBFGS_PAIRS}", done, done * len(batches[0]), taken, worst)
+        alignment = Alignment(
+            {name: fitted.detach() for name, fitted in now().items()}, ready.plan.subspaces, fitter.config.map, False
+        )
+    scores = evaluate(alignment, ready.sides, oracles=problem.oracles, controls=(), n_pairs=problem.n_test).scores
+    name = f"L-BFGS, one batch of {_LBFGS_PAIRS}"
+    return Tried(name, n_done, n_done * len(batches[0]), seconds, problem.worst(scores))
 
 
 assert set(METHODS) <= set(FITTERS)
