@@ -470,7 +470,9 @@ def annotate(
     if standardise:
         recording = changes.standardised(recording)
     if shuffle is not None:
-        recording = changes.shuffled(recording, seed=shuffle, within=within, by=shuffle_by)
+        from neuromas.recordings.shuffle import shuffled
+
+        recording = shuffled(recording, seed=shuffle, within=within, by=shuffle_by)
     if recording is before:
         raise InvalidInput(
             "nothing to change; say --variable, --where, --units-where, --rename, --drop, --standardise or --shuffle",

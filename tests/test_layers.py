@@ -56,7 +56,7 @@ MODULES = {
         "pseudo",
         "convert",
     ),
-    "index": ("query", "combinations", "choose", "index"),
+    "index": ("query", "combinations", "choose", "members", "index"),
     "causal": ("model", "counting", "in_context", "arithmetic", "counterfactual"),
     "systems": (
         "system",

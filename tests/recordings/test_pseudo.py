@@ -239,9 +239,7 @@ def test_joined_trials_are_not_compared_with_others():
     days = [recorded("a", [1, 2] * 10, n_units=2), recorded("b", [1, 2] * 10, n_units=2)]
     one, other = (pool(days, ["n"], name="p", seed=seed) for seed in (0, 1))
     for pair in ((one, other), (one, days[0])):
-        with pytest.raises(
-            InvalidInput, match="'p' is a pseudo-population: its trials were joined and numbered anew"
-        ):
+        with pytest.raises(InvalidInput, match="'p' is a pseudo-population: its trials were joined and numbered anew"):
             shared_samples(*pair)
     halves = select(one, units_where="recording == 'a'"), select(one, units_where="recording == 'b'")
     assert shared_samples(*halves).n == one.n_samples
