@@ -56,7 +56,7 @@ MODULES = {
         "convert",
     ),
     "recordings.store": ("layout", "medium", "index", "content", "arrays", "verify", "commit", "store", "locate"),
-    "index": ("query", "combinations", "choose", "index"),
+    "index": ("query", "combinations", "choose", "members", "index"),
     "causal": ("model", "counting", "in_context", "arithmetic", "counterfactual", "balanced"),
     "systems": (
         "system",

@@ -1,4 +1,4 @@
-"""Time until an alignment reaches its IIA: other schedules and optimisers against the paper's, on the shipped pair of networks."""
+"""Time until an alignment reaches its IIA: other schedules and optimisers against the paper's, on the shipped networks."""
 
 from __future__ import annotations
 

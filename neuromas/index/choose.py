@@ -1,14 +1,39 @@
-"""Which samples to draw, given which combinations are wanted: among samples ordered in memory, or grouped on disk."""
+"""Draws samples that hold certain combinations of values: among samples ordered in memory, or grouped on disk."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy.spatial import KDTree
 from torch import Tensor
+
+
+class Draw(NamedTuple):
+    """Counterfactual latents drawn for a batch of values; see `CLIndex.sample`."""
+
+    latents: Tensor
+    """Shape (n_queries, n_units); NaN if no recorded latent holds the values."""
+    hit: Tensor
+    """Shape (n_queries,), bool: whether a recorded latent holds the values."""
+    samples: Tensor
+    """Shape (n_queries,), int64: the latent's sample number in the recording; −1 for a miss."""
+
+
+@dataclass(frozen=True)
+class Means:
+    """Mean latent of each recorded combination of values."""
+
+    values: Tensor
+    """Shape (n_values, n_variables), float64: the combinations, in ascending order."""
+    latents: Tensor
+    """Shape (n_values, n_units)."""
+    counts: Tensor
+    """Shape (n_values,), int64: number of samples of each mean."""
 
 
 class Ordered:

@@ -1,15 +1,12 @@
 """The counterfactual-latent index: from values of causal variables to recorded latents that hold them.
 
-A counterfactual latent is a recorded latent whose variables have the values asked for. It is looked up; nothing is run.
+A counterfactual latent is a recorded latent whose variables hold the values of a request. It is looked up; nothing is run.
 """
 
 from __future__ import annotations
 
-import functools
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,39 +17,17 @@ from torch import Tensor
 
 from neuromas import dims
 from neuromas.errors import InvalidInput, NoMatch
-from neuromas.index.choose import Near, Ordered, Windows, shares
-from neuromas.index.combinations import Combinations
-from neuromas.index.query import ANY, Any_, Predicate, describe, matches
-from neuromas.recordings.grouping import group
+from neuromas.index.choose import Draw, Means, Near, Ordered, shares
+from neuromas.index.members import Selection
+from neuromas.index.query import Predicate, checked_tolerance, describe, matching, nearest
+from neuromas.recordings import looks
+from neuromas.recordings.meanings import with_meanings
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.split import Split
 
 
 class FewMatchesWarning(UserWarning):
-    """Fewer samples hold the values asked for than were asked for."""
-
-
-class Draw(NamedTuple):
-    """Counterfactual latents drawn for a batch of values; see `CLIndex.sample`."""
-
-    latents: Tensor
-    """Shape (n_queries, n_units); NaN where nothing recorded holds the values."""
-    hit: Tensor
-    """Shape (n_queries,), bool: whether something recorded holds the values."""
-    samples: Tensor
-    """Shape (n_queries,), int64: the latent's sample number in the recording; −1 for a miss."""
-
-
-@dataclass(frozen=True)
-class Means:
-    """Mean latent of each recorded combination of values."""
-
-    values: Tensor
-    """Shape (n_values, n_variables), float64: the combinations, in ascending order."""
-    latents: Tensor
-    """Shape (n_values, n_units)."""
-    counts: Tensor
-    """Shape (n_values,), int64: how many samples each mean is of."""
+    """Fewer samples than requested hold the values of a query."""
 
 
 class CLIndex:
@@ -61,43 +36,43 @@ class CLIndex:
     Parameters
     ----------
     recording : Recording
-        What to look in. It is read, never run. Where it is in memory in the index's precision, its activity is not copied: do
-        not write to it while the index is used.
+        The recording to search. It is read, never run. If it is in memory in the index's precision, its activity is not
+        copied: do not write to it while you use the index.
     variables : sequence of str
-        Causal variables to look by.
+        Causal variables by whose values latents are found.
     split : Split, optional
-        Use its samples alone, so that training and held-out trials do not mix.
+        Use only its samples, so that training and held-out trials do not mix.
     units : sequence of str, optional
-        Units whose activity makes the latents; all by default. Samples in which one of them was not recorded are left
-        out.
+        Units whose activity makes the latents; by default all. Samples in which one of these units was not recorded are
+        left out.
     device : str or torch.device
         Where latents are kept and drawn.
     eligible_only : bool
         Whether to leave out samples that the recording declares not eligible.
     dtype : torch.dtype
-        Of the latents.
+        Precision of the latents.
     tolerance : mapping of str to float, optional
-        Variable → by how much the values of a counterfactual latent may differ from those asked for in `sample`, `lookup` and
-        `coverage`; for continuous variables, which hardly hold a value twice. In `query` say `between`.
+        Variable → how much the values of a counterfactual latent may differ from the requested ones in `sample`, `lookup`
+        and `coverage`. It is for continuous variables, which rarely take a value twice. In `query`, use `between`.
     hold : bool, optional
-        Whether to hold the latents in memory. By default they are, unless the recording was opened lazily and is stored
-        grouped by these variables (`neuromas.recordings.store.store.RecordingStore.register`, ``group_by``): then the index is
-        a table of values, and latents are read when they are drawn. ``False`` leaves latents on disk in any case; from a
-        recording that is not grouped each one drawn costs a chunk.
+        Whether to keep the latents in memory. The default is yes, unless the recording was opened lazily and is stored
+        grouped by these variables (`neuromas.recordings.store.store.RecordingStore.register`, ``group_by``). Then the index is a
+        table of values, and latents are read when they are drawn. With ``False``, latents always stay on disk; if the
+        recording is not grouped, each latent drawn reads a chunk.
 
     Attributes
     ----------
     n_samples : int
-        Samples in the index.
+        Number of samples in the index.
     n_ineligible, n_outside_split, n_incomplete : int
         Samples left out, in this order, each counted once.
 
     Raises
     ------
     NotFound
-        A variable or unit does not exist; lists those that do.
+        A variable or unit does not exist. The error lists those that do.
     InvalidInput
-        No variable is given, one is given twice, the split is of another recording, or no sample is left.
+        There is no variable, one is listed twice, the split is of another recording, or no sample is left.
 
     Examples
     --------
@@ -105,8 +80,12 @@ class CLIndex:
     ...     np.arange(8.0).reshape(4, 2), {"phase": ["demo", "demo", "resp", "resp"], "count": [1, 2, 1, 1]}, name="toy"
     ... )
     >>> index = CLIndex(recording, ["phase", "count"])
-    >>> index.query({"phase": "demo", "count": 2}).values
-    array([[2., 3.]], dtype=float32)
+    >>> latents = index.query({"phase": "demo"})
+    >>> latents.values
+    array([[0., 1.],
+           [2., 3.]], dtype=float32)
+    >>> latents["phase"].values.tolist(), latents["count"].values.tolist()
+    (['demo', 'demo'], [1, 2])
     >>> index.values()
       phase  count  n_samples
     0  demo      1          1
@@ -138,131 +117,65 @@ class CLIndex:
         self.split = split
         self.device = torch.device(device)
         self.dtype = dtype
-        self._columns = recording.unit_positions(units)
-        self.units = [recording.unit_names[column] for column in self._columns]
         self._dtypes = tuple(recording.dataset[name].dtype for name in self.variables)
-        self._latents: Tensor | None = None  # (n_rows, n_units), in the recording's order, where they are held
-        self._rows: Tensor | None = None  # (n_rows,): row of the latents → sample number, where the two differ
-        if not hold and eligible_only and self._is_grouped():
-            self._choose: Ordered | Windows = self._windows()
-        else:
-            self._choose = self._ordered(units, eligible_only, hold is not False)
+        columns = recording.unit_positions(units)
+        self.units = [recording.unit_names[column] for column in columns]
+        selection = Selection(recording, self.variables, split, columns, eligible_only, hold)
+        members = selection.members(self.device, dtype)
+        self._choose, self._combinations, self._latents = members.choose, members.combinations, members.latents
+        self._left_out = members.left_out
         self._counts = self._choose.counts[:-1]
         self.n_samples = int(self._counts.sum())
-        self.tolerance = self._checked_tolerance(tolerance or {})
+        self.tolerance = checked_tolerance(recording.name, self.specs, tolerance or {})
         self._near = None
         if self.tolerance:
-            each = np.array([self.tolerance.get(name, 0.0) for name in self.variables])
-            self._near = Near(self._combinations.values, each)
+            widths = np.array([self.tolerance.get(name, 0.0) for name in self.variables])
+            self._near = Near(self._combinations.values, widths)
 
-    def _checked_tolerance(self, tolerance: Mapping[str, float]) -> dict[str, float]:
-        strange = [name for name in tolerance if name not in self.variables]
-        if strange:
-            raise InvalidInput(
-                f"index of {self.recording.name!r}: tolerance for {', '.join(map(repr, strange))}, but it looks by "
-                f"{', '.join(self.variables)}",
-                kind="invalid_tolerance",
-            )
-        wrong = {name: width for name, width in tolerance.items() if not 0 <= width < np.inf}
-        named = [spec.name for spec in self.specs if spec.type == "categorical" and tolerance.get(spec.name)]
-        if wrong or named:
-            raise InvalidInput(
-                f"index of {self.recording.name!r}: expected a tolerance of 0 or more"
-                + (f", got {wrong}" if wrong else f" for numbers; {', '.join(map(repr, named))} is categorical"),
-                kind="invalid_tolerance",
-            )
-        return {name: float(width) for name, width in tolerance.items() if width > 0}
+    @property
+    def n_ineligible(self) -> int:
+        """Samples left out because they are not eligible."""
+        return self._left_out.n_ineligible
 
-    def _is_grouped(self) -> bool:
-        """Whether samples that hold equal values lie together on disk."""
-        table = self.recording.groups
-        if table is None or self.recording.in_memory or not set(self.variables) <= set(table.variables):
-            return False
-        # the groups leave out what is incomplete in any unit; some units alone may be complete there
-        return table.n_incomplete == 0 or self.n_units == self.recording.n_units
+    @property
+    def n_outside_split(self) -> int:
+        """Eligible samples left out because they are not in the split."""
+        return self._left_out.n_outside_split
 
-    def _windows(self) -> Windows:
-        """From the table of groups that is stored with the recording; no sample is looked at, but by a split."""
-        table = self.recording.groups
-        assert table is not None
-        starts, counts = np.asarray(table.starts), np.asarray(table.counts)
-        values = np.asarray(table.values, dtype=np.float64).reshape(len(counts), len(table.variables))
-        usable = None
-        self.n_ineligible, self.n_incomplete, self.n_outside_split = table.n_ineligible, table.n_incomplete, 0
-        if self.split is not None:
-            self.split.check(self.recording)
-            usable = self.split.samples
-            within = np.array([np.count_nonzero(usable[at : at + n]) for at, n in zip(starts, counts, strict=True)])
-            self.n_outside_split = int(counts.sum() - within.sum())
-            starts, counts, values = starts[within > 0], counts[within > 0], values[within > 0]
-        if not len(counts):
-            raise self._none_left()
-        found = group(list(values[:, [table.variables.index(name) for name in self.variables]].T))
-        self._combinations = Combinations(found.values, self._dtypes)
-        owners = np.repeat(np.arange(len(found.values)), found.counts)
-        return Windows(starts[found.order], counts[found.order], owners, len(found.values), usable)
-
-    def _ordered(self, units: Sequence[str | int] | None, eligible_only: bool, hold: bool) -> Ordered:
-        recording = self.recording
-        rows = self._usable_rows(units, eligible_only)
-        whole = rows.size == recording.n_samples
-        columns = [np.asarray(recording.dataset[name].values) for name in self.variables]
-        found = group(columns if whole else [column[rows] for column in columns])
-        self._combinations = Combinations(found.values, self._dtypes)
-        order, n_rows = found.order, rows.size
-        latents: NDArray[Any] | None = None
-        activity = recording.dataset[dims.ACTIVITY].variable
-        every_unit = np.array_equal(self._columns, np.arange(recording.n_units))
-        if hold and recording.in_memory and every_unit and _as_stored(activity.dtype, self.dtype, self.device):
-            # its own: nothing is copied, unless torch would complain
-            latents, n_rows = np.require(activity.values, requirements=["C", "W"]), recording.n_samples
-            order = order if whole else rows[order]
-        else:
-            if hold:
-                latents = recording.latents(units, None if whole else rows, dtype=_numpy(self.dtype))
-            if not whole:
-                self._rows = torch.from_numpy(rows).to(self.device)
-        if latents is not None:
-            self._latents = torch.from_numpy(latents).to(self.device, self.dtype)
-        return Ordered(order, found.counts, n_rows, self.device)
-
-    def _usable_rows(self, units: Sequence[str | int] | None, eligible_only: bool) -> NDArray[np.int64]:
-        recording = self.recording
-        usable = recording.eligible if eligible_only else np.ones(recording.n_samples, dtype=bool)
-        self.n_ineligible = int((~usable).sum())
-        self.n_outside_split = 0
-        if self.split is not None:
-            self.split.check(recording)
-            self.n_outside_split = int((usable & ~self.split.samples).sum())
-            usable = usable & self.split.samples
-        complete = recording.complete(units)
-        self.n_incomplete = int((usable & ~complete).sum())
-        rows = np.flatnonzero(usable & complete)
-        if rows.size == 0:
-            raise self._none_left()
-        return rows
-
-    def _none_left(self) -> InvalidInput:
-        return InvalidInput(
-            f"index of {self.recording.name!r}: none of {self.recording.n_samples} samples is left: {self.n_ineligible} are "
-            f"not eligible, {self.n_outside_split} outside the split, {self.n_incomplete} incomplete in the "
-            f"{len(self.units)} units asked for",
-            kind="no_samples",
-        )
+    @property
+    def n_incomplete(self) -> int:
+        """Other samples left out because one of the units was not recorded."""
+        return self._left_out.n_incomplete
 
     def __repr__(self) -> str:
-        left_out = {
-            "not eligible": self.n_ineligible,
-            "outside the split": self.n_outside_split,
-            "incomplete": self.n_incomplete,
-        }
-        told = ", ".join(f"{count:,} {why}" for why, count in left_out.items() if count)
-        return (
-            f"<CLIndex of {self.recording.name!r} by {', '.join(self.variables)}: {self.n_samples:,} samples, "
-            f"{self.n_values:,} combinations of values, {self.n_units:,} units"
-            + (f"; left out: {told}" if told else "")
-            + ">"
+        head = (
+            f"<CLIndex of {self.recording.name!r} (sample: {self.n_samples:,}, combination: {self.n_values:,}, "
+            f"unit: {self.n_units:,})>"
         )
+        rows = [(spec.name, f"{spec.type}: {self._values_of(column)}") for column, spec in enumerate(self.specs)]
+        left_out = str(self._left_out)
+        return looks.lines(head, rows, [f"Left out: {left_out}"] if left_out else [])
+
+    def _values_of(self, column: int) -> str:
+        spec, numbers = self.specs[column], np.unique(self._combinations.values[:, column])
+        return looks.range_of(spec, numbers) if spec.meanings is None else ", ".join(map(spec.label, numbers.tolist()))
+
+    def _repr_html_(self) -> str:
+        facts = [
+            ("samples", f"{self.n_samples:,}" + ("" if self.split is None else f" of the {self.split.name} part")),
+            ("left out", str(self._left_out)),
+            ("combinations", f"{self.n_values:,}, with {self._counts.min():,} to {self._counts.max():,} samples each"),
+            ("units", f"{self.n_units:,}"),
+            ("tolerance", ", ".join(f"{name} ±{width:g}" for name, width in self.tolerance.items())),
+            ("latents", f"{self.dtype} on {self.device}" + (", on disk" if self._latents.held is None else "")),
+        ]
+        rows = []
+        for column, spec in enumerate(self.specs):
+            values, which = np.unique(self._combinations.values[:, column], return_inverse=True)
+            counts = np.bincount(which, weights=self._counts).astype(np.int64)
+            rows.append((spec.name, spec.type, looks.counted(spec, values, counts)))
+        heads = ("variable", "type", "values (samples)")
+        return looks.page(f"CLIndex of {self.recording.name}", [fact for fact in facts if fact[1]], heads, rows)
 
     @property
     def n_units(self) -> int:
@@ -271,7 +184,7 @@ class CLIndex:
 
     @property
     def n_values(self) -> int:
-        """How many combinations of values were recorded."""
+        """Number of recorded combinations of values."""
         return len(self._counts)
 
     @property
@@ -281,23 +194,23 @@ class CLIndex:
         Raises
         ------
         InvalidInput
-            They are left on disk.
+            The latents are on disk, not in memory.
         """
-        if self._latents is None:
+        if self._latents.held is None:
             raise InvalidInput(
                 f"index of {self.recording.name!r}: its latents are left on disk; query or sample it, or make it with"
                 " hold=True",
                 kind="not_held",
             )
-        return self._latents[self._own_rows()]
+        return self._latents.held[self._own_rows()]
 
     @property
     def samples(self) -> Tensor:
         """Sample number in the recording of each of `latents`, shape (n_samples,), ascending."""
-        return self._samples(self._own_rows())
+        return self._latents.samples(self._own_rows())
 
     def _own_rows(self) -> Tensor:
-        """Rows that belong to a combination."""
+        """Rows of the latents that belong to a combination, shape (n_samples,)."""
         return torch.from_numpy(np.flatnonzero(self._choose.owners(0, self._choose.n_rows) >= 0)).to(self.device)
 
     @property
@@ -311,12 +224,12 @@ class CLIndex:
         return torch.from_numpy(self._counts).to(self.device)
 
     def values(self) -> pd.DataFrame:
-        """Every combination of values recorded, and how often.
+        """Every recorded combination of values, and how often it was recorded.
 
         Returns
         -------
         pandas.DataFrame
-            One row per combination, one column per variable (meanings of categorical ones), and ``n_samples``.
+            One row per combination, one column per variable (categorical variables as their meanings), and ``n_samples``.
         """
         columns: dict[str, object] = {}
         for column, spec in enumerate(self.specs):
@@ -330,31 +243,33 @@ class CLIndex:
     # ------------------------------------------------------------------------------------------------- one at a time
 
     def query(self, query: Mapping[str, Predicate], n: int | None = None, seed: int = 0) -> xr.DataArray:
-        """Recorded latents that hold the values asked for.
+        """Recorded latents that hold certain values.
 
         Parameters
         ----------
         query : mapping of str to predicate
-            Variable → a value (meaning or number), several (list, set or tuple), `neuromas.index.query.between`, or
+            Variable → a value (meaning or number), several values (list, set or tuple), `neuromas.index.query.between`, or
             `ANY`. A variable of the index that is not mentioned may have any value.
         n : int, optional
-            How many to draw, uniformly among all matches and without replacement; all of them, in order, by default.
+            Number of latents to draw, uniformly among all matches and without replacement. By default, all matches in the
+            recording's order.
         seed : int
-            Of the draw.
+            Equal seeds draw equal latents.
 
         Returns
         -------
         xarray.DataArray
-            Dims (sample, unit), with the samples' coordinates; ``sample`` is the sample's number in the recording.
+            Dims (sample, unit), with every coordinate of the samples and units; ``sample`` is the sample's number in the
+            recording. Categorical variables and tokens are their meanings, not codes.
 
         Raises
         ------
         NoMatch
-            Nothing recorded holds the values; tells the nearest combinations that were.
+            No recorded latent holds the values. The error names the nearest recorded combinations.
         NotFound
-            The recording has no such variable; lists those it has.
+            The recording has no such variable. The error lists those that it has.
         InvalidInput
-            A value the variable cannot take, a variable the index does not look by, or a negative `n`.
+            The variable cannot take the value, the index was not made with the variable, or `n` is below 1.
 
         Warns
         -----
@@ -367,88 +282,49 @@ class CLIndex:
             self.recording.spec(name)
             if name not in self.variables:
                 raise InvalidInput(
-                    f"query: this index looks by {', '.join(self.variables)}, not by {name!r}", kind="invalid_query"
+                    f"query: this index has the variables {', '.join(self.variables)}, not {name!r}; make an index with "
+                    f"{name!r} to query it",
+                    kind="invalid_query",
                 )
-        fulfilled = np.ones(self.n_values, dtype=bool)
-        distance = np.zeros(self.n_values)
-        for column, spec in enumerate(self.specs):
-            predicate = query.get(spec.name, ANY)
-            if not isinstance(predicate, Any_):
-                hit, off = matches(predicate, spec, self._combinations.values[:, column], self._dtypes[column])
-                fulfilled &= hit
-                distance += off
+        values = self._combinations.values
+        fulfilled, distance = matching(query, self.specs, values, self._dtypes)
         if not fulfilled.any():
-            raise NoMatch(
-                f"nothing in {self.recording.name!r} has {describe(query)}; nearest recorded: {self._nearest(distance)}"
-            )
-        rows, n_found = self._choose.of(np.flatnonzero(fulfilled), n, np.random.default_rng(seed))
-        if n is not None and n_found < n:
+            known = nearest(self.specs, values, self._counts, distance)
+            raise NoMatch(f"no sample of {self.recording.name!r} has {describe(query)}; nearest recorded: {known}")
+        rows, n_matches = self._choose.of(np.flatnonzero(fulfilled), n, np.random.default_rng(seed))
+        if n is not None and n_matches < n:
             warnings.warn(
-                f"only {n_found} of the {n} samples asked for: no more in {self.recording.name!r} have "
+                f"only {n_matches} of the {n} requested samples: no other sample of {self.recording.name!r} has "
                 f"{describe(query)}",
                 FewMatchesWarning,
                 stacklevel=2,
             )
         return self._labelled(rows)
 
-    def _nearest(self, distance: NDArray[np.float64], most: int = 3) -> str:
-        nearest = np.lexsort((-self._counts, distance))[:most]
-        told = []
-        for one in nearest:
-            values = (f"{s.name}={s.label(v)}" for s, v in zip(self.specs, self._combinations.values[one], strict=True))
-            told.append(f"{' '.join(values)} ({self._counts[one]:,} samples)")
-        return ", ".join(told)
-
     def _labelled(self, rows: NDArray[np.int64]) -> xr.DataArray:
         """Latents of some of the index's rows, with the recording's coordinates."""
-        samples = self._samples(torch.from_numpy(rows)).cpu().numpy()
-        dataset = self.recording.dataset
-        coordinates: dict[str, object] = {dims.SAMPLE: samples}
-        found = self.recording.coordinates_at(samples)
-        for name, coordinate in dataset.coords.items():
-            if name == dims.SAMPLE:
-                continue
-            values = found[str(name)] if str(name) in found else coordinate.values[self._columns]
-            coordinates[str(name)] = (coordinate.dims, values, coordinate.attrs)
-        sampling = self.recording.manifest.sampling
-        seconds = sampling.seconds(found[dims.STEP])
+        recording = self.recording
+        samples = self._latents.samples(torch.from_numpy(rows)).cpu().numpy()
+        coordinates: dict[str, xr.Variable] = {dims.SAMPLE: xr.Variable((dims.SAMPLE,), samples)}
+        on_sample = recording.coordinates_at(samples)
+        for key, coordinate in recording.dataset.coords.items():
+            name = str(key)
+            if name != dims.SAMPLE:
+                values = on_sample[name] if name in on_sample else coordinate.values[self._latents.columns]
+                coordinates[name] = xr.Variable(coordinate.dims, values, coordinate.attrs)
+        sampling = recording.manifest.sampling
+        seconds = sampling.seconds(on_sample[dims.STEP])
         if seconds is not None and dims.TIME_S not in coordinates:
-            told = {"units": "s", "long_name": f"centre of the bin, from {sampling.aligned_to or 'time zero'}"}
-            coordinates[dims.TIME_S] = (dims.SAMPLE, seconds, told)
-        return xr.DataArray(
-            self._at(torch.from_numpy(rows)).cpu().numpy(),
-            dims=(dims.SAMPLE, dims.UNIT),
-            coords=coordinates,
-            name=dims.ACTIVITY,
-            attrs={"units": self.recording.manifest.units, "recording": self.recording.name},
-        )
-
-    def _at(self, rows: Tensor) -> Tensor:
-        """Latents of rows, shape (n, n_units): of those held, or read now."""
-        if self._latents is not None and self.device.type == "cpu":
-            # numpy takes rows faster than torch does; as integers, since it knows no bfloat16
-            return torch.from_numpy(self._as_integers.take(rows.numpy(), axis=0)).view(self.dtype)
-        if self._latents is not None:
-            return torch.index_select(self._latents, 0, rows.to(self.device))
-        samples = self._samples(rows).cpu().numpy()
-        read = self.recording.latents(self._columns.tolist(), samples, dtype=_numpy(self.dtype))
-        return torch.from_numpy(read).to(self.device, self.dtype)
-
-    @functools.cached_property
-    def _as_integers(self) -> NDArray[Any]:
-        assert self._latents is not None
-        return self._latents.view({2: torch.int16, 4: torch.int32, 8: torch.int64}[self.dtype.itemsize]).numpy()
-
-    def _samples(self, rows: Tensor) -> Tensor:
-        """Sample numbers of rows."""
-        if self._rows is None:
-            return rows.to(self.device, torch.int64)
-        return torch.index_select(self._rows, 0, rows.to(self.device))
+            attributes = {"units": "s", "long_name": f"centre of the bin, from {sampling.aligned_to or 'time zero'}"}
+            coordinates[dims.TIME_S] = xr.Variable((dims.SAMPLE,), seconds, attributes)
+        activity = (dims.SAMPLE, dims.UNIT), self._latents.at(torch.from_numpy(rows)).cpu().numpy()
+        dataset = with_meanings(xr.Dataset({dims.ACTIVITY: activity}, coords=coordinates), recording.manifest)
+        return dataset[dims.ACTIVITY].assign_attrs(units=recording.manifest.units, recording=recording.name)
 
     # ---------------------------------------------------------------------------------------------------- in batches
 
     def lookup(self, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Which recorded combination each row of `values` is, and how often that was recorded.
+        """The recorded combination that each row of `values` is, and how often it was recorded.
 
         Parameters
         ----------
@@ -458,9 +334,9 @@ class CLIndex:
         Returns
         -------
         combination : Tensor of int64 of shape (n_queries,)
-            Row of `combinations`, with a tolerance the nearest; −1 where it was never recorded.
+            Row of `combinations`; with a tolerance, the nearest. −1 if it was never recorded.
         count : Tensor of int64 of shape (n_queries,)
-            With a tolerance, of all samples within it; 0 where it was never recorded.
+            Number of samples; with a tolerance, of all samples within it. 0 if it was never recorded.
 
         Raises
         ------
@@ -468,11 +344,11 @@ class CLIndex:
             `values` has another width.
         """
         if self._near is not None:
-            wanted = self._combinations.as_stored(self._checked(values))
-            matches, sizes = self._near.find(wanted)
+            stored = self._combinations.as_stored(self._checked(values))
+            matches, sizes = self._near.find(stored)
             owner = np.repeat(np.arange(len(sizes)), sizes)
             counts = np.bincount(owner, weights=self._counts[matches], minlength=len(sizes)).astype(np.int64)
-            nearest = self._near.nearest(wanted, matches, sizes)
+            nearest = self._near.nearest(stored, matches, sizes)
             return torch.from_numpy(nearest).to(self.device), torch.from_numpy(counts).to(self.device)
         combination = self._find(values)
         return combination, torch.from_numpy(self._choose.counts[combination.cpu().numpy()]).to(self.device)
@@ -490,22 +366,23 @@ class CLIndex:
         return values.to("cpu", torch.float64).numpy()
 
     def sample(self, values: Tensor, generator: torch.Generator | None = None, n_matches: int = 1) -> Draw:
-        """A counterfactual latent for each row of `values`, drawn uniformly among the samples that hold it.
+        """A counterfactual latent for each row of `values`, drawn uniformly among the samples that hold these values.
 
         Parameters
         ----------
         values : Tensor of shape (n_queries, n_variables)
             As stored numbers (codes of categorical variables), in the order of the index's variables.
         generator : torch.Generator, optional
-            On the index's device; torch's own by default.
+            On the index's device; by default torch's global generator.
         n_matches : int
-            More than 1: the mean of so many draws, each among all matches, for recordings as noisy as a brain's.
+            If above 1, each latent is the mean of this many draws, each among all matches. This is for noisy recordings, such
+            as those of brains.
 
         Returns
         -------
         Draw
-            Latents of shape (n_queries, n_units), hits and sample numbers of shape (n_queries,), or for means
-            (n_queries, n_matches). A miss has a latent of NaN and sample −1: an unrelated latent never stands in for one.
+            Latents of shape (n_queries, n_units), hits of shape (n_queries,), and sample numbers of shape (n_queries,), or
+            (n_queries, n_matches) for means. A miss has a latent of NaN and sample −1; it is never replaced by another latent.
 
         Raises
         ------
@@ -515,7 +392,7 @@ class CLIndex:
         if n_matches < 1:
             raise InvalidInput(f"sample: expected n_matches of 1 or more, got {n_matches}", kind="n_matches")
         if n_matches > 1:
-            # batch after batch: on disk, draws of one batch are neighbours, and the mean of neighbours is not that of random ones
+            # batch after batch: on disk, draws of one batch are neighbours, and a mean of neighbours is not a mean of random ones
             draws = [self.sample(values, generator) for _ in range(n_matches)]
             latents = torch.stack([draw.latents for draw in draws]).mean(dim=0)
             return Draw(latents, draws[0].hit, torch.stack([draw.samples for draw in draws], dim=1))
@@ -528,14 +405,14 @@ class CLIndex:
         return self.draw(self._find(values), generator)
 
     def draw(self, combination: Tensor, generator: torch.Generator | None = None) -> Draw:
-        """`sample` for combinations that were looked up before; what a loop over the same values does again and again.
+        """`sample` for combinations that were looked up before, for loops over the same values.
 
         Parameters
         ----------
         combination : Tensor of int64 of shape (n_queries,)
-            Rows of `combinations`, −1 for a miss, as `lookup` gives them; on the index's device.
+            Rows of `combinations` as `lookup` returns them, −1 for a miss; on the index's device.
         generator : torch.Generator, optional
-            On the index's device; torch's own by default.
+            On the index's device; by default torch's global generator.
 
         Returns
         -------
@@ -545,17 +422,17 @@ class CLIndex:
 
     @property
     def replayable(self) -> bool:
-        """Whether `draw_at` is there: latents are held, and values must be equal, not near."""
-        return self._latents is not None and self._near is None
+        """Whether `draw_at` can be used: latents are in memory, and there is no tolerance."""
+        return self._latents.held is not None and self._near is None
 
     def draw_at(self, combination: Tensor, share: Tensor) -> Draw:
-        """`draw` with its uniform numbers given: on a GPU the same operations whatever they are, as a CUDA graph needs.
+        """`draw` with uniform numbers as an argument. On a GPU the operations do not depend on them, as a CUDA graph needs.
 
         Parameters
         ----------
         combination : Tensor of int64 of shape (n_queries,)
         share : Tensor of float64 of shape (n_queries,)
-            In [0, 1), as `draw` takes them from its generator; may be used up.
+            In [0, 1), as `draw` gets them from its generator. They may be overwritten.
 
         Returns
         -------
@@ -575,14 +452,14 @@ class CLIndex:
 
     def _drawn(self, rows: Tensor, hit: Tensor) -> Draw:
         hit = hit.to(self.device)
-        latents, samples = self._at(rows), self._samples(rows)
-        if self.device.type != "cpu" or not hit.all():  # elsewhere, to look would be to wait
+        latents, samples = self._latents.at(rows), self._latents.samples(rows)
+        if self.device.type != "cpu" or not hit.all():  # on a GPU, looking would mean waiting
             latents.masked_fill_(~hit[:, None], torch.nan)  # a copy, so in place is safe
             samples = torch.where(hit, samples, -1)
         return Draw(latents, hit, samples)
 
     def coverage(self, values: Tensor) -> float:
-        """Share of the rows of `values`, shape (n_queries, n_variables), that something recorded holds.
+        """Share of the rows of `values`, shape (n_queries, n_variables), that a recorded latent holds.
 
         Raises
         ------
@@ -591,7 +468,7 @@ class CLIndex:
         """
         _, count = self.lookup(values)
         if count.numel() == 0:
-            raise InvalidInput("coverage: no values were asked for", kind="values_shape")
+            raise InvalidInput("coverage: expected at least one row of values, got none", kind="values_shape")
         return float((count > 0).double().mean())
 
     def means(self) -> Means:
@@ -600,7 +477,7 @@ class CLIndex:
         Returns
         -------
         Means
-            Means are summed in double precision and given in the latents' own.
+            Means are computed in double precision and returned in that of the latents.
         """
         # on the CPU: elsewhere `index_add_` sums in any order
         sums = torch.zeros(self.n_values, self.n_units, dtype=torch.float64)
@@ -609,16 +486,6 @@ class CLIndex:
             owner = torch.from_numpy(self._choose.owners(start, start + at_once))
             rows = start + torch.nonzero(owner >= 0)[:, 0]
             if len(rows):
-                sums.index_add_(0, owner[rows - start], self._at(rows).double().cpu())
+                sums.index_add_(0, owner[rows - start], self._latents.at(rows).double().cpu())
         means = sums.to(self.device) / self.counts[:, None]
         return Means(self.combinations, means.to(self.dtype), self.counts)
-
-
-def _as_stored(stored: np.dtype[Any], wanted: torch.dtype, device: torch.device) -> bool:
-    """Whether latents can be the recording's own array."""
-    return device.type == "cpu" and wanted != torch.bfloat16 and stored == _numpy(wanted)
-
-
-def _numpy(dtype: torch.dtype) -> np.dtype[Any]:
-    """The numpy precision that holds `dtype` (bfloat16 has none of its own)."""
-    return np.dtype({torch.float16: np.float16, torch.float64: np.float64}.get(dtype, np.float32))

@@ -1,7 +1,7 @@
 """Predicates on the values of a variable: one value, several, a range, or any.
 
 Values are meanings (``"demo"``) or numbers (``3``). The same predicates can be written as text: ``phase=demo``,
-``count=1,3,5``, ``count=2..5``, ``phase=any``. A meaning that would be read as one of these stands in double quotes:
+``count=1,3,5``, ``count=2..5``, ``phase=any``. Put a meaning in double quotes if it could be read as one of these:
 ``phase="a, b"``.
 """
 
@@ -17,7 +17,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromas.errors import InvalidInput
+from neuromas.errors import InvalidInput, suggestion
 from neuromas.schema.recording import VariableSpec
 
 
@@ -33,8 +33,8 @@ class Between:
 
 
 @dataclass(frozen=True)
-class Any_:  # the word itself is taken by typing
-    """Every value."""
+class Any_:
+    """Every value. (`typing` has the name without the underscore.)"""
 
     def __str__(self) -> str:
         return "any"
@@ -45,7 +45,7 @@ ANY: Final = Any_()
 
 Value = str | int | float | bool
 Predicate = Value | Between | Any_ | Iterable[Value]
-"""What may be asked of one variable."""
+"""The condition on one variable in a query."""
 
 
 def between(low: float, high: float) -> Between:
@@ -54,7 +54,7 @@ def between(low: float, high: float) -> Between:
     Raises
     ------
     InvalidInput
-        `low` is above `high`, or one of them is no number.
+        `low` is above `high`, or one of them is not a number.
 
     Examples
     --------
@@ -62,18 +62,18 @@ def between(low: float, high: float) -> Between:
     '2..5'
     """
     if not low <= high:  # also where one is NaN
-        raise InvalidInput(f"between: expected a low bound that is not above the high one, got {low} and {high}")
+        raise InvalidInput(f"between: expected a low bound that is not above the high bound, got {low} and {high}")
     return Between(low, high)
 
 
 def parse_query(texts: Sequence[str]) -> dict[str, Predicate]:
-    """The query that command-line words spell.
+    """The query that words of the command line describe.
 
     Parameters
     ----------
     texts : sequence of str
-        ``VARIABLE=VALUE``, ``VARIABLE=VALUE,VALUE``, ``VARIABLE=LOW..HIGH`` (an end may be left out), ``VARIABLE=any``.
-        A value in double quotes is taken as it is; a double quote in it is written twice.
+        ``VARIABLE=VALUE``, ``VARIABLE=VALUE,VALUE``, ``VARIABLE=LOW..HIGH`` (LOW or HIGH may be missing),
+        ``VARIABLE=any``. A value in double quotes is read literally; a double quote in it is written twice.
 
     Returns
     -------
@@ -82,7 +82,7 @@ def parse_query(texts: Sequence[str]) -> dict[str, Predicate]:
     Raises
     ------
     InvalidInput
-        A word is none of these, or names a variable twice.
+        A word has none of these forms, or a variable is named twice.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def parse_query(texts: Sequence[str]) -> dict[str, Predicate]:
                 kind="invalid_query",
             )
         if name in query:
-            raise InvalidInput(f"query: variable {name!r} is asked for twice", kind="invalid_query")
+            raise InvalidInput(f"query: variable {name!r} is named twice", kind="invalid_query")
         query[name] = _parse_value(text, value)
     return query
 
@@ -153,7 +153,7 @@ def _text(predicate: Predicate) -> str:
 
 
 def _quoted(value: object) -> str:
-    """`value` as `parse_query` takes it."""
+    """`value` as `parse_query` reads it."""
     special = isinstance(value, str) and (value == "any" or "," in value or ".." in value or value.startswith('"'))
     return '"{}"'.format(str(value).replace('"', '""')) if special else str(value)
 
@@ -161,37 +161,37 @@ def _quoted(value: object) -> str:
 def matches(
     predicate: Predicate, spec: VariableSpec, values: NDArray[np.float64], dtype: np.dtype[np.generic]
 ) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
-    """Which of a variable's values fulfil a predicate, and how far the others are off.
+    """Which of a variable's values fulfil a predicate, and how far off the others are.
 
     Parameters
     ----------
     predicate : predicate
-        What is asked.
+        The condition.
     spec : VariableSpec
         The variable's declaration.
     values : ndarray of shape (n_values,)
         As stored numbers.
     dtype : dtype
-        Precision in which the variable is stored; what is asked is rounded to it.
+        Precision in which the variable is stored; values of the predicate are rounded to it.
 
     Returns
     -------
     fulfilled : ndarray of bool of shape (n_values,)
     distance : ndarray of shape (n_values,)
-        0 where fulfilled. For a categorical variable 1 elsewhere, else relative to the range of `values`.
+        0 where the predicate is fulfilled. Elsewhere 1 for a categorical variable, and else relative to the range of `values`.
 
     Raises
     ------
     InvalidInput
-        A value that the variable cannot take; lists those it can, or those recorded.
+        The variable cannot take the value. The error lists the values that it can take, or those that were recorded.
     """
     if isinstance(predicate, Any_):
         return np.ones(values.shape, dtype=bool), np.zeros(values.shape)
     if isinstance(predicate, Between):
         if spec.type == "categorical":
             raise InvalidInput(
-                f"variable {spec.name!r} is categorical and has no order, so it cannot be asked for by a range; "
-                f"its values are {', '.join(spec.meanings or ())}",
+                f"variable {spec.name!r} is categorical and has no order, so a range cannot select its values; "
+                f"they are {', '.join(spec.meanings or ())}",
                 kind="invalid_query",
             )
         low, high = (
@@ -201,14 +201,60 @@ def matches(
         off = np.maximum(np.maximum(low - values, values - high), 0.0)
     else:
         several = predicate if isinstance(predicate, Iterable) and not isinstance(predicate, str) else [predicate]
-        wanted = [_code(value, spec, values) for value in several]
-        if not wanted:
-            raise InvalidInput(f"variable {spec.name!r}: no value is asked for", kind="invalid_query")
-        rounded = np.asarray(wanted).astype(dtype).astype(np.float64) if spec.type == "real" else np.asarray(wanted)
+        codes = np.asarray([_code(value, spec, values) for value in several])
+        if not codes.size:
+            raise InvalidInput(f"variable {spec.name!r}: expected at least one value, got none", kind="invalid_query")
+        rounded = codes.astype(dtype).astype(np.float64) if spec.type == "real" else codes
         off = np.abs(values[:, None] - rounded[None, :]).min(axis=1)
     if spec.type == "categorical":
         return off == 0, (off > 0).astype(np.float64)
     return off == 0, off / (float(np.ptp(values)) or 1.0)
+
+
+def matching(
+    query: Mapping[str, Predicate],
+    specs: Sequence[VariableSpec],
+    values: NDArray[np.float64],
+    dtypes: Sequence[np.dtype[np.generic]],
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+    """Which combinations of values fulfil every predicate, and how far the others are off, shape (n_values,) each.
+
+    Parameters
+    ----------
+    query : mapping of str to predicate
+    specs : sequence of VariableSpec
+        One per column of `values`; one that the query does not mention may have any value.
+    values : ndarray of shape (n_values, n_variables)
+    dtypes : sequence of dtype
+        Precision in which each variable is stored.
+
+    Raises
+    ------
+    InvalidInput
+        A value that the variable cannot take.
+    """
+    fulfilled, distance = np.ones(len(values), dtype=bool), np.zeros(len(values))
+    for column, (spec, dtype) in enumerate(zip(specs, dtypes, strict=True)):
+        if spec.name in query:
+            hit, off = matches(query[spec.name], spec, values[:, column], dtype)
+            fulfilled &= hit
+            distance += off
+    return fulfilled, distance
+
+
+def nearest(
+    specs: Sequence[VariableSpec],
+    values: NDArray[np.float64],
+    counts: NDArray[np.int64],
+    distance: NDArray[np.float64],
+    most: int = 3,
+) -> str:
+    """The combinations of values with the smallest distance, as text for messages."""
+    texts = []
+    for row in np.lexsort((-counts, distance))[:most]:
+        held = " ".join(f"{spec.name}={spec.label(number)}" for spec, number in zip(specs, values[row], strict=True))
+        texts.append(f"{held} ({counts[row]:,} samples)")
+    return ", ".join(texts)
 
 
 def _code(value: object, spec: VariableSpec, values: NDArray[np.float64]) -> float:
@@ -217,10 +263,37 @@ def _code(value: object, spec: VariableSpec, values: NDArray[np.float64]) -> flo
     except KeyError:
         code = math.nan
     if math.isnan(code):
-        known = spec.meanings or [spec.label(float(number)) for number in (spec.values or values)]
-        told = ", ".join(str(entry) for entry in known[:30])
-        told += f" and {len(known) - 30} more" if len(known) > 30 else ""
+        existing = list(spec.meanings or [spec.label(float(number)) for number in (spec.values or values)])
+        listed = ", ".join(existing[:30]) + (f" and {len(existing) - 30} more" if len(existing) > 30 else "")
+        hint = suggestion(value, existing) if isinstance(value, str) else ""
         raise InvalidInput(
-            f"variable {spec.name!r} has no value {value!r}; its values are {told}", kind="unknown_value"
+            f"variable {spec.name!r} has no value {value!r}; its values are {listed}{hint}", kind="unknown_value"
         )
     return code
+
+
+def checked_tolerance(name: str, specs: Sequence[VariableSpec], tolerance: Mapping[str, float]) -> dict[str, float]:
+    """The tolerances above 0 of an index of the recording `name`.
+
+    Raises
+    ------
+    InvalidInput
+        A tolerance is negative or infinite, or is for a categorical variable or one that the index does not have.
+    """
+    variables = [spec.name for spec in specs]
+    unknown = [key for key in tolerance if key not in variables]
+    if unknown:
+        raise InvalidInput(
+            f"index of {name!r}: tolerance for {', '.join(map(repr, unknown))}, but the index has the variables "
+            f"{', '.join(variables)}" + suggestion(unknown[0], variables),
+            kind="invalid_tolerance",
+        )
+    wrong = {key: width for key, width in tolerance.items() if not 0 <= width < math.inf}
+    categorical = [spec.name for spec in specs if spec.type == "categorical" and tolerance.get(spec.name)]
+    if wrong or categorical:
+        raise InvalidInput(
+            f"index of {name!r}: expected a tolerance of 0 or more"
+            + (f", got {wrong}" if wrong else f" for numbers; {', '.join(map(repr, categorical))} is categorical"),
+            kind="invalid_tolerance",
+        )
+    return {key: float(width) for key, width in tolerance.items() if width > 0}

@@ -17,7 +17,7 @@ from neuromas.schema.recording import VariableSpec
 
 
 def tidy(values: ArrayLike) -> NDArray[Any]:
-    """A column as numbers, booleans or text: bytes decoded, objects settled, a masked or absent entry as NaN or ``""``.
+    """A column as numbers, booleans or text. Bytes are decoded; a missing entry becomes NaN or ``""``.
 
     Examples
     --------
@@ -31,24 +31,27 @@ def tidy(values: ArrayLike) -> NDArray[Any]:
         return np.char.decode(array, "utf-8", "replace")
     if array.dtype.kind not in "OT":
         return array
-    entries = [one.decode("utf-8", "replace") if isinstance(one, bytes) else one for one in array.ravel().tolist()]
-    entries = [None if _is_nothing(one) else one for one in entries]
-    if any(isinstance(one, str) for one in entries):
-        return np.array(["" if one is None else str(one) for one in entries], dtype=str).reshape(array.shape)
-    if all(isinstance(one, (bool, np.bool_)) for one in entries):
+    entries = [
+        entry.decode("utf-8", "replace") if isinstance(entry, bytes) else entry for entry in array.ravel().tolist()
+    ]
+    entries = [None if _is_missing(entry) else entry for entry in entries]
+    if any(isinstance(entry, str) for entry in entries):
+        return np.array(["" if entry is None else str(entry) for entry in entries], dtype=str).reshape(array.shape)
+    if all(isinstance(entry, (bool, np.bool_)) for entry in entries):
         return np.array(entries, dtype=bool).reshape(array.shape)
     try:
-        return np.array([np.nan if one is None else one for one in entries]).reshape(array.shape)
+        return np.array([np.nan if entry is None else entry for entry in entries]).reshape(array.shape)
     except (ValueError, TypeError):  # ragged
         return array
 
 
-def _is_nothing(one: object) -> bool:
-    return one is None or one is pd.NA or one is pd.NaT or (isinstance(one, (float, np.floating)) and one != one)
+def _is_missing(entry: object) -> bool:
+    is_nan = isinstance(entry, (float, np.floating)) and entry != entry
+    return entry is None or entry is pd.NA or entry is pd.NaT or is_nan
 
 
 def exact(number: Any) -> str:
-    """A number as text that no other number has: whole ones without ``.0``.
+    """A number as text that no other number has; whole numbers without ``.0``.
 
     Examples
     --------
@@ -63,20 +66,20 @@ def as_text(values: NDArray[Any]) -> NDArray[Any]:
     if values.dtype.kind == "b":
         return np.where(values, "true", "false")
     if values.dtype.kind == "f":
-        return np.array([exact(one) for one in values.ravel()], dtype=str).reshape(values.shape)
+        return np.array([exact(number) for number in values.ravel()], dtype=str).reshape(values.shape)
     return values.astype(str)
 
 
 def make_variables(
     recipes: Mapping[str, VariableRecipe], columns: Mapping[str, Any], where: str
 ) -> tuple[dict[str, NDArray[Any]], list[VariableSpec]]:
-    """Values and declarations of the variables that `recipes` ask for.
+    """Values and declarations of the variables that `recipes` define.
 
     Parameters
     ----------
     recipes : mapping of str to VariableRecipe
     columns : mapping of str to array
-        What expressions may name; shapes broadcast against one another.
+        The names that expressions may use; shapes broadcast against one another.
     where : str
         File or recording, for messages.
 
@@ -85,12 +88,12 @@ def make_variables(
     values : dict of str to ndarray
         Text, booleans, numbers, or codes where the declaration has meanings.
     specs : list of VariableSpec
-        Only of those whose type or meaning the recipe settles; the others are told by their values.
+        One per variable.
 
     Raises
     ------
     InvalidDocument
-        Lists everything that is wrong with any of them.
+        A variable cannot be made. The error lists every problem.
 
     Examples
     --------
@@ -111,7 +114,7 @@ def make_variables(
         if absent.any():
             problems.append(
                 f"variable {name!r}: {int(absent.sum())} of {values.size} entries of {recipe.expression!r} are missing, "
-                "because a column is; take only rows that have one (where), or say what they count as "
+                "because a column has missing entries; leave these rows out (where), or say what they count as "
                 "(where(isfinite(x), x, 0), where(x == '', 'none', x))"
             )
             continue
@@ -171,8 +174,8 @@ def _named(
     meanings: Mapping[str, str], values: NDArray[Any], document: dict[str, Any], problems: list[str]
 ) -> tuple[NDArray[Any], dict[str, Any]]:
     texts = as_text(values)
-    found = np.unique(texts).tolist()
-    unnamed = [text for text in found if text not in meanings]
+    distinct = np.unique(texts).tolist()
+    unnamed = [text for text in distinct if text not in meanings]
     if unnamed:
         problems.append(
             f"variable {document['name']!r}: no meaning is given for {listing(unnamed)}; meanings are given for "
@@ -180,5 +183,5 @@ def _named(
         )
     names = list(dict.fromkeys(meanings.values()))
     document = document | {"type": "categorical", "values": list(range(len(names))), "meanings": names}
-    table = np.array([meanings.get(text, names[0]) for text in found])
-    return table[np.searchsorted(found, texts)], document
+    table = np.array([meanings.get(text, names[0]) for text in distinct])
+    return table[np.searchsorted(distinct, texts)], document

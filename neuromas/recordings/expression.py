@@ -1,7 +1,7 @@
-"""Expressions over the columns of a table: how a causal variable is computed, and which rows are taken.
+"""Expressions over the columns of a table: they compute causal variables and select rows.
 
-An expression is a small part of Python, read by its syntax tree and computed by NumPy on whole columns. Nothing in it can
-reach beyond the columns and the functions below, so a recipe from somebody else can be used without being trusted.
+An expression is written in a small part of Python. It is parsed into a syntax tree, and NumPy computes it on whole columns.
+It can use only the columns and the functions below, so you can use a recipe from somebody else without trusting it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromas.errors import InvalidInput, NeuromasError, NotFound
+from neuromas.errors import InvalidInput, NeuromasError, NotFound, suggestion
 
 _LONGEST = 2000
 
@@ -64,17 +64,17 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "startswith": lambda values, part: np.char.startswith(_text(values), part),
     "endswith": lambda values, part: np.char.endswith(_text(values), part),
 }
-"""What an expression may call. ``col("name")`` reaches a column whose name is no identifier."""
+"""Functions that an expression may call. ``col("name")`` is a column whose name is not an identifier."""
 
 _ARGUMENTS = dict.fromkeys(FUNCTIONS, (1,)) | {
     **{"where": (3,), "clip": (3,), "round": (1, 2), "minimum": (2,), "maximum": (2,)},
     **{"contains": (2,), "startswith": (2,), "endswith": (2,)},
 }
-"""How many each takes; NumPy would write to one too many."""
+"""Number of arguments of each; NumPy would write its result into a further argument."""
 
 
 class _Value(NamedTuple):
-    """What a part of an expression comes to, and where it is not known because a column is missing there."""
+    """The value of a part of an expression, and where it is unknown because a column has a missing entry."""
 
     values: Any
     missing: Any = np.False_
@@ -87,8 +87,8 @@ def evaluate(expression: str, columns: Mapping[str, Any], where: str = "expressi
     ----------
     expression : str
         Names of columns, numbers, text in quotes, ``+ - * / // % **``, comparisons, ``in`` and ``not in`` with a list of
-        numbers or text, ``and or not`` (or ``& | ~``), ``a if condition else b``, and `FUNCTIONS`. Elementwise throughout;
-        whole numbers never wrap, and are missing (NaN) where they are divided by zero.
+        numbers or text, ``and or not`` (or ``& | ~``), ``a if condition else b``, and `FUNCTIONS`. Everything is elementwise.
+        Whole numbers do not overflow; divided by zero, they are missing (NaN).
     columns : mapping of str to array
         Shapes that broadcast against one another, e.g. (n_trials,) each, or (n_trials, 1) beside (n_steps,).
     where : str
@@ -97,14 +97,14 @@ def evaluate(expression: str, columns: Mapping[str, Any], where: str = "expressi
     Returns
     -------
     ndarray
-        Of the shape to which the columns used in it broadcast; shape () if it uses none.
+        In the shape to which its columns broadcast; shape () if it uses no column.
 
     Raises
     ------
     NotFound
-        A column or function does not exist; lists those that do.
+        A column or function does not exist. The error lists those that do.
     InvalidInput
-        It is no expression, holds what is not allowed, or cannot be computed on these columns.
+        The text is not an expression, contains something that is not allowed, or cannot be computed on these columns.
 
     Examples
     --------
@@ -120,11 +120,11 @@ def evaluate(expression: str, columns: Mapping[str, Any], where: str = "expressi
 def evaluate_known(
     expression: str, columns: Mapping[str, Any], where: str = "expression"
 ) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-    """As `evaluate`, and in which entries the result is not known, because something missing decides it.
+    """As `evaluate`; also, in which entries the result is unknown because it depends on a missing entry.
 
-    A missing number (NaN) is neither larger nor smaller than another, and missing text (``""``) is neither equal to another
-    nor unlike it: what is compared with them is missing, too, unless the other side of an ``and`` or ``or`` settles it, or
-    the branch of ``where`` that is taken does without. ``isnan`` and ``isfinite`` of what is missing, and ``== ""``, are known.
+    A comparison with a missing number (NaN) or missing text (``""``) is missing, too. It is known if the other side of an
+    ``and`` or ``or`` decides the result, or if ``where`` takes the other branch. ``isnan``, ``isfinite`` and ``== ""`` are
+    always known.
 
     Examples
     --------
@@ -134,20 +134,20 @@ def evaluate_known(
     >>> evaluate_known("isfinite(rt) and rt < 0.5", {"rt": np.array([0.1, np.nan, 0.9])})[1].any()
     np.False_
     """
-    found = _computed(expression, columns, where)
-    values = np.asarray(found.values)
-    return values, np.broadcast_to(found.missing | _absent(values), values.shape)
+    result = _computed(expression, columns, where)
+    values = np.asarray(result.values)
+    return values, np.broadcast_to(result.missing | _absent(values), values.shape)
 
 
 def evaluate_mask(
     expression: str, columns: Mapping[str, Any], size: int, where: str = "expression"
 ) -> NDArray[np.bool_]:
-    """Which of `size` rows `expression` is known to be true of; not those where something missing decides it.
+    """Whether `expression` is true of each of `size` rows; false where the result is missing.
 
     Raises
     ------
     NotFound, InvalidInput
-        As `evaluate`; or it is not true or false.
+        As `evaluate`, or the expression is not true or false.
 
     Examples
     --------
@@ -169,7 +169,7 @@ def _computed(expression: str, columns: Mapping[str, Any], where: str) -> _Value
     try:
         tree = ast.parse(expression.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise InvalidInput(f"{where}: {expression!r} is no expression: {error}", kind="expression") from error
+        raise InvalidInput(f"{where}: {expression!r} is not an expression: {error}", kind="expression") from error
     try:
         with np.errstate(all="ignore"):
             return _value(tree, columns, where, expression)
@@ -180,7 +180,7 @@ def _computed(expression: str, columns: Mapping[str, Any], where: str) -> _Value
 
 
 def names_in(expression: str) -> set[str]:
-    """Every name that `expression` mentions, functions too; empty if it is none.
+    """Every name in `expression`, also those of functions; empty if the text is not an expression.
 
     Examples
     --------
@@ -213,8 +213,9 @@ def _value(node: ast.expr, columns: Mapping[str, Any], where: str, whole: str) -
             return _column(name, columns, where)
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
             if name not in FUNCTIONS:
+                functions = sorted([*FUNCTIONS, "col"])
                 raise NotFound(
-                    f"{where}: no function {name!r}; there are {', '.join(sorted([*FUNCTIONS, 'col']))}",
+                    f"{where}: no function {name!r}; there are {', '.join(functions)}" + suggestion(name, functions),
                     kind="unknown_function",
                 )
             if not any(isinstance(argument, ast.Starred) for argument in arguments):
@@ -229,8 +230,8 @@ def _value(node: ast.expr, columns: Mapping[str, Any], where: str, whole: str) -
         case ast.BinOp(op=ast.BitAnd() | ast.BitOr() as op, left=left, right=right):
             return _joined(isinstance(op, ast.BitAnd), value(left), value(right))
         case ast.BinOp(op=op, left=left, right=right) if type(op) in _BINARY:
-            one, other = value(left), value(right)
-            return _Value(_arithmetic(op, one.values, other.values), one.missing | other.missing)
+            first, second = value(left), value(right)
+            return _Value(_arithmetic(op, first.values, second.values), first.missing | second.missing)
         case ast.BoolOp(op=op, values=parts):
             result = value(parts[0])
             for part in parts[1:]:
@@ -245,19 +246,19 @@ def _value(node: ast.expr, columns: Mapping[str, Any], where: str, whole: str) -
 
 
 def _refused(node: ast.AST, where: str, whole: str) -> InvalidInput:
-    told = ast.get_source_segment(whole.strip(), node) or type(node).__name__
+    source = ast.get_source_segment(whole.strip(), node) or type(node).__name__
     if isinstance(node, (ast.List, ast.Tuple)):
-        why = "a list stands only on the right of 'in'"
+        why = "a list is allowed only on the right of 'in'"
     else:
         why = (
-            "it may hold columns, numbers, text, arithmetic, comparisons, 'and', 'or', 'not', 'a if condition else b' and "
+            "it may contain columns, numbers, text, arithmetic, comparisons, 'and', 'or', 'not', 'a if condition else b' and "
             f"the functions {', '.join(FUNCTIONS)}"
         )
-    return InvalidInput(f"{where}: {told!r} is not allowed in an expression; {why}", kind="expression")
+    return InvalidInput(f"{where}: {source!r} is not allowed in an expression; {why}", kind="expression")
 
 
 def _constant(node: ast.expr) -> Any:
-    """A number or text that is written out; whole numbers as NumPy's, never Python's endless ones."""
+    """A literal number or text. Whole numbers are NumPy's, because Python's have no limit of size."""
     match node:
         case ast.Constant(value=bool() | str() as constant):
             return constant
@@ -278,7 +279,7 @@ def _compared(
     where: str,
     whole: str,
 ) -> _Value:
-    """``a < b <= c`` as ``a < b and b <= c``, with ``in`` beside."""
+    """``a < b <= c`` as ``a < b and b <= c``; also ``in`` and ``not in``."""
     result, before = _Value(np.True_), value(left)
     for op, first, right in zip(ops, (left, *others), others, strict=False):
         if isinstance(op, (ast.In, ast.NotIn)):
@@ -297,31 +298,31 @@ def _compared(
 
 
 def _member(left: _Value, listed: ast.expr, where: str, whole: str) -> _Value:
-    entries = [_constant(one) for one in listed.elts] if isinstance(listed, (ast.List, ast.Tuple)) else [None]
-    if any(one is None for one in entries):
-        told = ast.get_source_segment(whole.strip(), listed)
+    entries = [_constant(entry) for entry in listed.elts] if isinstance(listed, (ast.List, ast.Tuple)) else [None]
+    if any(entry is None for entry in entries):
+        source = ast.get_source_segment(whole.strip(), listed)
         raise InvalidInput(
-            f"{where}: {told!r}: 'in' is for a list of numbers or text that are written out, e.g. [1, 2]; compare columns with "
-            "==, and find text in text with contains(column, 'text')",
+            f"{where}: {source!r}: 'in' needs a list of literal numbers or text, e.g. [1, 2]; compare columns with ==, and "
+            "search for text in a column with contains(column, 'text')",
             kind="expression",
         )
-    texts = {isinstance(one, str) for one in [*entries, *(["" if np.asarray(left.values).dtype.kind == "U" else 0])]}
-    if len(texts) > 1:
+    kinds = {isinstance(entry, str) for entry in entries} | {np.asarray(left.values).dtype.kind == "U"}
+    if len(kinds) > 1:
         raise TypeError("'in' compares text with numbers")
     missing = np.False_ if "" in entries else left.missing | _nan(left.values)
     return _Value(np.isin(left.values, np.array(entries)), missing)
 
 
-def _joined(both: bool, one: _Value, other: _Value) -> _Value:
-    """``and`` (`both`) or ``or``: a side that is known to settle it does so, whatever the other."""
-    values = (np.logical_and if both else np.logical_or)(one.values, other.values)
-    settled = [~side.missing & (np.asarray(side.values).astype(bool) != both) for side in (one, other)]
-    return _Value(values, (one.missing | other.missing) & ~(settled[0] | settled[1]))
+def _joined(both: bool, left: _Value, right: _Value) -> _Value:
+    """``and`` (`both`) or ``or``. A side that decides the result does so even if the other side is missing."""
+    values = (np.logical_and if both else np.logical_or)(left.values, right.values)
+    decided = [~side.missing & (np.asarray(side.values).astype(bool) != both) for side in (left, right)]
+    return _Value(values, (left.missing | right.missing) & ~(decided[0] | decided[1]))
 
 
-def _chosen(test: _Value, one: _Value, other: _Value) -> _Value:
-    values = np.where(test.values, one.values, other.values)
-    return _Value(values, test.missing | np.where(test.values, one.missing, other.missing))
+def _chosen(test: _Value, body: _Value, otherwise: _Value) -> _Value:
+    values = np.where(test.values, body.values, otherwise.values)
+    return _Value(values, test.missing | np.where(test.values, body.missing, otherwise.missing))
 
 
 def _called(name: str, arguments: Sequence[_Value]) -> _Value:
@@ -330,26 +331,26 @@ def _called(name: str, arguments: Sequence[_Value]) -> _Value:
         raise TypeError(f"{name} takes {expected} argument{'s' * (expected != '1')}, got {len(arguments)}")
     if name == "where":
         return _chosen(*arguments)
-    values = FUNCTIONS[name](*(one.values for one in arguments))
+    values = FUNCTIONS[name](*(argument.values for argument in arguments))
     if name in ("isnan", "isfinite"):
         return _Value(values)
     missing = arguments[0].missing
-    for one in arguments[1:]:
-        missing = missing | one.missing
+    for argument in arguments[1:]:
+        missing = missing | argument.missing
     return _Value(values, missing)
 
 
 def _arithmetic(op: ast.operator, left: Any, right: Any) -> Any:
     compute = _BINARY[type(op)]
-    if isinstance(op, ast.Add) and all(np.asarray(one).dtype.kind == "U" for one in (left, right)):
+    if isinstance(op, ast.Add) and all(np.asarray(side).dtype.kind == "U" for side in (left, right)):
         return np.strings.add(np.asarray(left), np.asarray(right))
     left, right = _numeric(left), _numeric(right)
     if left.dtype.kind == "f" or right.dtype.kind == "f" or isinstance(op, ast.Div):
         return compute(left, right)
     rough = compute(left.astype(np.float64), right.astype(np.float64))
     if isinstance(op, (ast.FloorDiv, ast.Mod)):
-        none = right == 0
-        return np.where(none, np.nan, rough) if np.any(none) else compute(left, right)
+        by_zero = right == 0
+        return np.where(by_zero, np.nan, rough) if np.any(by_zero) else compute(left, right)
     negative = isinstance(op, ast.Pow) and np.any(right < 0)
     return rough if negative or not np.all(np.abs(rough) < 2**62) else compute(left, right)
 
@@ -358,7 +359,7 @@ def _numeric(values: Any) -> NDArray[Any]:
     """Numbers to compute with; true and false as 1 and 0."""
     array = np.asarray(values)
     if array.dtype.kind == "U":
-        raise TypeError("text cannot be computed with; number(x) reads numbers from text")
+        raise TypeError("text is not a number; number(x) reads numbers from text")
     return array.astype(np.int64) if array.dtype.kind == "b" else array
 
 
@@ -374,12 +375,14 @@ def _absent(values: NDArray[Any]) -> Any:
 def _column(name: str, columns: Mapping[str, Any], where: str) -> _Value:
     if name not in columns:
         raise NotFound(
-            f"{where}: no column {name!r}; there are {', '.join(map(str, columns)) or 'none'}", kind="unknown_column"
+            f"{where}: no column {name!r}; there are {', '.join(map(str, columns)) or 'none'}"
+            + suggestion(name, map(str, columns)),
+            kind="unknown_column",
         )
     values = np.asarray(columns[name])
     if values.dtype.kind not in "biufU":
         raise InvalidInput(
-            f"{where}: column {name!r} holds neither numbers nor text, but {values.dtype}", kind="expression"
+            f"{where}: column {name!r} has neither numbers nor text, but {values.dtype}", kind="expression"
         )
     if values.dtype.kind == "u" and values.size and values.max() >= 2**63:
         values = values.astype(np.float64)

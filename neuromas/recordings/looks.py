@@ -68,7 +68,7 @@ def counted(spec: VariableSpec, values: NDArray[Any], counts: NDArray[Any]) -> s
     """
     many = len(values) > MOST_VALUES
     if spec.meanings is None and (spec.type == "real" or many):
-        return f"{_range(spec, values)}, {len(values):,} distinct values"
+        return f"{range_of(spec, values)}, {len(values):,} distinct values"
     listed = [
         f"{spec.label(float(value))} ({count:,})"
         for value, count in zip(values[:MOST_VALUES], counts[:MOST_VALUES], strict=True)
@@ -82,7 +82,7 @@ def values_of(dataset: xr.Dataset, spec: VariableSpec) -> str:
         return ", ".join(spec.meanings)
     variable = dataset[spec.name].variable
     if variable._in_memory:
-        return _range(spec, variable.values)
+        return range_of(spec, variable.values)
     return ", ".join(f"{value:g}" for value in spec.values or ())
 
 
@@ -138,7 +138,8 @@ def _values_and_counts(dataset: xr.Dataset, spec: VariableSpec) -> str:
     return counted(spec, *np.unique(variable.values, return_counts=True))
 
 
-def _range(spec: VariableSpec, values: NDArray[Any]) -> str:
+def range_of(spec: VariableSpec, values: NDArray[Any]) -> str:
+    """The smallest and largest of some values, with their units."""
     return f"{values.min():g} to {values.max():g}" + ("" if spec.units == "1" else f" {spec.units}")
 
 

@@ -244,8 +244,8 @@ def _profiles(sources: Sequence[_Source]) -> list[bytes]:
     usable = (
         profile
         for source in sources
-        for profile, any_unit in zip(source.profiles, np.any(source.usable, axis=1).tolist(), strict=True)
-        if any_unit
+        for profile, usable_units in zip(source.profiles, source.usable, strict=True)
+        if usable_units.any()
     )
     return list(dict.fromkeys(usable))
 

@@ -1,6 +1,6 @@
-"""Which samples serve for training, which for validation, which for testing.
+"""Which samples are for training, which for validation, which for testing.
 
-A split is made of whole trials, so that what was fitted on is never evaluated on.
+A split consists of whole trials, so that no trial is used both to fit and to evaluate.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuromas import dims
-from neuromas.errors import InvalidInput, NotFound
+from neuromas.errors import InvalidInput, NotFound, suggestion
 from neuromas.recordings.recording import Recording
 
 DEFAULT_FRACTIONS: Mapping[str, float] = {"train": 0.6, "validation": 0.2, "test": 0.2}
@@ -31,12 +31,12 @@ class Split:
     recording : str
         Name of the recording that was split.
     trials : ndarray of int64 of shape (n_trials,)
-        Its trials, in ascending order.
+        Trial numbers, in ascending order.
     samples : ndarray of bool of shape (n_samples,)
-        Which samples of the recording are its own.
+        Whether each sample of the recording belongs to the split.
     identity : str
-        Names the division this is a part of, and the part: equal identity, equal trials. Kept with results, so that a
-        later evaluation can tell that it looks at other trials than the fit did.
+        Name of the division and of the part. Splits with equal identities have equal trials. Results keep it, so that a later
+        evaluation can check that it uses other trials than the fit.
     """
 
     name: str
@@ -47,16 +47,16 @@ class Split:
 
     @property
     def n_trials(self) -> int:
-        """How many trials it has."""
+        """Number of trials."""
         return int(self.trials.size)
 
     @property
     def n_samples(self) -> int:
-        """How many samples it has."""
+        """Number of samples."""
         return int(self.samples.sum())
 
     def check(self, recording: Recording) -> None:
-        """Refuse a recording that this is no split of.
+        """Refuse a recording that this split was not made of.
 
         Raises
         ------
@@ -76,7 +76,7 @@ class Split:
 def split_by_trial(
     recording: Recording, fractions: Mapping[str, float] | None = None, seed: int = 0
 ) -> dict[str, Split]:
-    """Deal a recording's trials out at random.
+    """Divide a recording's trials at random.
 
     Parameters
     ----------
@@ -95,7 +95,7 @@ def split_by_trial(
     Raises
     ------
     InvalidInput
-        Shares that do not add up to 1, or too few trials for every split to get one.
+        The shares do not add up to 1, or there are too few trials for every split to get one.
 
     Examples
     --------
@@ -109,7 +109,7 @@ def split_by_trial(
 def split_by_coordinate(
     recording: Recording, coordinate: str, fractions: Mapping[str, float] | None = None, seed: int = 0
 ) -> dict[str, Split]:
-    """Deal out what shares a value of `coordinate`, for example whole sessions.
+    """Divide a recording by the values of `coordinate` at random, for example into whole sessions.
 
     Parameters
     ----------
@@ -118,7 +118,7 @@ def split_by_coordinate(
     coordinate : str
         A coordinate on sample that is constant within each trial, such as ``session``.
     fractions : mapping of str to float, optional
-        Name of each split → share of the coordinate's distinct values; as in `split_by_trial`.
+        Name of each split → share of the coordinate's distinct values. Defaults are those of `split_by_trial`.
     seed : int
         Equal seeds give equal splits.
 
@@ -129,14 +129,14 @@ def split_by_coordinate(
     Raises
     ------
     NotFound
-        There is no such coordinate.
+        The coordinate does not exist.
     InvalidInput
-        Shares that do not add up to 1, too few distinct values, or a coordinate that changes within a trial.
+        The shares do not add up to 1, there are too few distinct values, or the coordinate changes within a trial.
     """
     if recording.manifest.pseudo_population is not None:
         raise InvalidInput(
-            f"recording {recording.name!r} is a pseudo-population: its parts were settled when it was pooled, and dealt out anew"
-            " a trial would be in several; take parts_of(recording)",
+            f"recording {recording.name!r} is a pseudo-population: its parts were settled when it was pooled, and in a new"
+            " division a trial would be in several parts; use parts_of(recording)",
             kind="pooled",
         )
     fractions = dict(DEFAULT_FRACTIONS if fractions is None else fractions)
@@ -146,10 +146,10 @@ def split_by_coordinate(
     levels, level = np.unique(values, return_inverse=True)
     counts = _share_out(levels.size, list(fractions.values()))
     if min(counts) < 1:
-        told = ", ".join(f"{name} {count}" for name, count in zip(fractions, counts, strict=True))
+        sizes = ", ".join(f"{name} {count}" for name, count in zip(fractions, counts, strict=True))
         noun = "trials" if coordinate == dims.TRIAL else f"values of {coordinate!r}"
         raise InvalidInput(
-            f"recording {recording.name!r} has {levels.size} {noun}, too few for every split to get one ({told})",
+            f"recording {recording.name!r} has {levels.size} {noun}, too few for every split to get one ({sizes})",
             kind="too_few_trials",
         )
     owner = np.empty(levels.size, dtype=np.int64)
@@ -167,7 +167,7 @@ def split_by_value(recording: Recording, variable: str, values: Mapping[str, Seq
     variable : str
         A causal variable that is constant within each trial.
     values : mapping of str to sequence
-        Name of each split → its values, as meanings or numbers. Samples with other values belong to none.
+        Name of each split → its values, as meanings or numbers. Samples with other values belong to no split.
 
     Returns
     -------
@@ -176,9 +176,9 @@ def split_by_value(recording: Recording, variable: str, values: Mapping[str, Seq
     Raises
     ------
     NotFound
-        There is no such variable.
+        The variable does not exist.
     InvalidInput
-        An unknown value, a value in two splits, a split without trials, or a variable that changes within a trial.
+        A value is unknown or in two splits, a split has no trials, or the variable changes within a trial.
 
     Examples
     --------
@@ -194,9 +194,10 @@ def split_by_value(recording: Recording, variable: str, values: Mapping[str, Seq
             try:
                 code = spec.code(value)
             except KeyError:
-                known = ", ".join(spec.label(code) for code in np.unique(recording.dataset[variable].values))
+                existing = [spec.label(code) for code in np.unique(recording.dataset[variable].values)]
                 raise InvalidInput(
-                    f"split {name!r}: variable {variable!r} has no value {value!r}; recorded are {known}",
+                    f"split {name!r}: variable {variable!r} has no value {value!r}; recorded are {', '.join(existing)}"
+                    + suggestion(value, existing),
                     kind="unknown_value",
                 ) from None
             if owners.setdefault(code, position) != position:
@@ -207,35 +208,36 @@ def split_by_value(recording: Recording, variable: str, values: Mapping[str, Seq
 
 
 def split_by_part(recording: Recording, parts: Sequence[str]) -> dict[str, Split]:
-    """The splits that the coordinate ``part`` tells, as a pooled recording has it.
+    """The splits in the coordinate ``part`` of a pooled recording.
 
     Raises
     ------
     NotFound
-        There is no such coordinate.
+        The recording has no such coordinate.
     InvalidInput
-        A part without trials.
+        A part has no trials.
     """
-    known = _coordinate(recording, dims.PART)
+    part_of = _coordinate(recording, dims.PART)
     owner = np.full(recording.n_samples, -1)
     for position, part in enumerate(parts):
-        owner[known == part] = position
+        owner[part_of == part] = position
     return _splits(recording, dims.PART, list(parts), owner)
 
 
 def _coordinate(recording: Recording, name: str) -> NDArray[Any]:
     coordinates = recording.dataset.coords
     if name not in coordinates or coordinates[name].dims != (dims.SAMPLE,):
-        existing = ", ".join(str(key) for key, values in coordinates.items() if values.dims == (dims.SAMPLE,))
+        existing = [str(key) for key, values in coordinates.items() if values.dims == (dims.SAMPLE,)]
         raise NotFound(
-            f"recording {recording.name!r} has no coordinate {name!r} on sample; it has {existing}",
+            f"recording {recording.name!r} has no coordinate {name!r} on sample; it has {', '.join(existing)}"
+            + suggestion(name, existing),
             kind="unknown_coordinate",
         )
     return np.asarray(coordinates[name].values)
 
 
 def _share_out(total: int, shares: Sequence[float]) -> list[int]:
-    """Whole numbers that add up to `total`, as near to the shares as can be (largest remainders)."""
+    """Whole numbers that add up to `total`, as close to the shares as possible (largest remainders)."""
     exact = np.asarray(shares) * total
     counts = np.floor(exact + 1e-9).astype(int)
     rest = np.argsort(counts - exact, kind="stable")[: total - counts.sum()]
@@ -244,7 +246,7 @@ def _share_out(total: int, shares: Sequence[float]) -> list[int]:
 
 
 def _splits(recording: Recording, basis: str, names: Sequence[str], owner: NDArray[np.int64]) -> dict[str, Split]:
-    """Splits of the samples that `owner` (n_samples,) numbers, −1 for none, once no trial has two owners."""
+    """Splits of the samples that `owner` (n_samples,) numbers, −1 for none; refuses a trial with two owners."""
     trial = recording.trial
     order = np.argsort(trial, kind="stable")
     same = trial[order][1:] == trial[order][:-1]

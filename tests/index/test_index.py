@@ -220,9 +220,10 @@ def test_a_query_is_labelled():
     assert found["unit"].values.tolist() == ["u1", "u0"]
     assert found["depth"].values.tolist() == [0.2, 0.1]
     rows = found["sample"].values
-    for name in ("trial", "step", "phase", "count", "load", "eligible"):
+    for name in ("trial", "step", "count", "load", "eligible"):
         np.testing.assert_array_equal(found[name], recording.dataset[name].values[rows])
-    assert found["phase"].attrs["flag_meanings"] == "demo resp rest"
+    assert found["phase"].values.tolist() == ["demo"] * 5
+    assert "flag_meanings" not in found["phase"].attrs
     np.testing.assert_array_equal(found.sel(unit="u0"), rows)
     again = CLIndex(recording, ["phase", "count"]).query({"phase": "demo", "count": 3}, n=5, seed=0)
     assert set(again["sample"].values) <= set(np.flatnonzero(recording.complete()))
@@ -231,7 +232,7 @@ def test_a_query_is_labelled():
 def test_fewer_matches_than_asked_for_are_returned_with_a_warning():
     index = CLIndex(make(), ["phase", "count"])
     expected = len(index.query({"phase": "rest", "count": 1}))
-    with pytest.warns(FewMatchesWarning, match=f"only {expected} of the 500 samples asked for"):
+    with pytest.warns(FewMatchesWarning, match=f"only {expected} of the 500 requested samples"):
         found = index.query({"phase": "rest", "count": 1}, n=500)
     assert len(found) == expected
 
@@ -245,7 +246,7 @@ def test_a_miss_tells_what_was_asked_and_what_is_near():
     with pytest.raises(NoMatch) as caught:
         CLIndex(recording, ["phase", "count"]).query({"phase": "demo", "count": 5})
     assert caught.value.message == (
-        "nothing in 'toy' has phase=demo count=5; nearest recorded: phase=demo count=2 (2 samples), "
+        "no sample of 'toy' has phase=demo count=5; nearest recorded: phase=demo count=2 (2 samples), "
         "phase=demo count=1 (1 samples), phase=resp count=5 (1 samples)"
     )
     assert caught.value.exit_code != 0
@@ -255,7 +256,7 @@ def test_a_miss_tells_what_was_asked_and_what_is_near():
     ("query", "error", "expected"),
     [
         ({"phaes": "demo"}, NotFound, "no variable 'phaes'; it has phase, count, load"),
-        ({"load": 0.1}, InvalidInput, "this index looks by phase, count, not by 'load'"),
+        ({"load": 0.1}, InvalidInput, "this index has the variables phase, count, not 'load'"),
         ({"phase": "dmeo"}, InvalidInput, "no value 'dmeo'; its values are demo, resp, rest"),
         ({"count": "many"}, InvalidInput, "no value 'many'; its values are -2, -1, 0"),
     ],
@@ -279,7 +280,7 @@ def test_bad_arguments():
         index.sample(torch.zeros(4, 3))
     with pytest.raises(InvalidInput, match="expected n of at least 1"):
         index.query({"phase": "demo"}, n=0)
-    with pytest.raises(InvalidInput, match="no values were asked for"):
+    with pytest.raises(InvalidInput, match="expected at least one row of values"):
         index.coverage(torch.zeros(0, 2))
     assert index.sample(torch.zeros(0, 2)).latents.shape == (0, 3)
     assert not index.sample(torch.full((1, 2), torch.nan)).hit.any()
@@ -290,7 +291,7 @@ def test_no_sample_left():
     activity = np.full((3, 2), np.nan)
     activity[0, 0] = activity[1, 1] = 0
     recording = Recording.from_arrays(activity, {"v": [1, 2, 3]}, name="gaps", missing=True)
-    with pytest.raises(InvalidInput, match=r"none of 3 samples is left: .* 3 incomplete in the 2 units asked for"):
+    with pytest.raises(InvalidInput, match=r"none of 3 samples is left: .* 3 incomplete in the 2 units of the index"):
         CLIndex(recording, ["v"])
     assert CLIndex(recording, ["v"], units=["u1"]).n_samples == 1
 
@@ -366,3 +367,60 @@ def test_samples_and_latents_of_an_index_are_its_own(dtype):
     before = recording.latents()
     index.latents.zero_()
     np.testing.assert_array_equal(recording.latents(), before)
+
+
+def test_meanings_of_a_query_can_be_compared_and_grouped_by():
+    recording = make()
+    latents = CLIndex(recording, ["phase", "count"]).query({})
+    code = {"demo": 7, "resp": 3, "rest": 40}
+    codes = recording.values(["phase"])[latents["sample"].values, 0]
+    means = latents.groupby("phase").mean()
+    for meaning, number in code.items():
+        np.testing.assert_array_equal(latents.phase == meaning, codes == number)
+        expected = recording.latents()[latents["sample"].values[codes == number]].mean(axis=0)
+        np.testing.assert_allclose(means.sel(phase=meaning), expected, rtol=1e-4)
+
+
+def test_tokens_of_a_query_are_words():
+    recording = Recording.from_arrays(
+        np.zeros((3, 1)), {"n": [0, 0, 1]}, name="r", token=[1, 0, 1], vocabulary=["BOS", "D"]
+    )
+    assert CLIndex(recording, ["n"]).query({"n": 0}).token.values.tolist() == ["D", "BOS"]
+
+
+def test_names_that_are_misspelt_get_the_nearest():
+    index = CLIndex(make(), ["phase", "count"])
+    with pytest.raises(NotFound, match=r"no variable 'phaes'.*did you mean 'phase'\?$"):
+        index.query({"phaes": "demo"})
+    with pytest.raises(InvalidInput, match=r"no value 'dmeo'.*did you mean 'demo'\?$"):
+        index.query({"phase": "dmeo"})
+    with pytest.raises(InvalidInput, match=r"not 'load'; make an index with 'load' to query it$"):
+        index.query({"load": 0.1})
+    with pytest.raises(InvalidInput, match=r"did you mean 'count'\?$"):
+        CLIndex(make(), ["phase", "count"], tolerance={"cuont": 1.0})
+
+
+def test_an_index_shows_what_it_has():
+    recording = Recording.from_arrays(
+        np.zeros((4, 2)),
+        {"phase": ["<b>demo</b>", "resp", "resp", "resp"], "count": [1, 2, 1, 1]},
+        name="toy",
+        eligible=[True, True, True, False],
+    )
+    index = CLIndex(recording, ["phase", "count"])
+    assert repr(index).splitlines() == [
+        "<CLIndex of 'toy' (sample: 3, combination: 3, unit: 2)>",
+        "Variables:",
+        "    phase    categorical: <b>demo</b>, resp",
+        "    count    integer: 1 to 2",
+        "Left out: 1 not eligible",
+    ]
+    page = index._repr_html_()
+    assert "<b>demo" not in page
+    for text in (
+        "&lt;b&gt;demo&lt;/b&gt; (1), resp (2)",
+        "1 (2), 2 (1)",
+        "1 not eligible",
+        "3, with 1 to 1 samples each",
+    ):
+        assert text in page

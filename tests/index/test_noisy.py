@@ -122,7 +122,7 @@ def test_means_of_matches_have_less_noise():
 @pytest.mark.parametrize(
     ("tolerance", "message"),
     [
-        ({"time": 1.0}, "tolerance for 'time', but it looks by phase, place"),
+        ({"time": 1.0}, "tolerance for 'time', but the index has the variables phase, place"),
         ({"place": -1.0}, "0 or more, got"),
         ({"place": float("inf")}, "0 or more, got"),
         ({"side": 1.0}, "'side' is categorical"),

@@ -117,7 +117,7 @@ def test_misses_and_too_few_are_told_as_ever(store):
     index = CLIndex(store.get("grouped/x", load=False), NAMES)
     with pytest.raises(NoMatch, match="nearest recorded: phase=demo count=3"):
         index.query({"phase": "demo", "count": 9})
-    with pytest.warns(FewMatchesWarning, match="of the 5000 samples asked for"):
+    with pytest.warns(FewMatchesWarning, match="of the 5000 requested samples"):
         found = index.query({"phase": "resp", "count": 1}, n=5000)
     assert len(found) == index.values().query("phase == 'resp' and count == 1")["n_samples"].item()
 
@@ -151,8 +151,8 @@ def test_a_recording_that_is_not_grouped_is_held_unless_told_otherwise(store):
 def test_what_the_recording_holds_already_is_not_copied(store):
     recording = store.get("plain/x")
     index = CLIndex(recording, NAMES)
-    assert index._latents is not None
-    assert np.shares_memory(index._latents.numpy(), recording.activity.values)
+    assert index._latents.held is not None
+    assert np.shares_memory(index._latents.held.numpy(), recording.activity.values)
     np.testing.assert_array_equal(index.latents, recording.latents()[recording.eligible])
 
 

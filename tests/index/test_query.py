@@ -42,7 +42,7 @@ def test_text_that_is_no_query(text):
 
 
 def test_a_variable_asked_for_twice():
-    with pytest.raises(InvalidInput, match="'count' is asked for twice"):
+    with pytest.raises(InvalidInput, match="'count' is named twice"):
         parse_query(["count=1", "count=2"])
 
 
@@ -99,7 +99,7 @@ def test_matches(predicate, spec, values, expected):
         (between(1, 2), PHASE, "is categorical and has no order"),
         ("three", COUNT, "has no value 'three'; its values are 1, 2"),
         (float("nan"), COUNT, "has no value nan"),
-        ([], COUNT, "no value is asked for"),
+        ([], COUNT, "expected at least one value, got none"),
         (None, COUNT, "has no value None"),
     ],
 )

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 from hypothesis import given, settings
@@ -15,7 +16,9 @@ from hypothesis import strategies as st
 
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound
 from neuromas.recordings import check
+from neuromas.recordings.export import export
 from neuromas.recordings.recording import Recording
+from neuromas.recordings.store.store import RecordingStore
 from neuromas.schema.recording import Sampling, VariableSpec
 
 
@@ -212,10 +215,174 @@ def test_selected_units_and_samples_are_recordings(planted):
 
 def test_it_shows_what_it_is(planted):
     recording = planted()
-    for text in (repr(recording), recording._repr_html_()):
-        assert "toy" in text
-        assert "lick left" in text
-        assert "5 units" in text or "unit: 5" in text
+    lines = repr(recording).splitlines()
+    assert (
+        lines[0]
+        == f"<Recording 'toy' (sample: {recording.n_samples}, unit: 5)> float32 in Hz, 20 trials, access 'read'"
+    )
+    assert lines[1:4] == [
+        "Variables:",
+        "    side     categorical: lick left, lick right",
+        "    count    integer: 0 to 3",
+    ]
+    page = recording._repr_html_()
+    counts = [int((recording.values(["side"])[:, 0] == code).sum()) for code in (0, 1)]
+    assert f"lick left ({counts[0]}), lick right ({counts[1]})" in page
+    for text in (
+        "Recording toy",
+        "5 units: u0",
+        "in 20 trials",
+        "float32, in Hz, in memory",
+        "session (sample)",
+        "depth (unit)",
+    ):
+        assert text in page
+
+
+def test_what_it_shows_is_escaped():
+    recording = Recording.from_arrays(
+        np.zeros((1, 1)), {"v": ["<script>"]}, name="r", system="<img src=x>", units=["<u>"], licence="a & b"
+    )
+    page = recording._repr_html_()
+    assert not {"<script>", "<img", "<u>", "a & b"} & {
+        text for text in ("<script>", "<img", "<u>", "a & b") if text in page
+    }
+    assert "&lt;script&gt; (1)" in page
+
+
+def test_many_values_are_shown_as_a_range():
+    recording = Recording.from_arrays(np.zeros((300, 1)), {"n": np.arange(300), "x": np.arange(300) / 2}, name="r")
+    page = recording._repr_html_()
+    assert "0 to 299, 300 distinct values" in page
+    assert "0 to 149.5, 300 distinct values" in page
+
+
+def test_a_recording_on_disk_is_shown_without_reading_it(planted, tmp_path, monkeypatch):
+    store = RecordingStore(tmp_path / "store")
+    store.register([planted()], set="s")
+    lazy = store.get("s/toy", load=False)
+
+    def refuse(*_):
+        raise AssertionError("activity was read")
+
+    with monkeypatch.context() as patched:
+        for name in ("blocks", "latents", "_read"):
+            patched.setattr(Recording, name, refuse)
+        shown = repr(lazy) + lazy._repr_html_()
+    assert not lazy.dataset["activity"].variable._in_memory
+    assert "lick left, lick right" in shown
+    assert "on disk" in shown
+
+
+# ------------------------------------------------------------------------------------------------------- meanings, not codes
+
+
+def meant(recording: Recording, name: str) -> list[str]:
+    return [recording.spec(name).label(code) for code in recording.values([name])[:, 0]]
+
+
+def test_what_leaves_a_recording_holds_meanings(planted):
+    recording = planted()
+    dataset = recording.to_dataset()
+    assert dataset["side"].values.tolist() == meant(recording, "side")
+    assert dataset["token"].values.tolist() == [
+        recording.manifest.vocabulary[code] for code in recording.dataset["token"].values
+    ]
+    assert list(dataset.coords) == list(recording.dataset.coords)
+    assert recording.dataset["side"].dtype == np.int8  # inside, codes stay
+    left = recording.activity[recording.activity.side == "lick left"]
+    np.testing.assert_array_equal(left, recording.latents()[recording.values(["side"])[:, 0] == 0])
+    assert recording.activity.groupby("side").mean().side.values.tolist() == ["lick left", "lick right"]
+    frame = recording.to_dataframe()
+    assert frame["side"].tolist() == meant(recording, "side")
+    assert frame.columns.tolist()[-5:] == recording.unit_names
+
+
+def test_codes_that_are_not_in_order_are_decoded():
+    spec = VariableSpec(name="v", type="categorical", values=(40, -7, 300), meanings=("a", "b", "c d"))
+    recording = Recording.from_arrays(np.zeros((4, 1)), {"v": ["c d", "b", "a", "b"]}, name="r", variable_specs=[spec])
+    assert recording.to_dataset()["v"].values.tolist() == ["c d", "b", "a", "b"]
+    again = Recording.from_dataset(recording.to_dataset())
+    xr.testing.assert_identical(again.dataset, recording.dataset)
+    assert again.manifest == recording.manifest
+
+
+def test_meanings_of_a_recording_on_disk_are_read_when_they_are_used(planted, tmp_path):
+    store = RecordingStore(tmp_path / "store")
+    store.register([planted()], set="s")
+    lazy, loaded = store.get("s/toy", load=False), store.get("s/toy")
+    activity = lazy.activity
+    assert not activity.variable._in_memory
+    assert not activity["side"].variable._in_memory
+    assert activity["side"].values.tolist() == meant(loaded, "side")
+    some = lazy.activity.isel(sample=[5, 2, 9])
+    assert some["side"].values.tolist() == [meant(loaded, "side")[row] for row in (5, 2, 9)]
+    xr.testing.assert_identical(lazy.to_dataset().load(), loaded.to_dataset())
+
+
+@pytest.mark.parametrize("suffix", [".npz", ".nc"])
+def test_an_export_holds_meanings_and_registers_as_the_same_content(planted, tmp_path, suffix):
+    recording = planted()
+    if suffix == ".npz":
+        del recording.dataset["depth"].attrs["units"]  # an archive of arrays cannot hold it
+    path = export(recording, tmp_path / f"toy{suffix}")
+    if suffix == ".npz":
+        side, token = (np.load(path)[name].tolist() for name in ("side", "token"))
+    else:
+        with xr.open_dataset(path, engine="h5netcdf") as dataset:
+            side, token = dataset["side"].values.tolist(), dataset["token"].values.tolist()
+            assert "flag_values" not in dataset["side"].attrs
+    assert side == meant(recording, "side")
+    assert set(token) == {"BOS", "D", "R"}
+    store = RecordingStore(tmp_path / "store")
+    store.register([recording], set="one")
+    store.register([Recording.from_file(path)], set="two")
+    one, two = store.get("one/toy"), store.get("two/toy")
+    assert one.manifest.content_sha256 == two.manifest.content_sha256
+    xr.testing.assert_equal(one.dataset, two.dataset)
+
+
+def test_an_export_of_chosen_samples_holds_meanings(planted, tmp_path):
+    recording = planted().select_samples(np.array([7, 3]))
+    for suffix in (".csv", ".npz"):
+        export(recording, tmp_path / f"a{suffix}", samples=np.array([7, 3]))
+    table = pd.read_csv(tmp_path / "a.csv")
+    assert table.columns[0] == "sample"
+    assert table["sample"].tolist() == [7, 3]
+    assert table["side"].tolist() == meant(recording, "side")
+    assert np.load(tmp_path / "a.npz")["side"].tolist() == meant(recording, "side")
+
+
+def test_a_file_with_codes_as_older_versions_exported_it_opens(planted, tmp_path):
+    recording = planted()
+    recording.dataset.to_netcdf(tmp_path / "old.nc", engine="h5netcdf")
+    arrays = {
+        name: recording.dataset[name].values for name in ("trial", "step", "token", "side", "count", "load", "unit")
+    }
+    document = recording.manifest.model_dump(mode="json", exclude={"set", "content_sha256", "files"})
+    np.savez(
+        tmp_path / "old.npz", activity=recording.dataset["activity"].values, manifest=json.dumps(document), **arrays
+    )
+    for name in ("old.nc", "old.npz"):
+        again = Recording.from_file(tmp_path / name)
+        assert again.manifest.variables == recording.manifest.variables
+        np.testing.assert_array_equal(again.values(), recording.values())
+
+
+def test_a_field_of_the_manifest_that_is_an_array_is_refused(tmp_path):
+    np.savez(tmp_path / "a.npz", activity=np.zeros((2, 1)), n=[1, 2], manifest=json.dumps({"step": "time bin"}))
+    with pytest.raises(InvalidDocument, match="manifest: step: no such field"):
+        Recording.from_npz(tmp_path / "a.npz")
+
+
+def test_misspelt_names_get_the_nearest(planted):
+    recording = planted(n_units=3)
+    with pytest.raises(NotFound, match=r"did you mean 'count'\?$"):
+        recording.values(["cuont"])
+    with pytest.raises(NotFound, match=r"did you mean 'u1'\?$"):
+        recording.select_units(["u11"])
+    with pytest.raises(NotFound, match=r"no value 'lick lfet'.*did you mean 'lick left'\?$"):
+        recording.relabel({"where": {"name": "side", "values": {"l": "lick lfet"}}})
 
 
 # ------------------------------------------------------------------------------------------------------------ relabelling
