@@ -125,7 +125,17 @@ MODULES = {
         "figures",
         "reproduce",
     ),
-    "cli": ("terminal", "options", "verbs", "recordings", "systems", "alignment", "experiments", "reference"),
+    "cli": (
+        "terminal",
+        "options",
+        "verbs",
+        "recordings",
+        "systems",
+        "alignment",
+        "experiments",
+        "reference",
+        "error_page",
+    ),
     "bench": ("measure", "peers", "fit", "index", "store", "growth", "schedule"),
 }
 """Order inside packages and, by dotted name, subpackages; importer to the right of the imported."""

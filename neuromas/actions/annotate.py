@@ -88,7 +88,7 @@ def _read_table(path: Path) -> Any:
     try:
         return pd.read_csv(path, sep=None, engine="python")
     except FileNotFoundError:
-        raise NotFound(f"no such file: {path}", kind="no_such_file") from None
+        raise NotFound(f"no such file: {path}", kind="unknown_file") from None
     # pandas' errors are ValueErrors
     except (OSError, ValueError) as error:
         raise InvalidInput(f"{path}: cannot be read as a table: {error}", kind="unreadable_source") from error

@@ -38,7 +38,7 @@ def capture(request: CaptureRequest, *, out: str | Path | None = None, device: s
         A system or task that does not exist.
     """
     if (request.set is None) == (out is None):
-        raise InvalidInput("capture: expected either --set NAME or --out FILE", kind="nowhere_to_go")
+        raise InvalidInput("capture: expected either --set NAME or --out FILE", kind="no_destination")
     store = None if request.set is None else resolve_store(request.store)
     if out is not None:
         check_file(check_ending(Path(out), (".nc", ".npz")))

@@ -138,7 +138,7 @@ def _check_name(request: RegisterRequest) -> None:
     if request.name is not None and len(request.sources) > 1:
         raise InvalidInput(
             f"a name is for one source, got {len(request.sources)} sources: {', '.join(request.sources)}",
-            kind="several_sources",
+            kind="invalid_option",
         )
 
 

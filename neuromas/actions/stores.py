@@ -56,7 +56,7 @@ def existing_store(path: str | Path | None) -> RecordingStore:
     """
     store = resolve_store(path)
     if not is_store(store.path):
-        raise NotFound(f"no recording store at {store.path}; the first register makes one", kind="no_such_store")
+        raise NotFound(f"no recording store at {store.path}; the first register makes one", kind="unknown_store")
     return store
 
 

@@ -70,11 +70,11 @@ def lay_out(ranks: Mapping[str, int]) -> tuple[Subspace, ...]:
     if len(set(owned)) < len(owned) or (len(owned) > 1 and "full" in owned):
         raise InvalidInput(
             f"a variable belongs to one subspace only, because subspaces are disjoint; got {', '.join(map(repr, ranks))}",
-            kind="overlap",
+            kind="invalid_subspaces",
         )
     for name, rank in ranks.items():
         if rank < 1:
-            raise InvalidInput(f"subspace {name!r} has rank {rank}: expected at least 1", kind="rank_too_small")
+            raise InvalidInput(f"subspace {name!r} has rank {rank}: expected at least 1", kind="invalid_rank")
         subspaces.append(Subspace(name, tuple(name.split("+")), start, rank))
         start += rank
     return tuple(subspaces)
@@ -285,7 +285,7 @@ class Alignment:
         """
         path = Path(path)
         if not path.is_file():
-            raise NotFound(f"no alignment at {path}", kind="unknown_alignment")
+            raise NotFound(f"no alignment at {path}", kind="unknown_result")
         tensors, metadata = read_safetensors(path)
         try:
             described = json.loads(metadata["alignment"])
@@ -355,9 +355,7 @@ def random_maps(
     maps = []
     for position, width in enumerate(n_units):
         if rank > width:
-            raise InvalidInput(
-                f"rank {rank} is larger than the width: a system has {width} units", kind="rank_too_large"
-            )
+            raise InvalidInput(f"rank {rank} is larger than the width: a system has {width} units", kind="invalid_rank")
         maps.append(
             TrainableMap(
                 random_columns(width, rank, generator),

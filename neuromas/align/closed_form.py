@@ -45,7 +45,7 @@ def axes(means: Tensor, rank: int, *, seed: int = 0, avoid: Tensor | None = None
     if rank + others.shape[1] > n_units:
         raise InvalidInput(
             f"rank {rank + others.shape[1]} is larger than the width: the system has {n_units} units",
-            kind="rank_too_large",
+            kind="invalid_rank",
         )
     free = means - means @ others @ others.T
     _, singular, right = torch.linalg.svd(free, full_matrices=False)

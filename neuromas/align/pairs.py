@@ -152,7 +152,7 @@ def paired_columns(direction: Direction, subspace: Subspace) -> tuple[list[int],
             f"subspace 'full' needs the same variables in both systems, but {source.name!r} has"
             f" {', '.join(source.variables)} and {target.name!r} has {', '.join(target.variables)}. Name one of each with"
             " roles=",
-            kind="different_variables",
+            kind="variables_mismatch",
         )
     return target.columns(subspace.variables), source.columns(subspace.variables)
 

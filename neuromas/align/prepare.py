@@ -158,7 +158,8 @@ def _checked_names(systems: Sequence[System | Recording], device: str | torch.de
     repeated = sorted({name for name in names if names.count(name) > 1})
     if repeated:
         raise InvalidInput(
-            f"two systems are called {', '.join(map(repr, repeated))}; give each a name of its own", kind="same_name"
+            f"two systems are called {', '.join(map(repr, repeated))}; give each a name of its own",
+            kind="duplicate_name",
         )
     return names
 

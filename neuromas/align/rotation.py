@@ -216,9 +216,7 @@ def make_rotation(name: str, initial: Tensor) -> nn.Module:
         )
     n_units, rank = initial.shape
     if rank > n_units:
-        raise InvalidInput(
-            f"rank {rank} is larger than the width: the system has {n_units} units", kind="rank_too_large"
-        )
+        raise InvalidInput(f"rank {rank} is larger than the width: the system has {n_units} units", kind="invalid_rank")
     error = (initial.T @ initial - torch.eye(rank, dtype=initial.dtype, device=initial.device)).abs().max().item()
     if not error < 1e-3:
         raise InvalidInput(

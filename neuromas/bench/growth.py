@@ -78,7 +78,7 @@ def bench_growth(
     if most_samples < 10**5 or most_systems < 4:
         raise InvalidInput(
             f"a curve needs two sizes: expected at least 100,000 samples and 4 systems, got {most_samples:,} and {most_systems}",
-            kind="too_few_sizes",
+            kind="invalid_option",
         )
     sizes = [10**power for power in range(4, len(str(most_samples)))]
     with threads(n_threads):

@@ -74,16 +74,16 @@ class Counting(CausalModel):
         hold_out = [hold_out] if isinstance(hold_out, int) else list(hold_out)
         if not all(isinstance(quantity, (int, np.integer)) for quantity in hold_out):
             raise InvalidInput(
-                f"task {self.name!r}: expected whole numbers as hold_out, got {hold_out}", kind="wrong_option"
+                f"task {self.name!r}: expected whole numbers as hold_out, got {hold_out}", kind="invalid_option"
             )
         if not 0 <= void < 1:
-            raise InvalidInput(f"task {self.name!r}: expected void in 0 <= void < 1, got {void}", kind="wrong_option")
+            raise InvalidInput(f"task {self.name!r}: expected void in 0 <= void < 1, got {void}", kind="invalid_option")
         self.quantities = np.setdiff1d(np.arange(1, self.most + 1), hold_out)
         """Object quantities that occur, ascending."""
         if len(self.quantities) != self.most - len(set(hold_out)) or not len(self.quantities):
             raise InvalidInput(
                 f"task {self.name!r}: expected hold_out among 1..{self.most}, not all of them, got {sorted(hold_out)}",
-                kind="wrong_option",
+                kind="invalid_option",
             )
         self.void, self.hold_out = void, tuple(sorted(set(hold_out)))
         if void:

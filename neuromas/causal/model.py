@@ -297,7 +297,7 @@ def get_task(name: str, **options: Any) -> CausalModel:
         raise InvalidInput(
             f"task {name!r} has no option {', '.join(map(repr, strange))}; it has {', '.join(options_of_task) or 'none'}"
             + suggestion(strange[0], options_of_task),
-            kind="wrong_option",
+            kind="invalid_option",
         )
     return TASKS[name](**options)
 

@@ -405,7 +405,7 @@ def read_json(text: str, option: str) -> dict[str, Any]:
         else:
             document = json.loads(Path(text).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise NotFound(f"{option}: no such file: {text}", kind="no_such_file") from None
+        raise NotFound(f"{option}: no such file: {text}", kind="unknown_file") from None
     except (OSError, ValueError, RecursionError) as error:
         raise InvalidInput(f"{where}: cannot be read as JSON: {error}", kind="unreadable_source") from error
     if not isinstance(document, dict):

@@ -211,7 +211,7 @@ def natural_ellipsoid(
         raise InvalidInput(
             f"natural ellipsoid: expected latents and a level in 0..1, got {len(natural)} and {len(held_out)} latents"
             f" and level {level}",
-            kind="no_ellipsoid",
+            kind="undefined_measure",
         )
     natural, held_out = natural.double(), held_out.double()
     mean = natural.mean(dim=0)

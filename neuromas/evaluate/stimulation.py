@@ -124,18 +124,18 @@ def _check_request(
     if part not in target.candidates:
         raise InvalidInput(
             f"plan: expected part {', '.join(target.candidates)}, got {part!r}{suggestion(part, target.candidates)}",
-            kind="unknown_part",
+            kind="unknown_option",
         )
     if n_sources < 1 or (n_samples is not None and n_samples < 1):
         raise InvalidInput(
             f"plan: expected at least 1 sample and 1 source, got n_samples={n_samples} and n_sources={n_sources}",
-            kind="nothing_wanted",
+            kind="invalid_option",
         )
     clashing = [name for name in target.variables if name in _DATA]
     if clashing:
         raise InvalidInput(
             f"plan for {target.name!r}: the plan itself has a variable {clashing[0]!r}; rename the recording's (mapping=)",
-            kind="reserved_name",
+            kind="invalid_name",
         )
     for side in (source, target):
         if side.name not in alignment.maps:
@@ -147,7 +147,7 @@ def _chosen_subspace(alignment: Alignment, name: str | None) -> Subspace:
         return alignment.subspace(name)
     if len(alignment.subspaces) > 1:
         names = ", ".join(subspace.name for subspace in alignment.subspaces)
-        raise InvalidInput(f"the alignment has several subspaces; name one of {names}", kind="which_subspace")
+        raise InvalidInput(f"the alignment has several subspaces; name one of {names}", kind="missing_subspace")
     return alignment.subspaces[0]
 
 
@@ -156,7 +156,7 @@ def _wanted_codes(target: Side, wanted: Mapping[str, Any], columns: list[int]) -
     if not wanted:
         raise InvalidInput(
             f"plan for {target.name!r}: no value is wanted; its variables are {', '.join(target.variables)}",
-            kind="nothing_wanted",
+            kind="invalid_option",
         )
     codes = {}
     for name, value in wanted.items():
@@ -175,7 +175,7 @@ def _wanted_codes(target: Side, wanted: Mapping[str, Any], columns: list[int]) -
             raise InvalidInput(
                 f"plan for {target.name!r}: variable {name!r} has no value {value!r}; recorded are {', '.join(labels)}"
                 f"{suggestion(value, labels)}",
-                kind="unknown_value",
+                kind="invalid_value",
             ) from None
     return codes
 

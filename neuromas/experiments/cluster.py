@@ -41,10 +41,10 @@ def connected(scheduler: str | None, workers: int | None, n_useful: int) -> Iter
         import distributed  # noqa: F401
     except ImportError as error:
         raise InvalidInput(
-            'sweeps run on Dask, which is not installed: pip install "neuromas[sweep]"', kind="missing_extra"
+            'sweeps run on Dask, which is not installed: pip install "neuromas[sweep]"', kind="missing_package"
         ) from error
     if workers is not None and workers < 1:
-        raise InvalidInput(f"expected at least 1 worker, got {workers}", kind="wrong_workers")
+        raise InvalidInput(f"expected at least 1 worker, got {workers}", kind="invalid_option")
     n_workers = min(workers or len(os.sched_getaffinity(0)), n_useful)
     with _elsewhere(scheduler) if scheduler is not None else _here(n_workers) as found:
         yield found
@@ -65,7 +65,7 @@ def _elsewhere(scheduler: str) -> Iterator[tuple[Client, int]]:
             raise InvalidInput(
                 f"workers of {scheduler} have several threads ({', '.join(several)}), which would share random numbers;"
                 " start them with: dask worker --nthreads 1",
-                kind="wrong_workers",
+                kind="invalid_option",
             )
         yield client, len(workers)
 

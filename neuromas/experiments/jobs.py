@@ -165,7 +165,7 @@ def open_system(entry: JobSystem, out: Path) -> System:
         raise InvalidInput(
             f"{folder} has weights {str(system.config.weights_sha256)[:12]}, the job expects"
             f" {str(entry.weights_sha256)[:12]}; the system was trained again meanwhile: run the sweep again",
-            kind="changed",
+            kind="inputs_mismatch",
         )
     return system
 

@@ -188,20 +188,20 @@ def run_sweep(
 def check_devices(devices: Sequence[str], workers: int | None = None, scheduler: str | None = None) -> None:
     """InvalidInput unless `run_sweep` can compute on all of `devices`."""
     if isinstance(devices, str) or not devices:
-        raise InvalidInput(f"expected a list of devices, at least one; got {devices!r}", kind="no_device")
+        raise InvalidInput(f"expected a list of devices, at least one; got {devices!r}", kind="invalid_device")
     if scheduler is not None:
         if len(devices) > 1:
             raise InvalidInput(
                 "expected one device beside a scheduler, since its workers decide which GPU they see; got"
                 f" {', '.join(devices)}",
-                kind="wrong_workers",
+                kind="invalid_option",
             )
         return
     if workers is not None and workers < len(devices):
         raise InvalidInput(
             f"expected at least one worker per device, got {workers} for {len(devices)} devices: the other devices would have"
             " nothing to do",
-            kind="wrong_workers",
+            kind="invalid_option",
         )
     for device in devices:
         check_device(device)

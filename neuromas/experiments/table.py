@@ -59,7 +59,7 @@ def sweep_table(run: SweepRun) -> pd.DataFrame:
     if reserved:
         raise InvalidInput(
             f"sweep {run.sweep.figure}: tags and axes cannot have the names of columns: {', '.join(reserved)}",
-            kind="reserved_name",
+            kind="invalid_name",
         )
     columns = [*COLUMNS[:2], *tags, *COLUMNS[2:]]
     rows = [row for planned in run.jobs for row in _rows(run, planned)]
@@ -223,7 +223,7 @@ def best_of(table: pd.DataFrame, by: Sequence[str], over: str = "rank", score: s
     [32]
     """
     if score not in ("validation_loss", "validation_iia"):
-        raise InvalidInput(f"expected score validation_loss or validation_iia, got {score!r}", kind="wrong_score")
+        raise InvalidInput(f"expected score validation_loss or validation_iia, got {score!r}", kind="invalid_option")
     signed = table.assign(_score=table[score] if score == "validation_loss" else -table[score])
     per_choice = signed.dropna(subset=["_score"]).groupby([*by, over], sort=False, dropna=False)["_score"].max()
     chosen = per_choice.groupby(level=list(range(len(by))), sort=False, dropna=False).idxmin()

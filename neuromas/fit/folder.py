@@ -105,7 +105,7 @@ def read_request(folder: str | Path) -> FitRequest:
     if not path.is_file():
         raise NotFound(
             f"{folder} has no {REQUEST}, which says where systems and recordings are; it was not fitted by a command",
-            kind="no_request",
+            kind="unknown_request",
         )
     try:
         text = path.read_text(encoding="utf-8")

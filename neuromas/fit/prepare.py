@@ -127,9 +127,7 @@ def _subspaces(config: FitConfig, sides: Sequence[Side]) -> tuple[Subspace, ...]
     rank = sum(subspace.rank for subspace in subspaces)
     for name, width in widths.items():
         if rank > width:
-            raise InvalidInput(
-                f"rank {rank} is larger than the width: {name!r} has {width} units", kind="rank_too_large"
-            )
+            raise InvalidInput(f"rank {rank} is larger than the width: {name!r} has {width} units", kind="invalid_rank")
     for subspace in subspaces:
         for side in sides:
             side.columns(subspace.variables)

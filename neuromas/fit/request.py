@@ -204,7 +204,7 @@ def open_inputs(request: FitRequest, device: str = "cpu") -> list[System | Recor
         Weights or recordings are damaged.
     """
     if not request.systems and not request.read:
-        raise InvalidInput("a fit needs at least one system, or a recording to read", kind="no_systems")
+        raise InvalidInput("a fit needs at least one system, or a recording to read", kind="wrong_systems")
     systems: list[System | Recording] = [load_system(path, device) for path in request.systems]
     if request.read:
         store = resolve_store() if request.store is None else RecordingStore(request.store)
@@ -328,7 +328,7 @@ def reopen(folder: str | Path, *, store: str | Path | None = None, device: str =
     result = FitResult.load(folder)
     request = read_request(folder)
     if request.config.identity_json() != result.report.config.identity_json():
-        raise Corrupt(f"{folder / REQUEST} and {RESULT} belong to different fits", kind="mixed_result")
+        raise Corrupt(f"{folder / REQUEST} and {RESULT} belong to different fits", kind="changed")
     if store is not None:
         request = request.model_copy(update={"store": str(store)})
     systems = open_inputs(request, device)

@@ -65,7 +65,7 @@ class FitResult:
             raise InvalidInput(
                 "this result was loaded without its systems. If a command fitted it, use neuromas.reopen(DIR); otherwise call"
                 " the same fit(..., out=DIR) again, which returns the finished fit",
-                kind="no_sides",
+                kind="missing_systems",
             )
         names = [side.name for side in self.sides if side.name in self.alignment.maps]
         if self.alignment.replace:

@@ -102,10 +102,10 @@ def together(
 def _folders(out: Sequence[str | Path | None] | None, n_fits: int) -> list[Path | None]:
     folders = [None if path is None else Path(path) for path in (out or [None] * n_fits)]
     if len(folders) != n_fits:
-        raise InvalidInput(f"expected one folder for each of {n_fits} fits, got {len(folders)}", kind="wrong_folders")
+        raise InvalidInput(f"expected one folder for each of {n_fits} fits, got {len(folders)}", kind="invalid_option")
     absolute = [folder.absolute() for folder in folders if folder is not None]
     if len(set(absolute)) < len(absolute):
-        raise InvalidInput("two fits have the same folder; each needs its own", kind="wrong_folders")
+        raise InvalidInput("two fits have the same folder; each needs its own", kind="invalid_option")
     return folders
 
 

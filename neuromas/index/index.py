@@ -361,7 +361,7 @@ class CLIndex:
             raise InvalidInput(
                 f"index of {self.recording.name!r}: expected values of shape (n_queries, {len(self.variables)}) for "
                 f"{', '.join(self.variables)}, got {tuple(values.shape)}",
-                kind="values_shape",
+                kind="shape_mismatch",
             )
         return values.to("cpu", torch.float64).numpy()
 
@@ -390,7 +390,7 @@ class CLIndex:
             `values` has another width; `n_matches` is below 1.
         """
         if n_matches < 1:
-            raise InvalidInput(f"sample: expected n_matches of 1 or more, got {n_matches}", kind="n_matches")
+            raise InvalidInput(f"sample: expected n_matches of 1 or more, got {n_matches}", kind="invalid_option")
         if n_matches > 1:
             # batch after batch: on disk, draws of one batch are neighbours, and a mean of neighbours is not a mean of random ones
             draws = [self.sample(values, generator) for _ in range(n_matches)]
@@ -468,7 +468,7 @@ class CLIndex:
         """
         _, count = self.lookup(values)
         if count.numel() == 0:
-            raise InvalidInput("coverage: expected at least one row of values, got none", kind="values_shape")
+            raise InvalidInput("coverage: expected at least one row of values, got none", kind="shape_mismatch")
         return float((count > 0).double().mean())
 
     def means(self) -> Means:

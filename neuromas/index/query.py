@@ -267,7 +267,7 @@ def _code(value: object, spec: VariableSpec, values: NDArray[np.float64]) -> flo
         listed = ", ".join(existing[:30]) + (f" and {len(existing) - 30} more" if len(existing) > 30 else "")
         hint = suggestion(value, existing) if isinstance(value, str) else ""
         raise InvalidInput(
-            f"variable {spec.name!r} has no value {value!r}; its values are {listed}{hint}", kind="unknown_value"
+            f"variable {spec.name!r} has no value {value!r}; its values are {listed}{hint}", kind="invalid_value"
         )
     return code
 
@@ -286,7 +286,7 @@ def checked_tolerance(name: str, specs: Sequence[VariableSpec], tolerance: Mappi
         raise InvalidInput(
             f"index of {name!r}: tolerance for {', '.join(map(repr, unknown))}, but the index has the variables "
             f"{', '.join(variables)}" + suggestion(unknown[0], variables),
-            kind="invalid_tolerance",
+            kind="invalid_option",
         )
     wrong = {key: width for key, width in tolerance.items() if not 0 <= width < math.inf}
     categorical = [spec.name for spec in specs if spec.type == "categorical" and tolerance.get(spec.name)]
@@ -294,6 +294,6 @@ def checked_tolerance(name: str, specs: Sequence[VariableSpec], tolerance: Mappi
         raise InvalidInput(
             f"index of {name!r}: expected a tolerance of 0 or more"
             + (f", got {wrong}" if wrong else f" for numbers; {', '.join(map(repr, categorical))} is categorical"),
-            kind="invalid_tolerance",
+            kind="invalid_option",
         )
     return {key: float(width) for key, width in tolerance.items() if width > 0}

@@ -25,7 +25,7 @@ def samples_by_units(activity: ArrayLike, name: str) -> Floats:
     """
     array = np.asarray(activity, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] == 0:
-        raise InvalidInput(f"{name}: expected shape (n_samples, n_units), got {array.shape}", kind="invalid_shape")
+        raise InvalidInput(f"{name}: expected shape (n_samples, n_units), got {array.shape}", kind="shape_mismatch")
     if len(array) < MIN_SAMPLES:
         raise InvalidInput(f"{name}: expected at least {MIN_SAMPLES} samples, got {len(array)}", kind="too_few_samples")
     bad = ~np.isfinite(array)

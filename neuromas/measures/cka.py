@@ -107,7 +107,7 @@ def hsic(k: ArrayLike, l: ArrayLike) -> float:  # noqa: E741 - K and L are what 
     if first.ndim != 2 or first.shape != first.shape[::-1] or first.shape != second.shape or len(first) < 2:
         raise InvalidInput(
             f"expected two kernel matrices of shape (n_samples, n_samples), got {first.shape} and {second.shape}",
-            kind="invalid_shape",
+            kind="shape_mismatch",
         )
     # tr(KHLH) = ⟨HKH, HLH⟩ because H is idempotent: n² products, not n³; and exactly a square if K is L
     return float(np.vdot(centred_kernel(first), centred_kernel(second)) / (len(first) - 1) ** 2)

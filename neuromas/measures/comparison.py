@@ -229,5 +229,5 @@ def _whole(name: str, value: Any, least: int) -> int:
     except TypeError:
         number = least - 1
     if number < least:
-        raise InvalidInput(f"{name}: expected a whole number of at least {least}, got {value!r}", kind="invalid_number")
+        raise InvalidInput(f"{name}: expected a whole number of at least {least}, got {value!r}", kind="invalid_option")
     return number

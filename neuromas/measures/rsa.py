@@ -140,7 +140,7 @@ def dissimilarities_of(matrix: ArrayLike, name: str = "the RDM") -> Floats:
         raise InvalidInput(
             f"{name}: expected shape (n_samples, n_samples) or (n_pairs,) with at least {MIN_SAMPLES} samples, "
             f"got {array.shape}",
-            kind="invalid_shape",
+            kind="shape_mismatch",
         )
     if not np.isfinite(pairs).all():
         bad = int((~np.isfinite(pairs)).sum())

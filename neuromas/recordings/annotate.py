@@ -158,7 +158,7 @@ def _matched(
         joined = samples.merge(frame, on=keys, how="left", indicator="_match")
     except ValueError as error:  # text against numbers
         raise InvalidInput(
-            f"the table cannot be matched by {listing(differing or keys)}: {error}", kind="unmatched_rows"
+            f"the table cannot be matched by {listing(differing or keys)}: {error}", kind="missing_rows"
         ) from error
     without = (joined["_match"] == "left_only").to_numpy()
     if without.any():
@@ -166,7 +166,7 @@ def _matched(
         raise InvalidInput(
             f"the table has no row for {int(without.sum()):,} of {recording.n_samples:,} samples of {recording.name!r} "
             f"(first: {first}); before you annotate, select the samples that have one (select, where=)",
-            kind="unmatched_rows",
+            kind="missing_rows",
         )
     return {name: tidy(joined[name].to_numpy()) for name in frame if name not in keys}
 
@@ -322,7 +322,10 @@ def _mask(expression: str, columns: Mapping[str, Any], recording: Recording, dim
     size = recording.dataset.sizes[dim]
     mask = evaluate_mask(expression, columns, size, what)
     if not mask.any():
-        raise InvalidInput(f"{what}: {expression!r} is true of none of {size:,}", kind=f"no_{dim}s")
+        message = f"{what}: {expression!r} is true of none of {size:,}"
+        if dim == dims.UNIT:
+            raise InvalidInput(message, kind="no_units")
+        raise InvalidInput(message, kind="no_samples")
     return mask
 
 
@@ -360,7 +363,7 @@ def standardised(recording: Recording) -> Recording:
     ([-1.0, 1.0], [2.0])
     """
     if STANDARD_SD in recording.dataset.coords:
-        raise InvalidInput(f"recording {recording.name!r} is standardised already", kind="standardised")
+        raise InvalidInput(f"recording {recording.name!r} is standardised already", kind="no_effect")
     activity = recording.latents(dtype=np.float64)
     used = activity[recording.eligible]
     recorded = np.isfinite(used)

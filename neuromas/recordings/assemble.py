@@ -212,7 +212,7 @@ def read_dataset(path: Path, manifest: ManifestSource, fields: Mapping[str, Any]
     """
     beside = path / "manifest.json"
     if path.suffix not in (".nc", ".zarr") and not beside.is_file():
-        raise InvalidInput(f"{path}: expected a .npz or .nc file or a .zarr folder", kind="unknown_format")
+        raise InvalidInput(f"{path}: expected a .npz or .nc file or a .zarr folder", kind="invalid_format")
     document: dict[str, Any] = {"name": path.stem} if path.suffix in (".nc", ".zarr") else {}
     netcdf = path.suffix == ".nc"
     try:

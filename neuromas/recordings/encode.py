@@ -40,14 +40,16 @@ def load_npz(path: Path) -> dict[str, NDArray[Any]]:
         The file is not a NumPy archive, or it holds pickled objects.
     """
     if not path.is_file():
-        raise NotFound(f"no such file: {path}", kind="no_such_file")
+        raise NotFound(f"no such file: {path}", kind="unknown_file")
     try:
         with path.open("rb") as file:
             start = file.read(len(np.lib.format.MAGIC_PREFIX))
         if start == np.lib.format.MAGIC_PREFIX:
-            raise InvalidInput(f"{path}: expected a NumPy archive (.npz), got a single array", kind="not_npz")
+            raise InvalidInput(f"{path}: expected a NumPy archive (.npz), got a single array", kind="unreadable_source")
         if not start.startswith((b"PK\x03\x04", b"PK\x05\x06")):  # otherwise NumPy reads it as a pickle
-            raise InvalidInput(f"{path}: not a NumPy archive (.npz): it starts with {start!r}", kind="not_npz")
+            raise InvalidInput(
+                f"{path}: not a NumPy archive (.npz): it starts with {start!r}", kind="unreadable_source"
+            )
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except InvalidInput:
@@ -59,10 +61,14 @@ def load_npz(path: Path) -> dict[str, NDArray[Any]]:
                 "save plain arrays instead",
                 kind="pickle_refused",
             ) from error
-        raise InvalidInput(f"{path}: not a NumPy archive: {error or type(error).__name__}", kind="not_npz") from error
+        raise InvalidInput(
+            f"{path}: not a NumPy archive: {error or type(error).__name__}", kind="unreadable_source"
+        ) from error
     others = [key for key, values in arrays.items() if not isinstance(values, np.ndarray)]
     if others:
-        raise InvalidInput(f"{path}: not a NumPy archive: it holds {listing(others)}, not arrays", kind="not_npz")
+        raise InvalidInput(
+            f"{path}: not a NumPy archive: it holds {listing(others)}, not arrays", kind="unreadable_source"
+        )
     return arrays
 
 
@@ -91,7 +97,7 @@ def manifest_fields(manifest: ManifestSource, where: str) -> dict[str, Any]:
     if isinstance(manifest, Path) or not text.lstrip().startswith("{"):
         where = str(manifest)
         if not Path(manifest).is_file():
-            raise NotFound(f"no such manifest file: {manifest}", kind="no_such_file")
+            raise NotFound(f"no such manifest file: {manifest}", kind="unknown_file")
         try:
             text = Path(manifest).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:

@@ -37,7 +37,7 @@ def check_ending(path: str | Path, endings: tuple[str, ...] = ENDINGS) -> Path:
     """
     if Path(path).suffix not in endings:
         raise InvalidInput(
-            f"{path}: expected a file that ends in {', '.join(endings[:-1])} or {endings[-1]}", kind="unknown_format"
+            f"{path}: expected a file that ends in {', '.join(endings[:-1])} or {endings[-1]}", kind="invalid_format"
         )
     return Path(path)
 

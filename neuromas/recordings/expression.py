@@ -158,25 +158,29 @@ def evaluate_mask(
     if values.dtype.kind != "b":
         raise InvalidInput(
             f"{where}: {expression!r}: expected something true or false, got {values.dtype}; compare it, e.g. {expression} == 1",
-            kind="expression",
+            kind="invalid_expression",
         )
     return np.broadcast_to(values & ~missing, size)
 
 
 def _computed(expression: str, columns: Mapping[str, Any], where: str) -> _Value:
     if len(expression) > _LONGEST:
-        raise InvalidInput(f"{where}: expected at most {_LONGEST} characters, got {len(expression)}", kind="expression")
+        raise InvalidInput(
+            f"{where}: expected at most {_LONGEST} characters, got {len(expression)}", kind="invalid_expression"
+        )
     try:
         tree = ast.parse(expression.strip(), mode="eval").body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise InvalidInput(f"{where}: {expression!r} is not an expression: {error}", kind="expression") from error
+        raise InvalidInput(
+            f"{where}: {expression!r} is not an expression: {error}", kind="invalid_expression"
+        ) from error
     try:
         with np.errstate(all="ignore"):
             return _value(tree, columns, where, expression)
     except NeuromasError:
         raise
     except (TypeError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
-        raise InvalidInput(f"{where}: {expression!r} cannot be computed: {error}", kind="expression") from error
+        raise InvalidInput(f"{where}: {expression!r} cannot be computed: {error}", kind="invalid_expression") from error
 
 
 def names_in(expression: str) -> set[str]:
@@ -254,7 +258,7 @@ def _refused(node: ast.AST, where: str, whole: str) -> InvalidInput:
             "it may contain columns, numbers, text, arithmetic, comparisons, 'and', 'or', 'not', 'a if condition else b' and "
             f"the functions {', '.join(FUNCTIONS)}"
         )
-    return InvalidInput(f"{where}: {source!r} is not allowed in an expression; {why}", kind="expression")
+    return InvalidInput(f"{where}: {source!r} is not allowed in an expression; {why}", kind="invalid_expression")
 
 
 def _constant(node: ast.expr) -> Any:
@@ -304,7 +308,7 @@ def _member(left: _Value, listed: ast.expr, where: str, whole: str) -> _Value:
         raise InvalidInput(
             f"{where}: {source!r}: 'in' needs a list of literal numbers or text, e.g. [1, 2]; compare columns with ==, and "
             "search for text in a column with contains(column, 'text')",
-            kind="expression",
+            kind="invalid_expression",
         )
     kinds = {isinstance(entry, str) for entry in entries} | {np.asarray(left.values).dtype.kind == "U"}
     if len(kinds) > 1:
@@ -382,7 +386,7 @@ def _column(name: str, columns: Mapping[str, Any], where: str) -> _Value:
     values = np.asarray(columns[name])
     if values.dtype.kind not in "biufU":
         raise InvalidInput(
-            f"{where}: column {name!r} has neither numbers nor text, but {values.dtype}", kind="expression"
+            f"{where}: column {name!r} has neither numbers nor text, but {values.dtype}", kind="invalid_expression"
         )
     if values.dtype.kind == "u" and values.size and values.max() >= 2**63:
         values = values.astype(np.float64)

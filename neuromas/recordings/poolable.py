@@ -16,12 +16,12 @@ def alike(recordings: Sequence[Recording], variables: Sequence[str]) -> tuple[li
     if not recordings or not variables:
         raise InvalidInput(
             f"pool: expected recordings and variables, got {len(recordings)} and {len(variables)}",
-            kind="nothing_to_pool",
+            kind="no_recordings",
         )
     if dims.PART in variables:
         raise InvalidInput(
             "pool: a variable cannot be called 'part', the name of the coordinate that says which part a trial belongs to",
-            kind="reserved_name",
+            kind="invalid_name",
         )
     pooled = [recording.name for recording in recordings if recording.manifest.pseudo_population is not None]
     if pooled:
@@ -48,7 +48,7 @@ def _refuse_unlike(first: Recording, other: Recording, variables: Sequence[str])
     ):
         if mine != its:
             raise InvalidInput(
-                f"pool: {what} differ: {mine!r} in {first.name!r}, {its!r} in {other.name!r}", kind="unlike_recordings"
+                f"pool: {what} differ: {mine!r} in {first.name!r}, {its!r} in {other.name!r}", kind="recordings_differ"
             )
     for variable in variables:
         here, there = first.spec(variable), other.spec(variable)
@@ -56,7 +56,7 @@ def _refuse_unlike(first: Recording, other: Recording, variables: Sequence[str])
             raise InvalidInput(
                 f"pool: variable {variable!r} is {here.type} ({here.units}) in {first.name!r}, {there.type}"
                 f" ({there.units}) in {other.name!r}",
-                kind="unlike_recordings",
+                kind="recordings_differ",
             )
 
 
@@ -72,7 +72,7 @@ def _refuse_versions(recordings: Sequence[Recording]) -> None:
                 raise InvalidInput(
                     f"pool: {relative!r} and {recording.name!r} are versions of one recording, {ancestor}, and share units"
                     f" {listing(sorted(others & units))}; name one of them",
-                    kind="versions_of_one",
+                    kind="duplicate_unit",
                 )
         for ancestor in ancestors:
             name, others = units_by_ancestor.get(ancestor, (recording.name, set()))

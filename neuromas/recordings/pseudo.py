@@ -148,7 +148,7 @@ def pool(
     fewest = len(parts) if min_trials is None else min_trials
     if fewest < len(parts):
         raise InvalidInput(
-            f"min_trials: expected at least {len(parts)}, one for each part, got {fewest}", kind="min_trials"
+            f"min_trials: expected at least {len(parts)}, one for each part, got {fewest}", kind="invalid_option"
         )
     fitting, specs = alike(recordings, variables)
     sources = [_source(recording, variables) for recording in fitting]
@@ -192,16 +192,16 @@ def _check_choices(fractions: Mapping[str, float], n_trials: int | Mapping[str, 
     ):
         raise InvalidInput(
             f"pool: expected fractions for {', '.join(DEFAULT_FRACTIONS)}, each above 0, that add up to 1; got {fractions}",
-            kind="fractions",
+            kind="invalid_option",
         )
     if seed < 0:
-        raise InvalidInput(f"pool: expected a seed of 0 or more, got {seed}", kind="invalid_seed")
+        raise InvalidInput(f"pool: expected a seed of 0 or more, got {seed}", kind="invalid_option")
     unknown = [part for part in n_trials if part not in fractions] if isinstance(n_trials, Mapping) else []
     if unknown:
         raise InvalidInput(
             f"n_trials for {listing(unknown)}; the parts are {', '.join(fractions)}"
             + suggestion(unknown[0], fractions),
-            kind="n_trials",
+            kind="invalid_option",
         )
 
 
@@ -301,7 +301,7 @@ def _counts(
     each = n_trials if isinstance(n_trials, Mapping) else dict.fromkeys(parts, n_trials)
     counts = {part: int(each.get(part, most[part])) for part in parts}
     if min(counts.values()) < 1:
-        raise InvalidInput(f"n_trials: expected at least 1 in each part, got {counts}", kind="n_trials")
+        raise InvalidInput(f"n_trials: expected at least 1 in each part, got {counts}", kind="invalid_option")
     beyond = [part for part in parts if counts[part] > most[part] and not replace]
     if beyond:
         raise InvalidInput(

@@ -255,7 +255,7 @@ class Reading:
                 f"recording {self.name!r}: activity of unit {self.unit_names[columns[column]]!r} at "
                 f"{place(self.dataset, sample)} is too large for {latents.dtype}, whose largest number is "
                 f"{np.finfo(latents.dtype).max:.3g}; scale the activity before it is registered",
-                kind="activity_too_large",
+                kind="too_large",
             )
 
 

@@ -294,7 +294,7 @@ class Recording(Reading):
         """
         path = Path(path)
         if not path.exists():
-            raise NotFound(f"no such file: {path}", kind="no_such_file")
+            raise NotFound(f"no such file: {path}", kind="unknown_file")
         if path.suffix == ".npz":
             return cls.from_npz(path, manifest, **fields)
         return cls.from_dataset(*read_dataset(path, manifest, fields))

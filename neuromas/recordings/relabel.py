@@ -52,7 +52,7 @@ def relabel(
     twice = sorted({name for name in new_names if all_names.count(name) > 1})
     if twice:
         raise InvalidInput(
-            f"mapping: recording {name!r} would have two coordinates called {listing(twice)}", kind="mapping"
+            f"mapping: recording {name!r} would have two coordinates called {listing(twice)}", kind="invalid_mapping"
         )
     specs: list[VariableSpec] = []
     renamed = dataset.drop_vars(names)
@@ -72,7 +72,8 @@ def _by_name_here(mapping: Mapping[str, tuple[str, Mapping[Any, Any]]]) -> dict[
     for canonical, (here, values) in mapping.items():
         if here in sources:
             raise InvalidInput(
-                f"mapping: both {sources[here][0]!r} and {canonical!r} are mapped to variable {here!r}", kind="mapping"
+                f"mapping: both {sources[here][0]!r} and {canonical!r} are mapped to variable {here!r}",
+                kind="invalid_mapping",
             )
         sources[here] = (canonical, values)
     return sources
@@ -90,7 +91,7 @@ def mapping_entry(canonical: str, entry: object) -> tuple[str, Mapping[Any, Any]
     raise InvalidInput(
         f"mapping: {canonical!r}: expected a variable's name or {{'name': …, 'values': {{canonical: here}}}}, "
         f"got {entry!r}",
-        kind="mapping",
+        kind="invalid_mapping",
     )
 
 
@@ -130,7 +131,7 @@ def relabelled(
     """The variable under its canonical name and values, and its samples' numbers recoded to match."""
     if spec.type == "real":
         if renames:
-            raise InvalidInput(f"mapping: {spec.name!r} is real; only its name can be mapped", kind="mapping")
+            raise InvalidInput(f"mapping: {spec.name!r} is real; only its name can be mapped", kind="invalid_mapping")
         return spec.model_copy(update={"name": name}), values
     renaming = _renaming(spec, renames, values)
     if any(text is not None for text in renaming.meaning.values()):
@@ -181,7 +182,8 @@ def _as_numbers(
     table = np.array([renaming.number[code] for code in codes], dtype=np.float64)
     if not np.array_equal(table, np.rint(table)):
         raise InvalidInput(
-            f"mapping: {spec.name!r} is integer, so its values map to whole numbers or to meanings", kind="mapping"
+            f"mapping: {spec.name!r} is integer, so its values map to whole numbers or to meanings",
+            kind="invalid_mapping",
         )
     _refuse_silent_merge(spec.name, {code: f"{renaming.number[code]:g}" for code in codes}, renaming.mapped)
     allowed = None if spec.values is None else tuple(dict.fromkeys(int(value) for value in table))
@@ -233,7 +235,7 @@ def _refuse_silent_merge(name: str, meanings: Mapping[float, str], mapped: set[f
         if code not in mapped and sum(other == text for other in meanings.values()) > 1:
             raise InvalidInput(
                 f"mapping: two values of {name!r} would mean {text!r}; map both to it if they are to count as one",
-                kind="mapping",
+                kind="invalid_mapping",
             )
 
 

@@ -82,7 +82,7 @@ def shuffled(
         raise InvalidInput(
             f"recording {recording.name!r}: shuffling {by}s changes nothing: those that could exchange values hold equal ones"
             + (hint if by == "trial" else ""),
-            kind="nothing_shuffled",
+            kind="no_effect",
         )
     changes = ", ".join(f"{name} ({share:.0%} of samples changed)" for name, share in shares.items())
     note = f"values shuffled between {by}s, seed {seed}: {changes}"

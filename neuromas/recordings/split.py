@@ -69,7 +69,7 @@ class Split:
             raise InvalidInput(
                 f"split {self.name!r} was made of recording {self.recording!r} with {self.samples.size} samples; "
                 f"recording {recording.name!r} has {recording.n_samples} samples and other trials",
-                kind="split_mismatch",
+                kind="sample_mismatch",
             )
 
 
@@ -141,7 +141,9 @@ def split_by_coordinate(
         )
     fractions = dict(DEFAULT_FRACTIONS if fractions is None else fractions)
     if not fractions or any(not share > 0 for share in fractions.values()) or abs(sum(fractions.values()) - 1) > 1e-6:
-        raise InvalidInput(f"fractions: expected positive shares that add up to 1, got {fractions}", kind="fractions")
+        raise InvalidInput(
+            f"fractions: expected positive shares that add up to 1, got {fractions}", kind="invalid_option"
+        )
     values = _coordinate(recording, coordinate)
     levels, level = np.unique(values, return_inverse=True)
     counts = _share_out(levels.size, list(fractions.values()))
@@ -198,10 +200,10 @@ def split_by_value(recording: Recording, variable: str, values: Mapping[str, Seq
                 raise InvalidInput(
                     f"split {name!r}: variable {variable!r} has no value {value!r}; recorded are {', '.join(existing)}"
                     + suggestion(value, existing),
-                    kind="unknown_value",
+                    kind="invalid_value",
                 ) from None
             if owners.setdefault(code, position) != position:
-                raise InvalidInput(f"value {value!r} of {variable!r} is in two splits", kind="split_overlap")
+                raise InvalidInput(f"value {value!r} of {variable!r} is in two splits", kind="invalid_split")
     levels, level = np.unique(recording.dataset[variable].values, return_inverse=True)
     owner = np.array([owners.get(float(value), -1) for value in levels])
     return _splits(recording, variable, list(values), owner[level])
@@ -255,7 +257,7 @@ def _splits(recording: Recording, basis: str, names: Sequence[str], owner: NDArr
         raise InvalidInput(
             f"recording {recording.name!r}: {basis!r} changes within trials (first in trial {trial[order][torn[0]]}), "
             "and a trial cannot belong to two splits",
-            kind="split_overlap",
+            kind="invalid_split",
         )
     splits = {}
     for position, name in enumerate(names):

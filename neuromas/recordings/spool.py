@@ -131,7 +131,7 @@ class Spool:
             raise InvalidInput(
                 f"group_by {', '.join(self.group_by)}: samples hold more than {MOST_GROUPS:,} combinations of values, too many"
                 " for groups of a useful size; name fewer variables",
-                kind="too_many_groups",
+                kind="too_large",
             )
         return self._values.setdefault(values, f"group-{len(self._values)}")
 
@@ -147,7 +147,7 @@ class Spool:
             raise InvalidInput(
                 f"block of {block.name!r} from sample {self.n_samples:,} on: it differs from the first block in"
                 f" {' and '.join(problems)}",
-                kind="blocks_differ",
+                kind="recordings_differ",
             )
         if not self.whole_trials:
             return
@@ -160,7 +160,7 @@ class Spool:
                 raise InvalidInput(
                     f"block of {block.name!r} from sample {self.n_samples:,} on: trials"
                     f" {listing([str(trial) for trial in again])} are also in an earlier block",
-                    kind="trial_twice",
+                    kind="invalid_trials",
                 )
         self._trials.append(trials)
 

@@ -94,7 +94,7 @@ def n_labelled(columns: Columns, where: str) -> int | None:
     counts = {name: len(values) for name, values in columns.items()}
     if len({*counts.values()}) > 1:
         listed = ", ".join(f"{name!r} of {count}" for name, count in counts.items())
-        raise InvalidInput(f"{where}: variables differ in how many trials they have: {listed}", kind="count_mismatch")
+        raise InvalidInput(f"{where}: variables differ in how many trials they have: {listed}", kind="sample_mismatch")
     return next(iter(counts.values()), None)
 
 
@@ -145,7 +145,7 @@ def run_batches(
             raise InvalidInput(
                 f"{where}: {samples.activity.shape[1]} units at {system.layer!r}, batches before had {width}; expected equal"
                 " widths, so inputs of one size, or a tap or pool that does not depend on it",
-                kind="width_changed",
+                kind="unit_mismatch",
             )
         start, width = stop, samples.activity.shape[1]
         yield samples
@@ -161,9 +161,9 @@ def as_column(values: Any) -> NDArray[Any]:
     try:
         array = plain(values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values))
     except ValueError as error:  # rows of different lengths
-        raise InvalidInput(f"variables: cannot be made an array: {error}", kind="wrong_shape") from error
+        raise InvalidInput(f"variables: cannot be made an array: {error}", kind="shape_mismatch") from error
     if not array.ndim:
-        raise InvalidInput(f"variables: expected a value per trial, got {values!r} for all", kind="wrong_shape")
+        raise InvalidInput(f"variables: expected a value per trial, got {values!r} for all", kind="shape_mismatch")
     return array
 
 
@@ -186,13 +186,13 @@ def _run(
         raise InvalidInput(
             f"{where}: the attention mask has {present.shape[1]} steps, {system.layer!r} gives {n_steps}; give the steps of"
             " each trial as 'lengths' among the variables",
-            kind="wrong_lengths",
+            kind="sample_mismatch",
         )
     hashes = inputs.hashes(present if inputs.present is None else inputs.present)
     trials = columns.get(dims.TRIAL, start + np.arange(n_trials))
     if trials.ndim != 1:
         raise InvalidInput(
-            f"{where}: trial: expected one number per trial, got shape {trials.shape}", kind="wrong_trials"
+            f"{where}: trial: expected one number per trial, got shape {trials.shape}", kind="invalid_trials"
         )
     _check_hashes(hashes, trials, columns.get(dims.INPUT_HASH), expected, where)
     mask = present if present is not None and present.shape[1] == n_steps else np.ones((n_trials, n_steps), dtype=bool)
@@ -239,7 +239,7 @@ def _by_sample(name: str, values: NDArray[Any], mask: NDArray[np.bool_], padded:
         return values[row, place]
     raise InvalidInput(
         f"{where}: variable {name!r}: expected shape {mask.shape[:1]} or {mask.shape}, got {values.shape}",
-        kind="wrong_shape",
+        kind="shape_mismatch",
     )
 
 
@@ -247,7 +247,7 @@ def _uneven(where: str, n_labels: int | None, n_inputs: str) -> InvalidInput:
     return InvalidInput(
         f"{where}: variables or expected hashes of {n_labels} trials, inputs of {n_inputs}; expected equal numbers, in the same"
         " order",
-        kind="count_mismatch",
+        kind="sample_mismatch",
     )
 
 
@@ -256,7 +256,7 @@ def _known_hashes(recording: Recording) -> dict[int, int]:
     if dims.INPUT_HASH not in recording.dataset.coords:
         raise InvalidInput(
             f"recording {recording.name!r} has no hashes of inputs; expected one that was captured from batches",
-            kind="no_hashes",
+            kind="missing_inputs",
         )
     trials, first = np.unique(recording.trial, return_index=True)
     hashes = recording.dataset[dims.INPUT_HASH].values[first]
@@ -283,5 +283,5 @@ def _check_hashes(
                 raise InvalidInput(
                     f"{where}: trial {trial} has inputs with hash {actual:016x}, expected {shown}. The inputs are others, or in"
                     " another order",
-                    kind="other_inputs",
+                    kind="inputs_mismatch",
                 )

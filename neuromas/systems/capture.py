@@ -184,7 +184,7 @@ def _check_arguments(
     ):
         if wrong:
             kind_of_trials = "trials of its task" if of_task else f"trials as {type(trials).__name__}"
-            raise InvalidInput(f"capture of system {system.name!r} got {kind_of_trials}: {rule}", kind="wrong_options")
+            raise InvalidInput(f"capture of system {system.name!r} got {kind_of_trials}: {rule}", kind="invalid_option")
 
 
 @dataclass(frozen=True)
@@ -214,7 +214,7 @@ def _of_task(
         if not solved.any():
             raise InvalidInput(
                 f"system {system.name!r} solves none of {len(drawn)} trials of task {model.name!r}; expected at least 1",
-                kind="none_solved",
+                kind="no_trials",
             )
         notes = f"left out {int((~solved).sum())} of {len(drawn)} trials, which the system does not solve"
         drawn = drawn.take(solved)
@@ -299,7 +299,7 @@ def _joined(blocks: Iterable[Samples], name: str) -> Samples:
         if block.columns.keys() != first.keys():
             raise InvalidInput(
                 f"batch {number} of {name!r} has {', '.join(block.columns)}; the first has {', '.join(first)}",
-                kind="variables_differ",
+                kind="variables_mismatch",
             )
     columns = {key: np.concatenate([block.columns[key] for block in kept]) for key in first}
     return Samples(np.concatenate([block.activity for block in kept]), columns, sum(block.n_trials for block in kept))

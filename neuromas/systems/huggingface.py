@@ -211,7 +211,7 @@ class HuggingFace(System):
                 raise InvalidInput(
                     f"system {self.name!r} was spread over devices by device_map, with its embedding on {self.device}; it"
                     f" cannot be moved to {device}. Load it again without device_map, or with another device_map",
-                    kind="no_device",
+                    kind="invalid_device",
                 )
             return self
         check_device(device)
@@ -295,7 +295,7 @@ class HuggingFace(System):
             raise InvalidInput(
                 f"system {self.name!r}: layer {self.layer!r} gives {outputs or 'nothing'} for {tuple(words.shape)} tokens;"
                 f" expected one tensor of shape {(*words.shape, 'n_units')}, as decoder blocks and their parts give",
-                kind="no_latent",
+                kind="missing_output",
             )
         n_prompt = len(self.prompt_ids) - 1
         return first, tuple((keys[:, :, n_prompt:], values[:, :, n_prompt:]) for keys, values in cache)
@@ -314,7 +314,7 @@ class HuggingFace(System):
         if self._longest is not None and length > self._longest:
             raise InvalidInput(
                 f"system {self.name!r} reads at most {self._longest} tokens; prompt and trial have {length}",
-                kind="too_long",
+                kind="too_large",
             )
         cache = self._library.DynamicCache()  # updated in place: a new one for each run
         for number, (keys, values) in enumerate(past):
@@ -376,7 +376,7 @@ class HuggingFace(System):
             raise InvalidInput(
                 f"system {self.name!r}: {type(self._model).__name__} keeps no keys and values of all its steps, so it cannot be"
                 " resumed inside a trial; expected a decoder with attention in every layer (config.use_cache)",
-                kind="no_cache",
+                kind="no_context",
             )
         empty = tuple((layer.keys[:, :, :0], layer.values[:, :, :0]) for layer in layers)
         if len(self.prompt_ids) == 1:

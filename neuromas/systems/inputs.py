@@ -96,14 +96,14 @@ def as_inputs(inputs: Any, where: str = "inputs") -> Inputs:
     if not tensors:
         raise InvalidInput(
             f"{where}: expected a tensor, or a tuple or mapping that holds one, got {_describe(inputs)}",
-            kind="no_inputs",
+            kind="invalid_inputs",
         )
     counts = [tensor.shape[0] if tensor.ndim else 0 for tensor in tensors]
     if min(counts) != max(counts) or not counts[0]:
         shapes = ", ".join(str(tuple(tensor.shape)) for tensor in tensors)
         raise InvalidInput(
             f"{where}: every tensor needs a row per trial; shapes are {shapes}",
-            kind="batch_mismatch",
+            kind="shape_mismatch",
         )
     mask = kwargs.get(ATTENTION_MASK)
     present = mask.detach().cpu().numpy() != 0 if isinstance(mask, Tensor) and mask.ndim == 2 else None
@@ -129,7 +129,7 @@ def before(lengths: ArrayLike, n_trials: int, n_steps: int, where: str) -> NDArr
         raise InvalidInput(
             f"{where}: lengths: expected {n_trials} whole numbers from 0 to {n_steps} (the steps there are), got"
             f" {actual} of shape {counts.shape}",
-            kind="wrong_lengths",
+            kind="sample_mismatch",
         )
     return np.arange(n_steps) < counts[:, None]
 
@@ -190,7 +190,7 @@ def as_hashes(values: ArrayLike, where: str) -> NDArray[np.uint64]:
     except (ValueError, OverflowError) as error:
         raise InvalidInput(
             f"{where}: expected hashes of inputs as hash_inputs gives them, 16 hexadecimal digits each: {error}",
-            kind="wrong_hash",
+            kind="invalid_inputs",
         ) from error
 
 
@@ -200,7 +200,9 @@ def _tensor(value: Any, where: str) -> Any:
         return torch.from_numpy(np.array(value))
     if value is None or isinstance(value, (Tensor, bool, int, float, str)):
         return value
-    raise InvalidInput(f"{where}: expected a tensor or an array of numbers, got {_describe(value)}", kind="no_inputs")
+    raise InvalidInput(
+        f"{where}: expected a tensor or an array of numbers, got {_describe(value)}", kind="invalid_inputs"
+    )
 
 
 def _describe(value: Any) -> str:

@@ -129,11 +129,11 @@ def _check_request(request: TrainRequest, model: CausalModel) -> None:
             kind="invalid_option",
         )
     if request.memory:
-        raise InvalidInput(f"a llama has no gates to set for a memory of {request.memory} steps", kind="no_gates")
+        raise InvalidInput(f"a llama has no gates to set for a memory of {request.memory} steps", kind="invalid_option")
     if request.n_units % (2 * N_HEADS):
         raise InvalidInput(
             f"expected n_units to be a multiple of twice the number of heads ({N_HEADS}), got {request.n_units}",
-            kind="odd_width",
+            kind="invalid_width",
         )
 
 

@@ -140,7 +140,7 @@ def _check_folder(folder: Path) -> None:
         raise InvalidInput(
             f"{folder} has its weights in {', '.join(pickled[:3])}. These would have to be unpickled, which can run any code;"
             " expected safetensors. If you trust the files, convert them with save_pretrained",
-            kind="pickled_weights",
+            kind="pickle_refused",
         )
     raise Corrupt(f"{folder} has a config.json but no weights: expected safetensors beside it", kind="missing_weights")
 
@@ -150,7 +150,7 @@ def _dtype(name: str) -> Any:
     if name == "auto" or (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
         return dtype or name
     raise InvalidInput(
-        f"expected dtype 'bfloat16', 'float16', 'float32', 'float64' or 'auto', got {name!r}", kind="wrong_dtype"
+        f"expected dtype 'bfloat16', 'float16', 'float32', 'float64' or 'auto', got {name!r}", kind="invalid_option"
     )
 
 
@@ -166,7 +166,7 @@ def _faults(path: str, local: bool) -> Iterator[None]:
     except SafetensorError as error:
         raise Corrupt(f"{path}: damaged weights: {_line(error)}", kind="not_safetensors") from error
     except RuntimeError as error:
-        raise Corrupt(f"{path}: weights do not fit the config: {_line(error)}", kind="wrong_shapes") from error
+        raise Corrupt(f"{path}: weights do not fit the config: {_line(error)}", kind="weights_mismatch") from error
     except OSError as error:
         if local:
             raise Corrupt(f"{path}: {_line(error)}", kind="missing_weights") from error
@@ -176,7 +176,7 @@ def _faults(path: str, local: bool) -> Iterator[None]:
         ) from error
     except (ValueError, KeyError) as error:
         raise InvalidInput(
-            f"{path} is not a causal language model: {_line(error)}", kind="wrong_architecture"
+            f"{path} is not a causal language model: {_line(error)}", kind="not_a_language_model"
         ) from error
 
 

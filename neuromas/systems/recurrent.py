@@ -75,7 +75,7 @@ class LSTMNetwork(RecurrentNetwork):
         if config.n_units % 2:
             raise InvalidInput(
                 f"system {config.name!r}: the latent of an LSTM is [h, c]; expected an even n_units, got {config.n_units}",
-                kind="odd_width",
+                kind="invalid_width",
             )
         super().__init__(config, nn.LSTM, config.n_units // 2)
 
@@ -168,7 +168,7 @@ class Recurrent(Trained):
         """States (n_pairs, n_units of the hidden layer) after the embeddings `latents` (n_pairs, n_steps, width)."""
         if len(lengths) == 0 or int(lengths.min()) < 1:
             raise InvalidInput(
-                f"system {self.name!r}: expected at least one intervened step in each pair", kind="no_steps"
+                f"system {self.name!r}: expected at least one intervened step in each pair", kind="no_samples"
             )
         packed = pack_padded_sequence(latents, lengths.cpu(), batch_first=True, enforce_sorted=False)
         nothing = latents.new_zeros(len(latents), self.config.n_units)

@@ -308,7 +308,7 @@ class System(ABC):
         """
         if torch.device(device) != self.device:
             raise InvalidInput(
-                f"{type(self).__name__} is on {self.device} and cannot be moved to {device}", kind="no_device"
+                f"{type(self).__name__} is on {self.device} and cannot be moved to {device}", kind="invalid_device"
             )
         return self
 
@@ -392,7 +392,7 @@ class Trained(System):
     @classmethod
     def remember(cls, network: nn.Module, n_steps: int, generator: torch.Generator) -> None:
         """Set the gates of a new `network` so that they remember for up to `n_steps`; InvalidInput if it has no gates."""
-        raise InvalidInput(f"{cls.__name__} has no gates to set for a memory of {n_steps} steps", kind="no_gates")
+        raise InvalidInput(f"{cls.__name__} has no gates to set for a memory of {n_steps} steps", kind="invalid_option")
 
     @property
     def weights(self) -> dict[str, Tensor]:
@@ -433,7 +433,7 @@ def check_device(device: str | torch.device) -> None:
         there = f"{', '.join(f'cuda:{number}' for number in range(n_gpus))}" if n_gpus else "no CUDA devices"
         raise InvalidInput(
             f"device {str(device)!r} cannot be used here (there are {there}): {str(error).partition(chr(10))[0]}",
-            kind="no_device",
+            kind="invalid_device",
         ) from error
 
 

@@ -136,11 +136,13 @@ class TorchSystem(System):
         step: Step | None = None,
     ) -> None:
         if not isinstance(module, nn.Module):
-            raise InvalidInput(f"expected a torch.nn.Module, got {type(module).__name__}", kind="no_module")
+            raise InvalidInput(f"expected a torch.nn.Module, got {type(module).__name__}", kind="invalid_module")
         name = type(module).__name__ if name is None else name
         self.module, self._output, self._pool, self._step = module, output, pool, step
         if pool not in (None, "mean", "flatten"):
-            raise InvalidInput(f"system {name!r}: expected pool 'mean' or 'flatten', got {pool!r}", kind="wrong_option")
+            raise InvalidInput(
+                f"system {name!r}: expected pool 'mean' or 'flatten', got {pool!r}", kind="invalid_option"
+            )
         if task is None and (vocabulary is not None or step is not None):
             raise InvalidInput(
                 f"system {name!r}: vocabulary and step are for a module that does a task; name it with task=",
@@ -184,7 +186,7 @@ class TorchSystem(System):
         if self._width is None:
             raise InvalidInput(
                 f"system {self.name!r}: the width at {self.layer!r} is known only after the module was run; capture it first",
-                kind="unknown_width",
+                kind="invalid_width",
             )
         return self._width
 
@@ -245,16 +247,16 @@ class TorchSystem(System):
             hint = "; tap a module that is not shared between places" if outputs else ""
             raise InvalidInput(
                 f"{self._where}: the tap {often} in one call of the module; expected once{hint}",
-                kind="tap_repeated" if outputs else "tap_silent",
+                kind="missing_output",
             )
         latents = outputs[0]
         if not latents.is_floating_point():
-            raise InvalidInput(f"{self._where}: the tap gives {latents.dtype}; expected floats", kind="no_latent")
+            raise InvalidInput(f"{self._where}: the tap gives {latents.dtype}; expected floats", kind="missing_output")
         if not latents.ndim or len(latents) != batch.n_trials:
             raise InvalidInput(
                 f"{self._where}: the tap gives shape {tuple(latents.shape)} for {batch.n_trials} trials; expected the trials"
                 " first. For a module that is not batch_first, use output=lambda output: output.transpose(0, 1)",
-                kind="wrong_batch",
+                kind="shape_mismatch",
             )
         if self._pool is not None and latents.ndim > 2:
             latents = latents.flatten(1) if self._pool == "flatten" else latents.flatten(2).mean(dim=2)
@@ -264,7 +266,7 @@ class TorchSystem(System):
                 " n_units). For the maps of a convolution, (n_trials, n_channels, …), use pool='mean' (the mean of each channel"
                 " over space) or pool='flatten' (every position of every channel is a unit). For any other shape, give a function"
                 " as output=",
-                kind="wrong_shape",
+                kind="shape_mismatch",
             )
         self._width, self._dtype = latents.shape[-1], latents.dtype
         return latents
@@ -346,7 +348,7 @@ class TorchSystem(System):
             raise InvalidInput(
                 f"{self._where}: the tap gives {tuple(latents.shape)} for {tuple(tokens.shape)} tokens; expected a latent for"
                 f" each, {(*tokens.shape, 'n_units')}",
-                kind="no_latent",
+                kind="missing_output",
             )
         return latents
 
@@ -363,7 +365,7 @@ class TorchSystem(System):
             raise InvalidInput(
                 f"system {self.name!r}: the module gives {actual} for {tuple(tokens.shape)} tokens; expected logits of the next"
                 f" token at each, {(*tokens.shape, n_tokens)}",
-                kind="no_logits",
+                kind="missing_output",
             )
         return logits
 
@@ -398,7 +400,7 @@ class TorchSystem(System):
                 f"{self._where}: the tap gives {describe_output(output)}"
                 + ("" if self._output is None else f", in which output={self._output!r} finds no tensor")
                 + "; expected a tensor, or an output that holds one. Choose the tensor with output=",
-                kind="no_latent",
+                kind="missing_output",
             )
         return part
 
@@ -415,12 +417,12 @@ class TorchSystem(System):
             raise InvalidInput(
                 f"{self._where}: a system with a task has one latent for each token; expected no pool, and a function as output"
                 " only together with step=",
-                kind="wrong_option",
+                kind="invalid_option",
             )
         n_tokens = len(self.config.vocabulary)
         if n_tokens < 2:
             raise InvalidInput(
-                f"system {self.name!r}: expected a vocabulary of at least 2 tokens", kind="no_vocabulary"
+                f"system {self.name!r}: expected a vocabulary of at least 2 tokens", kind="missing_vocabulary"
             )
         numbers = torch.arange(2 * _PROBED, device=self.device).reshape(2, _PROBED)
         tokens = numbers % n_tokens
@@ -432,7 +434,7 @@ class TorchSystem(System):
             raise InvalidInput(
                 f"{self._where}: the module's output at a step depends on later tokens; expected a causal module, which does not"
                 " look ahead",
-                kind="not_causal",
+                kind="not_resumable",
             )
         if self._step is not None:
             self._check_step(tokens, latents, logits)
@@ -451,7 +453,7 @@ class TorchSystem(System):
                 f"{self._where}: later steps do not read this tap: their logits stay the same with another latent in its place."
                 " Examples are a last layer, and the output of nn.GRU or nn.LSTM, whose next state follows from a state inside"
                 " the module. Tap an earlier submodule; for a recurrent module, give step=",
-                kind="tap_not_read",
+                kind="not_resumable",
             )
 
     def _check_step(self, tokens: Tensor, latents: Tensor, logits: Tensor) -> None:
@@ -465,13 +467,13 @@ class TorchSystem(System):
             if own.shape != expected.shape:
                 raise InvalidInput(
                     f"{self._where}: step gives {what} of shape {tuple(own.shape)}; expected {tuple(expected.shape)}",
-                    kind="step_differs",
+                    kind="not_resumable",
                 )
             if not _close(own, expected, max(1e-3, 16 * torch.finfo(self._dtype).eps)):
                 raise InvalidInput(
                     f"{self._where}: step gives other {what} than the module does on the same tokens; they differ by up to"
                     f" {(own - expected).abs().max():.3g}",
-                    kind="step_differs",
+                    kind="not_resumable",
                 )
 
 

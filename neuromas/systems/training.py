@@ -135,7 +135,7 @@ def train(
     elif options:
         raise InvalidInput(
             f"train: options {', '.join(options)} go with the name of a task; task {task.name!r} is a causal model already",
-            kind="wrong_option",
+            kind="invalid_option",
         )
     else:
         model = task
@@ -403,7 +403,7 @@ def load_system(path: str | Path, device: str = "cpu", *, layer: str | None = No
     try:
         return SYSTEMS[config.kind](config, weights, device, layer)
     except RuntimeError as error:
-        raise Corrupt(f"{folder / WEIGHTS} does not fit {CONFIG}: {error}", kind="wrong_shapes") from error
+        raise Corrupt(f"{folder / WEIGHTS} does not fit {CONFIG}: {error}", kind="weights_mismatch") from error
 
 
 def shipped_systems() -> list[str]:

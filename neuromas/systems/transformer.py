@@ -124,7 +124,7 @@ class TransformerNetwork(nn.Module):
             raise InvalidInput(
                 f"system {config.name!r}: rotary positions need n_units that is a multiple of twice the number of heads"
                 f" ({config.n_heads}), got {width}",
-                kind="odd_width",
+                kind="invalid_width",
             )
         self.head_width = width // config.n_heads
         self.embedding = nn.Embedding(n_tokens, width)

@@ -47,7 +47,7 @@ def read_words(tokenizer: Any, task: CausalModel, card: LanguageModelCard, name:
     said = PROMPT if card.prompt is None else card.prompt
     prompt = _encode(tokenizer, said)
     if not prompt:
-        raise InvalidInput(f"system {name!r}: expected a prompt of at least 1 token, got none", kind="no_prompt")
+        raise InvalidInput(f"system {name!r}: expected a prompt of at least 1 token, got none", kind="invalid_option")
     ids: dict[str, int] = {}
     faults = []
     for token in spoken:

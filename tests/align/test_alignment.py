@@ -92,7 +92,7 @@ def test_a_scale_that_is_not_learned_stays():
 def test_random_maps_refuse_a_rank_above_a_width():
     with pytest.raises(InvalidInput, match=r"rank 5.*4 units") as caught:
         random_maps([6, 4], lay_out({"full": 5}), "orthogonal", "cayley", 0)
-    assert caught.value.kind == "rank_too_large"
+    assert caught.value.kind == "invalid_rank"
 
 
 @pytest.mark.parametrize("kind", ["orthogonal", "linear"])

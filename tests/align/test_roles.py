@@ -111,7 +111,7 @@ class TestBadInput:
     def test_full_needs_the_same_variables(self, systems):
         with pytest.raises(InvalidInput, match="roles=") as caught:
             MAS(4, **QUICK).fit(list(systems))
-        assert caught.value.kind == "different_variables"
+        assert caught.value.kind == "variables_mismatch"
 
     def test_a_role_for_nobody(self, systems):
         with pytest.raises(InvalidInput, match="'modulo', but the systems are"):
@@ -134,4 +134,4 @@ class TestBadInput:
         assert side_names(both) == ["x", "x"]
         with pytest.raises(InvalidInput) as caught:
             make_sides(both)
-        assert caught.value.kind == "same_name"
+        assert caught.value.kind == "duplicate_name"

@@ -228,7 +228,7 @@ def test_unknown_rotation_lists_the_known():
 def test_more_columns_than_units():
     with pytest.raises(InvalidInput, match="2 units") as caught:
         make_rotation("cayley", torch.ones(2, 3))
-    assert caught.value.kind == "rank_too_large"
+    assert caught.value.kind == "invalid_rank"
 
 
 @pytest.mark.parametrize("bad", [2 * torch.eye(3), torch.ones(3, 2), torch.full((3, 2), float("nan"))])

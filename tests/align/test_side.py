@@ -187,7 +187,7 @@ class TestBadInput:
     def test_two_of_one_name(self, toys):
         with pytest.raises(InvalidInput, match="'toy/net'") as caught:
             make_sides([toys.make("net"), toys.make("net", seed=1)], model=toys.model)
-        assert caught.value.kind == "same_name"
+        assert caught.value.kind == "duplicate_name"
 
     @pytest.mark.parametrize("what", ["mapping", "units"])
     def test_words_about_nobody(self, toys, what):
@@ -240,7 +240,7 @@ class TestBadInput:
     def test_a_device_that_is_not_there(self, toys, device):
         with pytest.raises(InvalidInput, match=device) as caught:
             make_sides([toys.make("net")], model=toys.model, device=device)
-        assert caught.value.kind == "no_device"
+        assert caught.value.kind == "invalid_device"
 
     def test_an_oracle_that_needs_tokens_that_were_not_recorded(self, toys):
         oracle = toys.make("mind", 14, kind=toys.Remembering)

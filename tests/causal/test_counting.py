@@ -241,7 +241,7 @@ def test_options_are_told():
 def test_wrong_options(options, told):
     with pytest.raises(InvalidInput, match=told) as caught:
         Rounding(**options)
-    assert caught.value.kind == "wrong_option"
+    assert caught.value.kind == "invalid_option"
 
 
 def test_without_options_the_draws_are_those_of_the_first_version():

@@ -219,4 +219,4 @@ class TestEllipsoid:
     def test_nothing_to_go_by_is_refused(self, n, m, level):
         with pytest.raises(InvalidInput) as caught:
             natural_ellipsoid(torch.ones(n, 2), torch.ones(m, 2), level=level)
-        assert caught.value.kind == "no_ellipsoid"
+        assert caught.value.kind == "undefined_measure"

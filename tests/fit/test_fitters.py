@@ -413,7 +413,7 @@ class TestBadInput:
     def test_a_rank_above_a_width(self, cast):
         with pytest.raises(InvalidInput, match=r"rank 13.*'net' has 12") as caught:
             cast.fit("clmas", rank=13)
-        assert caught.value.kind == "rank_too_large"
+        assert caught.value.kind == "invalid_rank"
         with pytest.raises(InvalidInput, match=r"rank 14"):
             cast.fit("clmas", rank={"phase": 7, "count": 7})
 

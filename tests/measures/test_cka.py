@@ -107,7 +107,7 @@ def test_independent_activity_of_many_samples_is_near_zero():
         (np.arange(-2.0, 3)[:, None], {}, "1 of 5 samples have no direction", "undefined_measure"),
         (np.full((5, 3), np.inf), {}, "15 numbers are NaN or infinite", "not_finite"),
         (np.ones((4, 3)), {}, "x has 4 samples, y has 5", "sample_mismatch"),
-        (np.ones((5, 0)), {}, r"got \(5, 0\)", "invalid_shape"),
+        (np.ones((5, 0)), {}, r"got \(5, 0\)", "shape_mismatch"),
         (np.eye(5), {"kernel": "rbf"}, "no kernel 'rbf'; expected one of cosine, linear", "unknown_option"),
         (np.eye(5), {"zscore": "yes"}, "expected true or false, got 'yes'", "unknown_option"),
     ],

@@ -177,7 +177,7 @@ def test_memory_is_that_of_the_rdm_not_of_all_differences(dissimilarity):
         (np.arange(1.0, 6)[:, None], {}, "all 10 dissimilarities are equal", "undefined_measure"),
         (np.outer(np.arange(1.0, 6), [0.1, 0.7, 3]), {}, "all 10 dissimilarities are equal", "undefined_measure"),
         (np.full((5, 3), np.nan), {}, "15 numbers are NaN or infinite, in 5 of 5 samples", "not_finite"),
-        (np.ones(5), {}, r"got \(5,\)", "invalid_shape"),
+        (np.ones(5), {}, r"got \(5,\)", "shape_mismatch"),
         (np.ones((4, 2)), {}, "x has 4 samples, y has 5", "sample_mismatch"),
         (
             np.ones((5, 2)),

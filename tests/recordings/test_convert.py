@@ -122,7 +122,7 @@ def test_a_library_that_is_not_installed_is_asked_for(package, tmp_path):
     (tmp_path / "a.needy").write_text("1 2\n")
     with pytest.raises(InvalidInput, match=r'needs no_such_module_xyz, .* pip install "neuromas\[acme\]"') as caught:
         convert(tmp_path / "a.needy")
-    assert caught.value.kind == "missing_extra"
+    assert caught.value.kind == "missing_package"
 
 
 def test_the_longest_ending_wins(tmp_path):

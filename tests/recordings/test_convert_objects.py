@@ -296,7 +296,7 @@ def test_trials_that_touch_go_to_pynapple_and_those_that_overlap_do_not():
     assert (len(activity), trials["side"].tolist()) == (4, ["left", "right"])
     with pytest.raises(InvalidInput, match="windows of 2 trials overlap") as raised:
         to_pynapple(from_pynapple(whole, touching, COUNTED | {"stop_s": 1.5}, name="t"))
-    assert raised.value.kind == "overlapping_trials"
+    assert raised.value.kind == "invalid_trials"
 
 
 @pytest.mark.parametrize("kept", ["event_s", "sampling"])

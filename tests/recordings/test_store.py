@@ -175,7 +175,7 @@ def test_a_published_recording_does_not_change(store, planted):
     before = files(store.path)
     with pytest.raises(Conflict, match="set/first exists with other content") as caught:
         store.register([planted("third", 3), planted("first", 9)], set="set")
-    assert caught.value.kind == "changed_content"
+    assert caught.value.kind == "other_content"
     assert files(store.path) == before  # the third one was not published either
     assert private_files(store.path) == []
 
@@ -271,7 +271,7 @@ def test_racing_processes_publish_one(tmp_path):
         racer.join(30)
     winners = [seed for seed, result in outcomes.items() if result == "won"]
     assert len(winners) == 1
-    assert set(outcomes.values()) <= {"won", "being_registered", "changed_content"}
+    assert set(outcomes.values()) <= {"won", "being_registered", "other_content"}
     expected = np.random.default_rng(winners[0]).normal(size=(50, 2))
     np.testing.assert_array_equal(RecordingStore(tmp_path).get("held/toy").latents(dtype=float), expected)
 

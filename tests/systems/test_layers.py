@@ -174,7 +174,7 @@ def test_stepwise_intervenes_at_one_step_at_least(kind, lengths):
     latents, own = torch.zeros(len(lengths), 2, 16), torch.zeros(len(lengths), 2, dtype=torch.int64)
     with pytest.raises(InvalidInput) as caught:
         system.resume_steps(latents, torch.tensor(lengths), own, rest)
-    assert caught.value.kind == "no_steps"
+    assert caught.value.kind == "no_samples"
 
 
 def test_lengths_go_with_tokens():
@@ -236,7 +236,7 @@ class TestTransformer:
     def test_width_and_heads_that_do_not_go_together(self):
         with pytest.raises(InvalidInput) as caught:
             make("transformer", n_heads=3)
-        assert caught.value.kind == "odd_width"
+        assert caught.value.kind == "invalid_width"
 
     def test_void_tokens_are_for_training_alone(self, tmp_path):
         trained = train(TASK, out=tmp_path, kind="transformer", n_units=8, max_iterations=2, n_held_out=20)
@@ -267,7 +267,7 @@ class TestMemory:
     def test_a_transformer_has_no_gates(self, tmp_path):
         with pytest.raises(InvalidInput) as caught:
             train("multi-object", out=tmp_path, kind="transformer", memory=10, max_iterations=1)
-        assert caught.value.kind == "no_gates"
+        assert caught.value.kind == "invalid_option"
 
     def test_other_gates_are_another_training(self, tmp_path):
         train("multi-object", out=tmp_path, n_units=8, max_iterations=1, n_held_out=10)

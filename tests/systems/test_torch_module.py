@@ -358,18 +358,18 @@ def test_inputs_in_another_order_are_refused(tagger):
         assert capture(system, tokens, n, expected=known, batch_size=3).n_samples == 32
         with pytest.raises(InvalidInput, match=rf"batch 1 .*trial 5 .*{hashes[6]}, expected {hashes[5]}") as caught:
             capture(system, swapped, n, expected=known, batch_size=3)
-        assert caught.value.kind == "other_inputs"
+        assert caught.value.kind == "inputs_mismatch"
     with pytest.raises(InvalidInput, match="trial 5"):  # kept beside the labels
         capture(system, swapped, n | {"input_hash": hashes})
     with pytest.raises(InvalidInput, match="no such trial"):
         capture(system, tokens, n | {"trial": np.arange(8) + 100}, expected=first)
-    for kind, known in (("count_mismatch", hashes[:-1]), ("wrong_hash", ["?"] * 8)):
+    for kind, known in (("sample_mismatch", hashes[:-1]), ("invalid_inputs", ["?"] * 8)):
         with pytest.raises(InvalidInput) as caught:
             capture(system, tokens, n, expected=known)
         assert caught.value.kind == kind
     with pytest.raises(InvalidInput, match=r"8 trials.* of 7") as caught:
         capture(system, tokens[:7], {"n": range(7)}, expected=first)
-    assert caught.value.kind == "count_mismatch"
+    assert caught.value.kind == "sample_mismatch"
     with pytest.raises(InvalidInput, match="no hashes"):
         capture(system, tokens, n, expected=Recording.from_arrays(np.zeros((8, 1)), n, name="x"))
 
@@ -530,13 +530,13 @@ class Text(nn.Module):
 @pytest.mark.parametrize(
     ("tap", "kind", "told"),
     [
-        ("twice", "tap_repeated", "is run 2 times"),
-        ("never", "tap_silent", "is never run"),
-        ("cut", "wrong_batch", r"\(3, 3\) for 4 trials"),
-        ("first", "wrong_batch", "batch_first"),
-        ("whole", "no_latent", "torch.bool"),
-        ("deep", "wrong_shape", r"\(4, 2, 2, 3\).*pool='mean'.*pool='flatten'"),
-        ("text", "no_latent", "the tap gives str"),
+        ("twice", "missing_output", "is run 2 times"),
+        ("never", "missing_output", "is never run"),
+        ("cut", "shape_mismatch", r"\(3, 3\) for 4 trials"),
+        ("first", "shape_mismatch", "batch_first"),
+        ("whole", "missing_output", "torch.bool"),
+        ("deep", "shape_mismatch", r"\(4, 2, 2, 3\).*pool='mean'.*pool='flatten'"),
+        ("text", "missing_output", "the tap gives str"),
     ],
 )
 def test_taps_that_give_no_latent(tap, kind, told):
@@ -552,27 +552,27 @@ X, N = torch.zeros(4, 3), {"n": range(4)}
 @pytest.mark.parametrize(
     ("given", "variables", "kind", "told"),
     [
-        ([X], {"n": range(5)}, "count_mismatch", "of 5 trials, inputs of 4"),
-        ([X, X], {"n": range(5)}, "count_mismatch", "of 5 trials, inputs of at least 8"),
-        ([X], {"n": range(4), "m": range(5)}, "count_mismatch", "'n' of 4, 'm' of 5"),
-        ([(X, {"n": range(3)})], None, "count_mismatch", "of 3 trials, inputs of 4"),
+        ([X], {"n": range(5)}, "sample_mismatch", "of 5 trials, inputs of 4"),
+        ([X, X], {"n": range(5)}, "sample_mismatch", "of 5 trials, inputs of at least 8"),
+        ([X], {"n": range(4), "m": range(5)}, "sample_mismatch", "'n' of 4, 'm' of 5"),
+        ([(X, {"n": range(3)})], None, "sample_mismatch", "of 3 trials, inputs of 4"),
         ([X], None, "no_variables", "batch 0 .* pair"),
         ([], {"n": []}, "no_trials", "got none"),
         ([X, torch.zeros(4, 3, 3)], {"n": range(8)}, "not_finite", "trial 0 step 0"),
         ([X, X * np.nan], {"n": range(8)}, "not_finite", r"batch 1 .*trials 4 to 7.*trial 4 step 0"),
-        ([X, X[:, :2]], {"n": range(8)}, "width_changed", "batch 1 .*2 units .* had 3"),
-        ([(X, X[1:])], N, "batch_mismatch", r"\(4, 3\), \(3, 3\)"),
-        (["text"], N, "no_inputs", "got str"),
-        ([{"x": object()}], N, "no_inputs", "'x': expected a tensor"),
+        ([X, X[:, :2]], {"n": range(8)}, "unit_mismatch", "batch 1 .*2 units .* had 3"),
+        ([(X, X[1:])], N, "shape_mismatch", r"\(4, 3\), \(3, 3\)"),
+        (["text"], N, "invalid_inputs", "got str"),
+        ([{"x": object()}], N, "invalid_inputs", "'x': expected a tensor"),
         ([{"y": X}], N, "module_failed", "unexpected keyword"),
-        ([X], {"n": 3}, "wrong_shape", "3 for all"),
-        ([X], {"n": [[1], [1, 2], [1], [1]]}, "wrong_shape", "cannot be made an array"),
+        ([X], {"n": 3}, "shape_mismatch", "3 for all"),
+        ([X], {"n": [[1], [1, 2], [1], [1]]}, "shape_mismatch", "cannot be made an array"),
         ([(X, {"unit": range(4)})], None, "invalid_document", "'unit' is reserved"),
-        ([X], {"n": np.zeros((4, 2))}, "wrong_shape", r"\(4,\) or \(4, 1\), got \(4, 2\)"),
-        ([X], N | {"lengths": [1, 2, 1, 1]}, "wrong_lengths", "0 to 1"),
+        ([X], {"n": np.zeros((4, 2))}, "shape_mismatch", r"\(4,\) or \(4, 1\), got \(4, 2\)"),
+        ([X], N | {"lengths": [1, 2, 1, 1]}, "sample_mismatch", "0 to 1"),
         ([X], N | {"lengths": [0] * 4}, "no_samples", "every step is padding"),
-        ([X], N | {"trial": np.zeros((4, 1), int)}, "wrong_trials", r"\(4, 1\)"),
-        ([(X, {"n": range(4)}), (X, {"m": range(4)})], None, "variables_differ", "batch 1"),
+        ([X], N | {"trial": np.zeros((4, 1), int)}, "invalid_trials", r"\(4, 1\)"),
+        ([(X, {"n": range(4)}), (X, {"m": range(4)})], None, "variables_mismatch", "batch 1"),
     ],
 )
 def test_batches_and_variables_that_do_not_fit(given, variables, kind, told):
@@ -596,11 +596,11 @@ def test_trials_that_come_twice_and_masks_that_do_not_fit(bert, tmp_path):
         capture(TorchSystem(Odd(), "as_is"), X, N | {"trial": [0, 0, 1, 2]})
     with pytest.raises(InvalidInput) as caught:
         capture(TorchSystem(Odd(), "as_is"), [X, X], {"n": range(8), "trial": [*range(4)] * 2}, into=tmp_path, set="s")
-    assert caught.value.kind == "trial_twice"
+    assert caught.value.kind == "invalid_trials"
     system = TorchSystem(bert, "encoder.layer.0", output=lambda output: output[:, ::2])
     with pytest.raises(InvalidInput, match=r"mask has 5 steps, .* gives 3") as caught:
         capture(system, padded(SENTENCES), {"n": range(6)})
-    assert caught.value.kind == "wrong_lengths"
+    assert caught.value.kind == "sample_mismatch"
     lengths = [-(-len(one) // 2) for one in SENTENCES]
     assert capture(system, padded(SENTENCES), {"n": range(6), "lengths": lengths}).n_samples == sum(lengths)
 
@@ -608,10 +608,10 @@ def test_trials_that_come_twice_and_masks_that_do_not_fit(bert, tmp_path):
 @pytest.mark.parametrize(
     ("options", "kind"),
     [
-        ({"only_solved": True}, "wrong_options"),
-        ({"set": "s"}, "wrong_options"),
-        ({"into": "store"}, "wrong_options"),
-        ({"group_by": ["n"]}, "wrong_options"),
+        ({"only_solved": True}, "invalid_option"),
+        ({"set": "s"}, "invalid_option"),
+        ({"into": "store"}, "invalid_option"),
+        ({"group_by": ["n"]}, "invalid_option"),
     ],
 )
 def test_options_that_do_not_go_together(options, kind):
@@ -802,20 +802,20 @@ def test_modules_that_cannot_be_resumed(tagger):
     toy = {"task": "multi-object"}
     task = get_task("multi-object")
     for make, kind in (
-        (lambda: TorchSystem(tagger, "cell", **toy), "tap_not_read"),
-        (lambda: TorchSystem(tagger, "head", **toy), "tap_not_read"),
-        (lambda: TorchSystem(Ahead(), "embedding", **toy), "not_causal"),
-        (lambda: TorchSystem(tagger, "cell", task="x", vocabulary="abcdefghijkl"), "no_logits"),
+        (lambda: TorchSystem(tagger, "cell", **toy), "not_resumable"),
+        (lambda: TorchSystem(tagger, "head", **toy), "not_resumable"),
+        (lambda: TorchSystem(Ahead(), "embedding", **toy), "not_resumable"),
+        (lambda: TorchSystem(tagger, "cell", task="x", vocabulary="abcdefghijkl"), "missing_output"),
         (lambda: TorchSystem(Tagger(3), "cell", **toy), "module_failed"),
         (lambda: TorchSystem(tagger, "cell", name="no name", **toy), "invalid_document"),
-        (lambda: TorchSystem(tagger, "unused", **toy), "tap_silent"),
-        (lambda: TorchSystem(tagger, "embedding", output=lambda output: output, **toy), "wrong_option"),
-        (lambda: TorchSystem(tagger, "embedding", pool="mean", **toy), "wrong_option"),
+        (lambda: TorchSystem(tagger, "unused", **toy), "missing_output"),
+        (lambda: TorchSystem(tagger, "embedding", output=lambda output: output, **toy), "invalid_option"),
+        (lambda: TorchSystem(tagger, "embedding", pool="mean", **toy), "invalid_option"),
         (lambda: TorchSystem(tagger, "embedding", vocabulary="abc"), "no_task"),
         (lambda: TorchSystem(tagger, "embedding", task="unheard-of"), "unknown_task"),
-        (lambda: TorchSystem(nn.Sequential(nn.Embedding(9, 5)), "0", **toy), "no_logits"),
-        (lambda: TorchSystem(tagger, "cell", step=lambda m, h, t: (m.head(h), h), **toy), "step_differs"),
-        (lambda: TorchSystem(tagger, "cell", step=lambda m, h, t: (h, h), **toy), "step_differs"),
+        (lambda: TorchSystem(nn.Sequential(nn.Embedding(9, 5)), "0", **toy), "missing_output"),
+        (lambda: TorchSystem(tagger, "cell", step=lambda m, h, t: (m.head(h), h), **toy), "not_resumable"),
+        (lambda: TorchSystem(tagger, "cell", step=lambda m, h, t: (h, h), **toy), "not_resumable"),
     ):
         with pytest.raises((InvalidInput, NotFound)) as caught:
             make()

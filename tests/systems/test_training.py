@@ -152,7 +152,7 @@ def test_the_command_line_trains_every_kind(tmp_path):
 def test_an_lstm_has_two_equal_halves(tmp_path):
     with pytest.raises(InvalidInput, match=r"'lstm-0'.*\[h, c\]; expected an even n_units, got 7") as caught:
         train("multi-object", kind="lstm", out=tmp_path, **{**TINY, "n_units": 7})
-    assert caught.value.kind == "odd_width"
+    assert caught.value.kind == "invalid_width"
 
 
 def test_options_of_the_task_are_kept(tmp_path):
@@ -376,7 +376,7 @@ class TestFiles:
         self.rehash(folder)
         with pytest.raises(Corrupt, match=r"embedding\.weight|another") as caught:
             load_system(folder)
-        assert caught.value.kind == "wrong_shapes"
+        assert caught.value.kind == "weights_mismatch"
 
     def test_a_config_with_several_problems_names_all(self, folder):
         self.rehash(folder, n_units=-1, dropout=3, flavour="x")

@@ -38,7 +38,7 @@ def axes_of(source: Arrays, recipe: ArraysRecipe, key: str) -> tuple[str, ...]:
     if axes is None:
         raise InvalidInput(
             f'{where}: expected 2 or 3 axes; the recipe can name them, e.g. axes = ["trial", "step", "unit"]',
-            kind="axes",
+            kind="invalid_axes",
         )
     _check_axes(source, key, axes, where)
     return axes
@@ -51,7 +51,7 @@ def _named_axes(names: Sequence[str], where: str) -> tuple[str, ...]:
     example = '["sample", "unit"]' if len(names) == 2 else '["trial", "step", "unit"]'
     raise InvalidInput(
         f"{where}: its axes are called {listing(names)}; the recipe must say what each is, e.g. axes = {example}",
-        kind="axes",
+        kind="invalid_axes",
     )
 
 
@@ -66,7 +66,7 @@ def _check_axes(source: Arrays, key: str, axes: tuple[str, ...], where: str) -> 
         problem = f"names {len(axes)} axes, the array has {n_axes}"
     else:
         return
-    raise InvalidInput(f"{where}: axes={list(axes)}: {problem}", kind="axes")
+    raise InvalidInput(f"{where}: axes={list(axes)}: {problem}", kind="invalid_axes")
 
 
 def _canonical(axes: Sequence[str]) -> tuple[str, ...]:

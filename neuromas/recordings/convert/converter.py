@@ -56,7 +56,7 @@ class Converter:
             except ImportError as error:
                 how = f'; pip install "neuromas[{self.extra}]"' if self.extra else ""
                 raise InvalidInput(
-                    f"format {self.name!r} needs {module}, which is not installed{how}", kind="missing_extra"
+                    f"format {self.name!r} needs {module}, which is not installed{how}", kind="missing_package"
                 ) from error
 
 
@@ -86,7 +86,7 @@ def converters() -> dict[str, Converter]:
         if converter.name in by_name:
             raise InvalidInput(
                 f"converter plug-in {point.value!r}: another format is called {converter.name!r}",
-                kind="converter_plugin",
+                kind="invalid_plugin",
             )
         by_name[converter.name] = converter
     return by_name
@@ -97,12 +97,12 @@ def _plugin(point: EntryPoint) -> Converter:
         converter = point.load()
     except Exception as error:  # whatever another package raises when it is imported
         raise InvalidInput(
-            f"converter plug-in {point.name!r} ({point.value}) cannot be loaded: {error}", kind="converter_plugin"
+            f"converter plug-in {point.name!r} ({point.value}) cannot be loaded: {error}", kind="invalid_plugin"
         ) from error
     if not isinstance(converter, Converter):
         raise InvalidInput(
             f"converter plug-in {point.name!r} ({point.value}): expected a Converter, got {type(converter).__name__}",
-            kind="converter_plugin",
+            kind="invalid_plugin",
         )
     return converter
 
@@ -131,7 +131,7 @@ def find_converter(path: Path, name: str | None = None) -> Converter:
         raise InvalidInput(
             f"{path}: no format has this ending; the known endings are {endings}. --format can name the format: "
             f"{', '.join(by_name)}",
-            kind="unknown_format",
+            kind="invalid_format",
         )
     return max(fitting, key=lambda claim: len(claim[0]))[1]
 
@@ -181,7 +181,7 @@ def convert(
     """
     path = Path(path)
     if not path.exists():
-        raise NotFound(f"no such file: {path}", kind="no_such_file")
+        raise NotFound(f"no such file: {path}", kind="unknown_file")
     converter = find_converter(path, format)
     converter.check_requirements()
     return converter.convert(path, read_recipe(converter, recipe), fields)
@@ -203,7 +203,7 @@ def read_recipe(converter: Converter, recipe: Recipe | Mapping[str, Any] | str |
         try:
             recipe_text = Path(recipe).read_text(encoding="utf-8")
         except FileNotFoundError:
-            raise NotFound(f"no such recipe file: {recipe}", kind="no_such_file") from None
+            raise NotFound(f"no such recipe file: {recipe}", kind="unknown_file") from None
         except (OSError, UnicodeDecodeError) as error:
             raise InvalidInput(f"{recipe}: cannot be read: {error}", kind="unreadable_source") from error
         return converter.recipe.parse(recipe_text, where)

@@ -133,7 +133,7 @@ def event_times(columns: Mapping[str, Any], align: str, where: str) -> NDArray[n
         raise InvalidInput(
             f"{where}: align={align!r}: expected a time in seconds for each row, got {times.dtype} of shape {times.shape}, e.g. "
             f"{times.ravel()[:1].tolist()}",
-            kind="expression",
+            kind="invalid_expression",
         )
     return np.broadcast_to(times.astype(np.float64), n_rows)
 

@@ -61,4 +61,4 @@ class Arrays:
         """InvalidInput if `name` is in the file, but is no array of numbers or text."""
         if name in self.unusable:
             reason = self.unusable[str(name)]
-            raise InvalidInput(f"{self.where}: {name!r} cannot be used: {reason}", kind="opaque_object")
+            raise InvalidInput(f"{self.where}: {name!r} cannot be used: {reason}", kind="unreadable_source")

@@ -69,11 +69,11 @@ def from_pynapple(data: Any, intervals: Any, recipe: EventRecipe | Mapping[str, 
     spiking = isinstance(data, nap.TsGroup | nap.Ts)
     if not spiking and not isinstance(data, nap.TsdFrame | nap.Tsd):
         raise InvalidInput(
-            f"{_WHERE}: expected a TsGroup, Ts, TsdFrame or Tsd, got {type(data).__name__}", kind="pynapple_class"
+            f"{_WHERE}: expected a TsGroup, Ts, TsdFrame or Tsd, got {type(data).__name__}", kind="invalid_inputs"
         )
     if not spiking and recipe.activity == "count":
         raise InvalidInput(
-            f"{_WHERE}: activity='count' is for spikes; samples of a series are averaged", kind="activity"
+            f"{_WHERE}: activity='count' is for spikes; samples of a series are averaged", kind="invalid_recipe"
         )
     binned = _spikes(data, recipe, events, nap) if spiking else _series(data, events, nap)
     return recording_of(events, binned, recipe, fields, defaults={"name": _WHERE}, where=_WHERE, libraries=(_EXTRA,))
@@ -128,7 +128,7 @@ def _table(intervals: Any, nap: Any) -> dict[str, NDArray[Any]]:
         return {str(name): tidy(intervals[name].to_numpy()) for name in intervals.columns}
     raise InvalidInput(
         f"{_WHERE}: expected an IntervalSet or a DataFrame of events, got {type(intervals).__name__}",
-        kind="pynapple_class",
+        kind="invalid_inputs",
     )
 
 
@@ -193,7 +193,8 @@ def to_pynapple(recording: Recording) -> tuple[Any, Any]:
     missing = [need for need, is_met in needs.items() if not is_met]
     if missing or sampling.start_s is None or sampling.step_s is None:
         raise InvalidInput(
-            f"recording {recording.name!r} has no times in a session; missing: {', '.join(missing)}", kind="no_times"
+            f"recording {recording.name!r} has no times in a session; missing: {', '.join(missing)}",
+            kind="invalid_times",
         )
     trials, units = to_tables(recording)
     order = np.argsort(trials["start_time"].to_numpy(), kind="stable")
@@ -208,7 +209,7 @@ def to_pynapple(recording: Recording) -> tuple[Any, Any]:
             f"recording {recording.name!r}: windows of {overlapping.size + 1} trials overlap in session time, e.g. those of "
             f"trials {listing(names)} ({start[first]:g} to {stop[first]:g} s and from {start[first + 1]:g} s); pynapple's "
             "intervals must not overlap. Use a shorter window or fewer trials",
-            kind="overlapping_trials",
+            kind="invalid_trials",
         )
     nap = needed("pynapple", _EXTRA)
     # pynapple separates intervals that touch, with a warning

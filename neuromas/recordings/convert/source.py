@@ -173,5 +173,5 @@ def needed(module: str, extra: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise InvalidInput(
-            f'{module} is needed, but is not installed; pip install "neuromas[{extra}]"', kind="missing_extra"
+            f'{module} is needed, but is not installed; pip install "neuromas[{extra}]"', kind="missing_package"
         ) from error

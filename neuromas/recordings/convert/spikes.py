@@ -127,10 +127,10 @@ def _events(
         if not beside.resolve().is_relative_to(path.parent.resolve()):
             raise InvalidInput(
                 f"{path}: events={recipe.events!r}: expected a file beside the spikes, or in a folder there",
-                kind="events_file",
+                kind="invalid_recipe",
             )
         if not beside.is_file():
-            raise NotFound(f"no such file of events: {beside}", kind="no_such_file")
+            raise NotFound(f"no such file of events: {beside}", kind="unknown_file")
         columns, where = _columns(beside), str(beside)
         notes.append(f"events {recipe.events} (sha256 {sha256_file(beside)})")
     else:
@@ -149,7 +149,7 @@ def _long(columns: Mapping[str, NDArray[Any]], align: str, where: str) -> dict[s
         if align in columns:
             raise InvalidInput(
                 f"{where}: align={align!r} is no expression, but a column has this name; write col({align!r})",
-                kind="expression",
+                kind="invalid_expression",
             )
         raise NotFound(
             f"{where}: no column {align!r} of event times (align); there are {listing(list(columns)) or 'none'}",
@@ -167,7 +167,9 @@ def _wide(columns: Mapping[str, NDArray[Any]], pattern: str, where: str) -> dict
     try:
         expression = re.compile(pattern)
     except re.error as error:
-        raise InvalidInput(f"event_columns={pattern!r} is not a regular expression: {error}", kind="recipe") from error
+        raise InvalidInput(
+            f"event_columns={pattern!r} is not a regular expression: {error}", kind="invalid_recipe"
+        ) from error
     matched = {name: match for name in columns if (match := expression.fullmatch(name))}
     if not matched:
         raise NotFound(
@@ -176,7 +178,7 @@ def _wide(columns: Mapping[str, NDArray[Any]], pattern: str, where: str) -> dict
         )
     if _TIME in expression.groupindex:
         raise InvalidInput(
-            f"event_columns={pattern!r}: a group cannot be called 'time', which holds the times", kind="recipe"
+            f"event_columns={pattern!r}: a group cannot be called 'time', which holds the times", kind="invalid_recipe"
         )
     times = {name: _seconds(columns[name], f"{where}: event times in column {name!r}") for name in matched}
     times = {name: values[np.isfinite(values)] for name, values in times.items()}

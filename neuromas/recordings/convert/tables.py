@@ -67,7 +67,7 @@ def _from_table(
         raise InvalidInput(
             f"{path}: unit_columns={recipe.unit_columns!r} matches columns that hold no numbers: {listing(text)}, e.g. "
             f"{columns[text[0]].ravel()[:1].tolist()}",
-            kind="unit_columns",
+            kind="invalid_recipe",
         )
     if n_rows == 0:
         raise InvalidInput(f"{path}: the table has no rows", kind="unreadable_source")
@@ -106,13 +106,13 @@ def _unit_columns(columns: Mapping[str, NDArray[Any]], recipe: ArraysRecipe, pat
         raise InvalidInput(
             f'{path}: which columns are units? unit_columns is a regular expression for their names, e.g. "u\\d+"; columns '
             f"are {listing(list(columns))}",
-            kind="unit_columns",
+            kind="invalid_recipe",
         )
     try:
         expression = re.compile(recipe.unit_columns)
     except re.error as error:
         raise InvalidInput(
-            f"unit_columns={recipe.unit_columns!r} is not a regular expression: {error}", kind="recipe"
+            f"unit_columns={recipe.unit_columns!r} is not a regular expression: {error}", kind="invalid_recipe"
         ) from error
     matched = [name for name in columns if expression.fullmatch(name)]
     if not matched:

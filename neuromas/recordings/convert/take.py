@@ -160,12 +160,12 @@ def _read_samples(source: Arrays, recipe: ArraysRecipe) -> _Samples:
     notes: list[str] = []
     floats = as_floats(activity, problems)
     if problems:
-        raise InvalidInput(f"{source.where}: array {key!r}: {problems[0]}", kind="axes")
+        raise InvalidInput(f"{source.where}: array {key!r}: {problems[0]}", kind="invalid_axes")
     if floats.ndim == 3 and lengths is None and present is None:
         present, notes = padding_of(floats)
     flat, layout = flatten(floats, None if lengths is None else _whole(lengths), present, problems)
     if layout is None or problems:
-        raise InvalidInput(f"{source.where}: {'; '.join(problems)}", kind="axes")
+        raise InvalidInput(f"{source.where}: {'; '.join(problems)}", kind="invalid_axes")
     trial, step = _numbers(source, recipe, places, layout)
     return _Samples(key, flat, trial, step, layout, places, notes)
 
@@ -183,7 +183,7 @@ def _beside(
         raise InvalidInput(
             f"{source.where}: {what} array {name!r} of shape {source.arrays[name].shape} does not fit activity of "
             f"shape {places.shape}",
-            kind="axes",
+            kind="invalid_axes",
         )
     return values
 
@@ -212,14 +212,14 @@ def _counted(source: Arrays, what: str, named: str | None, values: NDArray[Any] 
     if values is not None and values.dtype.kind == "f" and np.isnan(values).any():
         raise InvalidInput(
             f"{source.where}: {what} array {named or what!r}: {int(np.isnan(values).sum())} of {values.size} entries are missing",
-            kind="axes",
+            kind="invalid_axes",
         )
     whole = None if values is None else _whole(values)
     if whole is not None and whole.dtype.kind not in "iu":
         raise InvalidInput(
             f"{source.where}: {what} array {named or what!r}: expected whole numbers, got {whole.dtype}, e.g. "
             f"{whole.ravel()[:2].tolist()}",
-            kind="axes",
+            kind="invalid_axes",
         )
     return whole
 
@@ -240,7 +240,7 @@ def _check_trials_follow(source: Arrays, trial: NDArray[Any]) -> None:
             f"{source.where}: trial {numbers[n_runs > 1][0]} comes back after others ({int((n_runs > 1).sum())} trials do), and "
             "no column of steps orders its samples. If these are different trials (of another session), give them different "
             "numbers; otherwise name a column of steps (step)",
-            kind="trial_numbers",
+            kind="invalid_trials",
         )
 
 
@@ -251,7 +251,7 @@ def _check_steps_count(source: Arrays, step: NDArray[Any]) -> None:
         raise InvalidInput(
             f"{source.where}: steps are numbered {', '.join(map(str, steps[:3].tolist()))}{', …' * (steps.size > 3)}; expected "
             "consecutive numbers, because step_s and start_s make steps bins of time",
-            kind="axes",
+            kind="invalid_axes",
         )
 
 
@@ -278,7 +278,7 @@ class _Columns(Mapping[str, NDArray[Any]]):
             raise InvalidInput(
                 f"{self.source.where}: array {name!r} of shape {self.source.arrays[str(name)].shape} has no value per trial, "
                 f"step or sample; the activity is of shape {self.shape}",
-                kind="axes",
+                kind="invalid_axes",
             )
         return name in self.values_of
 
@@ -314,7 +314,7 @@ def _time(source: Arrays, recipe: ArraysRecipe, own: NDArray[Any] | None, centre
             f"{source.where}: two sources of time: the array 'time' begins with {own.ravel()[:2].tolist()}, but start_s and "
             f"step_s give {centres.ravel()[:2].round(9).tolist()} for the centres of steps; leave out start_s and step_s, or "
             "rename the array",
-            kind="time",
+            kind="invalid_times",
         )
     return own
 

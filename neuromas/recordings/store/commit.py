@@ -197,7 +197,7 @@ def _check_equal(set_name: str, name: str, published: str, offered: str) -> None
         raise Conflict(
             f"{set_name}/{name} exists with other content, and a published recording does not change; "
             "register it under another name, or remove the old one first",
-            kind="changed_content",
+            kind="other_content",
         )
 
 

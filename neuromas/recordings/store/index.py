@@ -168,7 +168,7 @@ def no_such_recording(root: Path, set_name: str, name: str, members: Sequence[st
     """The error for a recording that the set does not hold; it ends with the nearest name."""
     return NotFound(
         f"set {set_name!r} of {root} has no recording {name!r}; it has {_some(sorted(members))}{suggestion(name, members)}",
-        kind="no_such_recording",
+        kind="unknown_recording",
     )
 
 
@@ -176,7 +176,7 @@ def no_such_set(root: Path, set_name: str) -> NotFound:
     """The error for a set that the store does not hold; it ends with the nearest name."""
     nearest = suggestion(set_name, [folder.name for folder in set_folders(root)])
     return NotFound(
-        f"no recording set {set_name!r} in {root}; {_holdings(_full_names(root))}{nearest}", kind="no_such_set"
+        f"no recording set {set_name!r} in {root}; {_holdings(_full_names(root))}{nearest}", kind="unknown_set"
     )
 
 

@@ -20,7 +20,7 @@ def shipped_store() -> RecordingStore:
     """
     path = _shipped_folder()
     if path is None:
-        raise NotFound("this installation of neuromas has no recordings", kind="no_shipped_store")
+        raise NotFound("this installation of neuromas has no recordings", kind="unknown_store")
     return RecordingStore(path, read_only=True)
 
 

@@ -52,7 +52,9 @@ def convert(path: Path, recipe: NwbRecipe, fields: Mapping[str, Any]) -> Recordi
         Variables cannot be computed, or fields of the manifest are invalid; lists every problem.
     """
     if "variables" in fields:
-        raise InvalidInput("variables: expected in the recipe, not among the fields of the manifest", kind="manifest")
+        raise InvalidInput(
+            "variables: expected in the recipe, not among the fields of the manifest", kind="invalid_recipe"
+        )
     check_fields(fields)
     with open_nwb(path) as file:
         table = _find_table(file, recipe)

@@ -54,12 +54,12 @@ def average_series(file: NwbFile, place: str, recipe: NwbRecipe, events: Events,
 def _check_recipe(recipe: NwbRecipe, where: str) -> None:
     if recipe.activity == "count":
         raise InvalidInput(
-            f"{where}: activity='count' is for spikes; samples of a series are averaged", kind="activity"
+            f"{where}: activity='count' is for spikes; samples of a series are averaged", kind="invalid_recipe"
         )
     if recipe.coverage != "auto":
         raise InvalidInput(
             f"{where}: coverage={recipe.coverage!r} is for spikes; bins of a series without samples are missing",
-            kind="coverage",
+            kind="invalid_recipe",
         )
 
 
@@ -180,7 +180,7 @@ def _check_rising(times: NDArray[np.float64], first: int, where: str) -> None:
         at = int(falls[0]) + 1
         raise InvalidInput(
             f"{where}: its timestamps do not rise: sample {first + at} is at {times[at]:g} s, after {times[at - 1]:g} s",
-            kind="timestamps",
+            kind="invalid_times",
         )
 
 

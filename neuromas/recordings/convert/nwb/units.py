@@ -96,7 +96,7 @@ def _check_coverage(spikes: _Spikes, recipe: NwbRecipe, where: str) -> None:
         raise InvalidInput(
             f"{where}: coverage='obs_intervals' needs a column 'obs_intervals'; the table has "
             f"{', '.join(spikes.table.colnames)}. coverage='spikes' uses the time between a unit's first and last spike",
-            kind="coverage",
+            kind="invalid_recipe",
         )
 
 
