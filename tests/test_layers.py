@@ -19,7 +19,7 @@ PACKAGES = (
     "systems",
     "align",
     "measures",
-    "evaluate",
+    "evaluation",
     "fit",
     "report",
     "actions",
@@ -76,7 +76,7 @@ MODULES = {
     ),
     "align": ("rotation", "interchange", "closed_form", "alignment", "side", "prepare", "pairs"),
     "measures": ("check", "rsa", "cka", "registry", "samples", "comparison"),
-    "evaluate": ("inference", "divergence", "ruler", "accuracy", "stimulation"),
+    "evaluation": ("inference", "divergence", "ruler", "accuracy", "stimulation"),
     "fit": (
         "objective",
         "table",
@@ -202,7 +202,7 @@ def test_imports_flow_down(path):
 def test_who_holds_a_recording_holds_nothing_that_runs(package):
     for path in (ROOT / package).rglob("*.py"):
         reached = {place(name)[0] for name in imports_of(path)}
-        assert not reached & {"systems", "align", "fit", "evaluate"}, path
+        assert not reached & {"systems", "align", "fit", "evaluation"}, path
 
 
 def test_every_module_of_an_ordered_package_has_a_place():

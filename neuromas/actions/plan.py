@@ -9,7 +9,7 @@ import xarray as xr
 from neuromas.actions.outputs import check_file
 from neuromas.align.side import Side
 from neuromas.errors import NotFound, suggestion
-from neuromas.evaluate.stimulation import save_plan, stimulation_plan
+from neuromas.evaluation.stimulation import save_plan, stimulation_plan
 from neuromas.fit.request import reopen
 from neuromas.fit.result import FitResult
 from neuromas.recordings.export import check_ending
@@ -29,7 +29,7 @@ def plan(request: PlanRequest, out: str | Path, *, device: str = "cpu") -> xr.Da
     Returns
     -------
     xarray.Dataset
-        See `neuromas.evaluate.stimulation.stimulation_plan`.
+        See `neuromas.evaluation.stimulation.stimulation_plan`.
 
     Raises
     ------

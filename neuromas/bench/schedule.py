@@ -16,7 +16,7 @@ from neuromas.align.alignment import Alignment
 from neuromas.align.interchange import LinearMap
 from neuromas.bench.measure import Row, at_most, threads
 from neuromas.errors import InvalidInput
-from neuromas.evaluate.accuracy import evaluate
+from neuromas.evaluation.accuracy import evaluate
 from neuromas.fit.fitters import CLMAS, FITTERS, MAS, Fitter
 from neuromas.fit.objective import losses, make_batch
 from neuromas.fit.prepare import fit_sides, prepare

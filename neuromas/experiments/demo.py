@@ -14,7 +14,7 @@ from rich.table import Table
 
 from neuromas.actions.evaluate import evaluate
 from neuromas.actions.fit import fit_all, sharing_systems
-from neuromas.evaluate.accuracy import CONTROLS, scores_table
+from neuromas.evaluation.accuracy import CONTROLS, scores_table
 from neuromas.files import write_atomically
 from neuromas.fit.progress import FitBar
 from neuromas.fit.request import parse_request

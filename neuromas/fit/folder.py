@@ -14,7 +14,7 @@ from pathlib import Path
 
 from neuromas.align.alignment import Alignment
 from neuromas.errors import Corrupt, InvalidDocument, InvalidInput, NotFound
-from neuromas.evaluate.accuracy import scores_table
+from neuromas.evaluation.accuracy import scores_table
 from neuromas.files import sha256_file, write_atomically
 from neuromas.fit.plan import FitPlan, State
 from neuromas.schema.evaluation import Evaluation

@@ -19,7 +19,7 @@ from torch.nn import functional
 from neuromas.align.alignment import Subspace, component_mask
 from neuromas.align.interchange import LinearMap, interchange
 from neuromas.align.pairs import Direction, PairSet
-from neuromas.evaluate.divergence import cl_distance
+from neuromas.evaluation.divergence import cl_distance
 from neuromas.schema.fit import FitConfig
 from neuromas.systems.system import Packed, all_right
 

@@ -13,7 +13,7 @@ import pandas as pd
 from neuromas.align.alignment import Alignment
 from neuromas.align.side import Side
 from neuromas.errors import InvalidInput
-from neuromas.evaluate.accuracy import evaluate
+from neuromas.evaluation.accuracy import evaluate
 from neuromas.fit.folder import read_result, write_result
 from neuromas.fit.table import fit_row
 from neuromas.schema.evaluation import Evaluation
@@ -46,7 +46,7 @@ class FitResult:
         return _html(self.report)
 
     def evaluate(self, *, oracles: Mapping[str, System] | None = None, **options: Any) -> Evaluation:
-        """Score the alignment on held-out pairs; see `neuromas.evaluate.accuracy.evaluate`.
+        """Score the alignment on held-out pairs; see `neuromas.evaluation.accuracy.evaluate`.
 
         Parameters
         ----------

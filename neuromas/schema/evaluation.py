@@ -199,7 +199,7 @@ def _number(value: float | None) -> str:
 
 
 class EvaluationSpec(Document):
-    """How a fit is scored: the options of `neuromas.evaluate.accuracy.evaluate`."""
+    """How a fit is scored: the options of `neuromas.evaluation.accuracy.evaluate`."""
 
     n_pairs: int = Field(default=1_000, gt=0)
     """Held-out pairs per direction."""

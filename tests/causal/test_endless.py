@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from neuromas import MultiObject
+from neuromas.causal.counting import MultiObject
 from neuromas.errors import InvalidInput
 
 

@@ -10,7 +10,7 @@ import pytest
 from rich.console import Console
 
 from neuromas import load_system, reopen
-from neuromas.evaluate.stimulation import stimulation_plan
+from neuromas.evaluation.stimulation import stimulation_plan
 from neuromas.experiments import demo
 from neuromas.schema.evaluation import DirectionScore, Evaluation
 

@@ -13,7 +13,7 @@ from neuromas.align.alignment import lay_out, random_maps
 from neuromas.align.interchange import interchange
 from neuromas.align.pairs import Direction, draw_pair_set
 from neuromas.align.prepare import make_sides
-from neuromas.evaluate.divergence import cl_distance
+from neuromas.evaluation.divergence import cl_distance
 from neuromas.fit.objective import Term, losses, make_batch, token_totals
 from neuromas.schema.fit import FitConfig
 from neuromas.systems.system import Packed

@@ -10,7 +10,7 @@ from neuromas.align.alignment import Alignment, lay_out, random_maps
 from neuromas.align.pairs import Direction, draw_pair_set
 from neuromas.align.prepare import make_sides
 from neuromas.errors import InvalidDocument, InvalidInput
-from neuromas.evaluate.accuracy import evaluate
+from neuromas.evaluation.accuracy import evaluate
 from neuromas.fit.fitters import CLMAS, DAS, MAS, Stitch
 from neuromas.fit.prepare import fit_sides, prepare
 from neuromas.fit.remarks import strange_steps

@@ -15,7 +15,7 @@ from neuromas.align.pairs import Direction, draw_pair_set
 from neuromas.align.prepare import make_sides
 from neuromas.causal.model import PAD
 from neuromas.errors import InvalidInput
-from neuromas.evaluate.ruler import behaviour
+from neuromas.evaluation.ruler import behaviour
 from neuromas.fit.fitters import DAS
 from neuromas.systems.system import Packed, all_right, check_device
 

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from neuromas.errors import InvalidInput
-from neuromas.evaluate.inference import bootstrap_interval, split_half_reliability
+from neuromas.evaluation.inference import bootstrap_interval, split_half_reliability
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.5, 0.9])

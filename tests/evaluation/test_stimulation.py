@@ -14,7 +14,7 @@ from neuromas.align.alignment import Alignment, Subspace
 from neuromas.align.interchange import LinearMap
 from neuromas.align.prepare import make_sides
 from neuromas.errors import InvalidInput, NoMatch, NotFound
-from neuromas.evaluate.stimulation import save_plan, stimulation_plan
+from neuromas.evaluation.stimulation import save_plan, stimulation_plan
 from neuromas.recordings.annotate import standardised
 from neuromas.recordings.pseudo import pool
 from neuromas.recordings.recording import Recording

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from neuromas.errors import InvalidInput
-from neuromas.evaluate.accuracy import evaluate
+from neuromas.evaluation.accuracy import evaluate
 from neuromas.fit.fitters import LatentStitch
 from neuromas.recordings.pseudo import pool
 from neuromas.recordings.recording import Recording

@@ -11,7 +11,7 @@ import torch
 from neuromas.align.alignment import Alignment, lay_out
 from neuromas.align.interchange import LinearMap
 from neuromas.align.prepare import make_sides
-from neuromas.evaluate.accuracy import CONTROLS, evaluate
+from neuromas.evaluation.accuracy import CONTROLS, evaluate
 from neuromas.recordings.recording import Recording
 from neuromas.schema.evaluation import Evaluation
 

@@ -20,7 +20,7 @@ from neuromas.align.pairs import Direction, PairSet, draw_pair_set
 from neuromas.align.prepare import warnings_of
 from neuromas.align.side import Side
 from neuromas.errors import InvalidInput, NotFound, suggestion
-from neuromas.evaluate.ruler import NaturalLatents, Ruler
+from neuromas.evaluation.ruler import NaturalLatents, Ruler
 from neuromas.files import sha256_bytes
 from neuromas.provenance import now, versions
 from neuromas.schema.document import Provenance

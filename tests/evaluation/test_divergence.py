@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.spatial.distance import cosine, mahalanobis
 
 from neuromas.errors import InvalidInput
-from neuromas.evaluate.divergence import (
+from neuromas.evaluation.divergence import (
     cl_distance,
     natural_ellipsoid,
     nearest_values,

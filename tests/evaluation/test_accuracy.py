@@ -19,9 +19,9 @@ from neuromas.align.interchange import LinearMap
 from neuromas.align.pairs import Direction, draw_pair_set
 from neuromas.align.prepare import make_sides
 from neuromas.errors import InvalidInput, NotFound, ReadOnly
-from neuromas.evaluate.accuracy import CONTROLS, evaluate, scores_table
-from neuromas.evaluate.divergence import nearest_values
-from neuromas.evaluate.ruler import behaviour
+from neuromas.evaluation.accuracy import CONTROLS, evaluate, scores_table
+from neuromas.evaluation.divergence import nearest_values
+from neuromas.evaluation.ruler import behaviour
 from neuromas.fit.fitters import CLMAS, DAS, MAS, LatentStitch
 from neuromas.recordings.recording import Recording
 from neuromas.schema.evaluation import SCORE_COLUMNS

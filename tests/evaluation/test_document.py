@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from neuromas.errors import InvalidDocument
-from neuromas.evaluate.accuracy import scores_table
+from neuromas.evaluation.accuracy import scores_table
 from neuromas.schema.evaluation import SCORE_COLUMNS, Evaluation
 
 ARCHIVED = Path(__file__).parents[1] / "fit" / "archive" / "format-1" / "clmas" / "evaluation.json"

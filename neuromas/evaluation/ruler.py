@@ -14,7 +14,7 @@ from neuromas.align.alignment import Subspace
 from neuromas.align.pairs import PairSet
 from neuromas.align.side import Side
 from neuromas.errors import InvalidInput
-from neuromas.evaluate.divergence import (
+from neuromas.evaluation.divergence import (
     Ellipsoid,
     cl_distance,
     natural_ellipsoid,
@@ -23,7 +23,7 @@ from neuromas.evaluate.divergence import (
     relative_distance,
     sliced_wasserstein,
 )
-from neuromas.evaluate.inference import bootstrap_interval, split_half_reliability
+from neuromas.evaluation.inference import bootstrap_interval, split_half_reliability
 from neuromas.index.choose import near
 from neuromas.index.index import CLIndex
 from neuromas.schema.evaluation import DirectionScore, SourceTargetScore, ValueScore
