@@ -18,7 +18,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command as typer_command
 
 from neuromas.cli import terminal
-from neuromas.errors import InvalidDocument, InvalidInput, NeuromasError
+from neuromas.errors import InvalidDocument, InvalidInput, NeuromasError, suggestion
 
 if TYPE_CHECKING:
     from neuromas.schema.document import Document
@@ -160,7 +160,9 @@ class Verbs(TyperGroup):
                 )
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """The verb that was typed, with its options."""
+        """The verb that was typed, with its options; a usage error with the nearest verb if there is no such one."""
+        if args[0] not in VERBS and not args[0].startswith("-"):
+            ctx.fail(f"no verb {args[0]!r}{suggestion(args[0], VERBS)}")
         name, command, rest = super().resolve_command(ctx, args)
         return name, load(name) if name in VERBS else command, rest
 

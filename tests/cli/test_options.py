@@ -160,6 +160,13 @@ def test_every_problem_is_told_with_the_option_as_typed_and_the_key_as_in_json()
     ]
 
 
+def test_a_misspelt_verb_and_a_misspelt_option_get_the_nearest() -> None:
+    assert "no verb 'evaluat'; did you mean 'evaluate'?" in CliRunner().invoke(verbs.app, ["evaluat", "f"]).output
+    output = CliRunner().invoke(verbs.app, ["fit", "das", "--learning-rat", "1"]).output
+    assert "No such option: --learning-rat" in output
+    assert "--learning-rate" in output
+
+
 def test_places_that_no_option_stands_for_stay_as_they_are() -> None:
     assert in_shell_words("document: no text", {"seed": "--seed"}) == "document: no text"
 
