@@ -197,8 +197,13 @@ class Option:
             if get_origin(inner) is tuple:
                 entries[name] = _entries(text, get_args(inner)[0] in (str, int, float))
             else:
-                entries[name] = text if inner is str else as_json(text)
+                entries[name] = text if inner is str else self.key_value(name, text)
         return entries
+
+    def key_value(self, key: str, text: str) -> Any:
+        """The value of one key of a mapping; a list with commas only for a key that has an option of its own."""
+        listed = key in self.shell.keys and "," in text
+        return _entries(text, False) if listed else as_json(text)
 
 
 def options_of(document: type[BaseModel], path: tuple[str, ...] = ()) -> Iterator[Option]:
@@ -256,11 +261,11 @@ def signature(documents: Sequence[type[Document]], *, others: str = "", table: b
         Name of the document in the request whose fields ``--option KEY=VALUE`` may also name; empty for none.
     table : bool
     """
-    options = [one for document in documents for one in options_of(document)]
-    options.sort(key=lambda one: not one.shell.positional)
-    parameters = [one.declaration() for one in options]
-    for one in options:
-        parameters += [_key_option(one, key) for key in one.shell.keys]
+    options = [option for document in documents for option in options_of(document)]
+    options.sort(key=lambda option: not option.shell.positional)
+    parameters = [option.declaration() for option in options]
+    for option in options:
+        parameters += [_key_option(option, key) for key in option.shell.keys]
     if others:
         declared = typer.Option(
             "--option", "-o", metavar="KEY=VALUE", help="Any setting by its field's name. Repeatable."
@@ -287,14 +292,14 @@ def read_words(documents: Sequence[type[Document]], words: Mapping[str, Any], *,
     typed: list[dict[str, Any]] = []
     for document in documents:
         entries: dict[str, Any] = {}
-        for one in options_of(document):
-            word = words.get(one.parameter)
+        for option in options_of(document):
+            word = words.get(option.parameter)
             if word is not None and word not in ([], ()):
-                _put(entries, one.path, one.value(word))
-            for key in one.shell.keys:
-                text = words.get(f"{one.parameter}__{key}")
+                _put(entries, option.path, option.value(word))
+            for key in option.shell.keys:
+                text = words.get(f"{option.parameter}__{key}")
                 if text is not None:
-                    _put(entries, (*one.path, key), _entries(text, False) if "," in text else as_json(text))
+                    _put(entries, (*option.path, key), option.key_value(key, text))
         typed.append(entries)
     if words.get(OTHERS):
         _put_others(typed[0], documents[0], words[OTHERS], others)
@@ -305,7 +310,7 @@ def read_words(documents: Sequence[type[Document]], words: Mapping[str, Any], *,
 
 def _put_others(entries: dict[str, Any], document: type[Document], words: Sequence[str], inside: str) -> None:
     """Settings of ``--option KEY=VALUE``, each of which may have an option of its own."""
-    by_key = {one.path[-1]: one for one in options_of(document) if one.path[:-1] == (inside,)}
+    by_key = {option.path[-1]: option for option in options_of(document) if option.path[:-1] == (inside,)}
     twice = []
     for key, text in pairs("--option", words).items():
         name = key.replace("-", "_")
