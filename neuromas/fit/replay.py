@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuromas.causal.model import Sequences
+from neuromas.causal.model import Sequences, pad_steps
 from neuromas.fit.objective import (
     FitBatches,
     Following,
@@ -306,9 +306,9 @@ class _Pairs:
         if self.term.behaviour:
             assert pairs.continuation is not None
             self.lengths = pairs.continuation.lengths
-            room = ((0, 0), (0, longest - pairs.continuation.tokens.shape[1]))
             self._tokens, self._deterministic = (
-                there(np.pad(array, room)) for array in (pairs.continuation.tokens, pairs.continuation.deterministic)
+                there(pad_steps(array, longest))
+                for array in (pairs.continuation.tokens, pairs.continuation.deterministic)
             )
             self._lengths = there(self.lengths)
         self.rows = slice(first_row, first_row + self.size)
