@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,7 +12,7 @@ from torch import Tensor
 from neuromas.align.alignment import Subspace
 from neuromas.align.side import Side
 from neuromas.causal.counterfactual import Pairs, draw_pairs
-from neuromas.causal.model import PAD, Sequences
+from neuromas.causal.model import Sequences, join_sequences
 from neuromas.errors import InvalidInput
 
 _SHOWN_VALUES = 10  # in an error
@@ -155,37 +154,6 @@ def paired_columns(direction: Direction, subspace: Subspace) -> tuple[list[int],
             kind="variables_mismatch",
         )
     return target.columns(subspace.variables), source.columns(subspace.variables)
-
-
-def join_sequences(batches: Sequence[Sequences], order: NDArray[np.int64] | None = None) -> Sequences:
-    """Several sets of sequences as one, the shorter ones padded; `order` (n,) rearranges the rows of the whole.
-
-    Examples
-    --------
-    >>> from neuromas.causal.model import get_task
-    >>> trials = [get_task("multi-object").sample(n, np.random.default_rng(n)) for n in (2, 3)]
-    >>> len(join_sequences(trials))
-    5
-    """
-    longest = max(batch.tokens.shape[1] for batch in batches)
-
-    def joined(name: str, fill: Any) -> NDArray[Any]:
-        arrays = []
-        for batch in batches:
-            array = getattr(batch, name)
-            margins = [(0, 0), (0, longest - array.shape[1])] + [(0, 0)] * (array.ndim - 2)
-            arrays.append(np.pad(array, margins, constant_values=fill))
-        whole = np.concatenate(arrays)
-        return whole if order is None else whole[order]
-
-    lengths = np.concatenate([batch.lengths for batch in batches])
-    return Sequences(
-        tokens=joined("tokens", PAD),
-        lengths=lengths if order is None else lengths[order],
-        deterministic=joined("deterministic", False),
-        values=joined("values", 0),
-        eligible=joined("eligible", False),
-    )
 
 
 def _check_shared(

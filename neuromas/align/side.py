@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuromas.causal.counterfactual import Candidates
-from neuromas.causal.model import PAD, TASKS, CausalModel, get_task, variable_columns
+from neuromas.causal.model import TASKS, CausalModel, get_task, tokens_by_trial, variable_columns
 from neuromas.errors import InvalidInput, ReadOnly
 from neuromas.index.index import CLIndex
 from neuromas.recordings.recording import Recording
@@ -59,7 +59,7 @@ class HeldContext:
                     kind="no_tokens",
                 )
             return None
-        tokens, rows = _trial_tokens(recording, PAD)
+        tokens, rows = tokens_by_trial(recording.dataset["token"].values, recording.trial, recording.step)
         context = system.context(torch.from_numpy(tokens))
         return None if context is None else cls(context, rows, recording.step)
 
@@ -259,9 +259,12 @@ class Side:
                 f" {self._why_not_stepwise()}",
                 kind="not_stepwise",
             )
-        padded, rows = _trial_tokens(self.recording, model.filler, n_steps)
+        recording = self.recording
+        padded, rows = tokens_by_trial(
+            recording.dataset["token"].values, recording.trial, recording.step, fill=model.filler, n_steps=n_steps
+        )
         tokens = torch.from_numpy(padded).to(self.latents.device)
-        return replace(self, unrolled=Unrolled(tokens, system.latents(tokens), rows, self.recording.step))
+        return replace(self, unrolled=Unrolled(tokens, system.latents(tokens), rows, recording.step))
 
     def _why_not_stepwise(self) -> str:
         if self.system is None:
@@ -269,11 +272,3 @@ class Side:
         if not self.system.stepwise:
             return f"is intervened on at layer {self.system.layer!r}, where each latent depends on the one before"
         return "has a task without a filler token, which pads trials"
-
-
-def _trial_tokens(recording: Recording, fill: int, n_steps: int = 0) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Tokens (n_trials, n_steps) with `fill` after the end, and the trial that each sample belongs to (n_samples,)."""
-    trials, rows = np.unique(recording.trial, return_inverse=True)
-    tokens = np.full((len(trials), max(int(recording.step.max()) + 1, n_steps)), fill, dtype=np.int64)
-    tokens[rows, recording.step] = recording.dataset["token"].values
-    return tokens, rows.astype(np.int64)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from neuromas.align.pairs import PairSet
+from neuromas.causal.model import tokens_by_trial
 from neuromas.recordings.recording import Recording
 from neuromas.systems.recurrent import GRU
 
@@ -70,9 +71,7 @@ class Whole:
 
 def _up_to(recording: Recording, samples: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Tokens (n_pairs, n_steps) of the samples' trials up to them, filled up with 0, and their steps."""
-    trials, rows = np.unique(recording.trial, return_inverse=True)
-    tokens = np.zeros((len(trials), int(recording.step.max()) + 1), dtype=np.int64)
-    tokens[rows, recording.step] = recording.dataset["token"].values
+    tokens, rows = tokens_by_trial(recording.dataset["token"].values, recording.trial, recording.step, fill=0)
     steps = recording.step[samples]
     own = tokens[rows[samples], : int(steps.max()) + 1]
     return np.where(np.arange(own.shape[1]) <= steps[:, None], own, 0), steps

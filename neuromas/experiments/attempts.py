@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import datetime
-import fcntl
 import os
 import socket
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from neuromas.files import file_lock
+
 ATTEMPTS = "attempts.csv"
 """One line for each time that a process began, or resumed, the work: when, on which machine, in which process, at which
 iteration."""
-_POLL_S = 0.2
 
 Report = Callable[[int, int, str], None]
 """Called with (iteration, iteration limit, message) while work goes on; raises `Stopped` to end the work."""
@@ -31,14 +30,7 @@ def held(folder: Path, report: Report) -> Iterator[None]:
     The system releases the lock when the process dies.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as handle:
-        while True:
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                report(0, 1, "waiting: another process works on it")
-                time.sleep(_POLL_S)
+    with file_lock(folder / ".lock", wait=True, waiting=lambda: report(0, 1, "waiting: another process works on it")):
         yield
 
 

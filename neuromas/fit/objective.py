@@ -19,9 +19,10 @@ from torch.nn import functional
 from neuromas.align.alignment import Subspace, component_mask
 from neuromas.align.interchange import LinearMap, interchange
 from neuromas.align.pairs import Direction, PairSet
+from neuromas.causal.model import pad_steps
 from neuromas.evaluation.divergence import cl_distance
 from neuromas.schema.fit import FitConfig
-from neuromas.systems.system import Packed, all_right
+from neuromas.systems.system import Packed, all_right, with_steps
 
 T = TypeVar("T")
 _CPU_PAIRS = 1024
@@ -397,8 +398,8 @@ def _stack(latents: Sequence[Tensor]) -> Tensor:
     """Join batches; stepwise ones are padded to the longest."""
     if latents[0].ndim == 2:
         return torch.cat(list(latents))
-    longest = max(batch.shape[1] for batch in latents)
-    return torch.cat([functional.pad(batch, (0, 0, 0, longest - batch.shape[1])) for batch in latents])
+    n_steps = max(batch.shape[1] for batch in latents)
+    return torch.cat([with_steps(batch, n_steps) for batch in latents])
 
 
 def _weigh(behaviour: Sequence[Tensor], cl: Sequence[Tensor], config: FitConfig) -> Tensor:
@@ -416,15 +417,11 @@ def _weigh(behaviour: Sequence[Tensor], cl: Sequence[Tensor], config: FitConfig)
 def _join(batches: Sequence[Following]) -> Following:
     """Join batches, padded to the longest."""
     longest = max(each.tokens.shape[1] for each in batches)
-
-    def padded(array: NDArray[Any]) -> NDArray[Any]:
-        return np.pad(array, ((0, 0), (0, longest - array.shape[1])))
-
     steps = [each.steps for each in batches if each.steps is not None]
     return Following(
-        np.concatenate([padded(each.tokens) for each in batches]),
+        np.concatenate([pad_steps(each.tokens, longest) for each in batches]),
         np.concatenate([each.lengths for each in batches]),
-        np.concatenate([padded(each.deterministic) for each in batches]),
+        np.concatenate([pad_steps(each.deterministic, longest) for each in batches]),
         np.concatenate([each.rows for each in batches if each.rows is not None]),
         np.concatenate(steps) if steps else None,
     )

@@ -3,7 +3,7 @@
 An iteration has about a thousand small kernels. A GPU computes them faster than the host can launch them, so a graph launches all
 of them together. The shapes in a graph are fixed, and a graph cannot read from the host. Therefore the pairs of many iterations
 are chosen in advance and put in tables on the device; each replay uses the next row. The lengths of continuations differ from
-batch to batch. They are packed on the device into a `Layout` with more room than nearly every batch needs. The rare batch that
+batch to batch. They are packed on the device into a `Capacity` with more room than nearly every batch needs. The rare batch that
 needs more is computed without the graph. Losses are written to a table, which is read after all iterations.
 """
 
@@ -19,7 +19,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuromas.causal.model import Sequences
+from neuromas.causal.model import Sequences, pad_steps
 from neuromas.fit.objective import (
     FitBatches,
     Following,
@@ -31,7 +31,7 @@ from neuromas.fit.objective import (
     side_by_side,
 )
 from neuromas.fit.plan import FitPlan, State, batch_rows, draw_seed, learning_rate
-from neuromas.systems.system import Layout, Packed
+from neuromas.systems.system import Capacity, Packed
 
 MOST = 50
 """Largest number of iterations that are prepared at once."""
@@ -94,17 +94,17 @@ class Replay:
                 if term.behaviour:
                     self._groups.setdefault(run_key(term, plan.config), []).append(pairs)
             self._pairs.append(own)
-        self._layouts = {
-            tuple(id(pairs.term) for pairs in group): Layout.of(
+        self._capacities = {
+            tuple(id(pairs.term) for pairs in group): Capacity.of(
                 room([(pairs.lengths, pairs.size) for pairs in group]), self._device
             )
             for group in self._groups.values()
         }
         self._owners = {
             terms: torch.from_numpy(np.repeat(np.arange(len(group)), [pairs.size for pairs in group])).to(self._device)
-            for terms, group in zip(self._layouts, self._groups.values(), strict=True)
+            for terms, group in zip(self._capacities, self._groups.values(), strict=True)
         }
-        self._wider: dict[tuple[int, ...], Layout] = {}
+        self._wider: dict[tuple[int, ...], Capacity] = {}
         self._chosen = torch.zeros(MOST, n_rows, dtype=torch.int64, device=self._device)
         self._shares = torch.zeros(MOST, n_shares, dtype=torch.float64, device=self._device)
         self._rates = torch.zeros(MOST, len(plans), dtype=torch.float64, device=self._device)
@@ -133,8 +133,8 @@ class Replay:
         losses: list[list[float]] = self._losses[:n].tolist()
         return losses
 
-    def _load(self, n: int) -> dict[int, dict[tuple[int, ...], Layout]]:
-        """Fill the tables for `n` iterations; layouts for those of them that need more room than there is."""
+    def _load(self, n: int) -> dict[int, dict[tuple[int, ...], Capacity]]:
+        """Fill the tables for `n` iterations; capacities for those of them that need more room than there is."""
         chosen = np.empty((n, self._chosen.shape[1]), dtype=np.int64)
         rates = np.empty((n, len(self._plans)))
         for fit, (plan, state, own) in enumerate(zip(self._plans, self._states, self._pairs, strict=True)):
@@ -152,13 +152,13 @@ class Replay:
         self._chosen[:n].copy_(torch.from_numpy(chosen))
         self._rates[:n].copy_(torch.from_numpy(rates))
         self._place.zero_()
-        wider: dict[int, dict[tuple[int, ...], Layout]] = {}
-        for (terms, layout), group in zip(self._layouts.items(), self._groups.values(), strict=True):
+        wider: dict[int, dict[tuple[int, ...], Capacity]] = {}
+        for (terms, capacity), group in zip(self._capacities.items(), self._groups.values(), strict=True):
             lengths = np.concatenate([pairs.lengths[chosen[:, pairs.rows]] for pairs in group], axis=1)
-            alive = np.stack([(lengths > step).sum(axis=1) for step in range(len(layout.sizes))], axis=1)
-            for place in np.flatnonzero((alive > layout.sizes).any(axis=1)).tolist():
-                sizes = np.maximum(alive[place], layout.sizes)
-                wider.setdefault(place, {})[terms] = Layout.of(sizes.tolist(), self._device)
+            alive = np.stack([(lengths > step).sum(axis=1) for step in range(len(capacity.sizes))], axis=1)
+            for place in np.flatnonzero((alive > capacity.sizes).any(axis=1)).tolist():
+                sizes = np.maximum(alive[place], capacity.sizes)
+                wider.setdefault(place, {})[terms] = Capacity.of(sizes.tolist(), self._device)
         return wider
 
     def _iterate(self) -> None:
@@ -189,11 +189,11 @@ class Replay:
     def _pack(self, batches: Sequence[PairBatch]) -> tuple[Packed, Tensor]:
         terms = tuple(id(batch.term) for batch in batches)
         following = [batch.following for batch in batches if batch.following is not None]
-        packed = Packed.at_layout(
+        packed = Packed.at_capacity(
             torch.cat([each.tokens for each in following]),
             torch.cat([each.lengths for each in following]),
             torch.cat([each.deterministic for each in following]),
-            self._wider.get(terms, self._layouts[terms]),
+            self._wider.get(terms, self._capacities[terms]),
         )
         return packed, self._owners[terms]
 
@@ -306,9 +306,9 @@ class _Pairs:
         if self.term.behaviour:
             assert pairs.continuation is not None
             self.lengths = pairs.continuation.lengths
-            room = ((0, 0), (0, longest - pairs.continuation.tokens.shape[1]))
             self._tokens, self._deterministic = (
-                there(np.pad(array, room)) for array in (pairs.continuation.tokens, pairs.continuation.deterministic)
+                there(pad_steps(array, longest))
+                for array in (pairs.continuation.tokens, pairs.continuation.deterministic)
             )
             self._lengths = there(self.lengths)
         self.rows = slice(first_row, first_row + self.size)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from neuromas.errors import InvalidInput
 from neuromas.evaluation.accuracy import evaluate
 from neuromas.fit.folder import read_result, write_result
 from neuromas.fit.table import fit_row
+from neuromas.html import table
 from neuromas.schema.evaluation import Evaluation
 from neuromas.schema.fit import FitReport
 from neuromas.systems.system import System
@@ -98,30 +98,25 @@ class FitResult:
 
 def _html(report: FitReport) -> str:
     """A report as tables for a notebook, escaped."""
-    heads, rows = ("direction", "behavioural loss", "counterfactual-latent loss", "IIA"), []
     best = report.best
-    for name in dict.fromkeys([*best.behaviour, *best.cl, *best.iia]):
-        numbers = (losses.get(name) for losses in (best.behaviour, best.cl, best.iia))
-        rows.append((name, *("–" if number is None else f"{number:.4g}" for number in numbers)))
+    names = dict.fromkeys([*best.behaviour, *best.cl, *best.iia])
+    scored = [[name, *(_number(losses.get(name)) for losses in (best.behaviour, best.cl, best.iia))] for name in names]
     inputs = [
-        (each.name, each.access, f"{each.n_units:,}", f"{each.n_samples:,}", f"{each.n_incomplete:,}")
+        [each.name, each.access, f"{each.n_units:,}", f"{each.n_samples:,}", f"{each.n_incomplete:,}"]
         for each in report.inputs
     ]
-    warnings = "".join(f"<li>{escape(warning)}</li>" for warning in report.warnings)
-    return (
-        f"<div><p><b>{escape(report.config.method)}</b>: {escape(report.status)}, {report.iterations:,} iterations in"
-        f" {report.seconds:.1f} s; best at {report.best_iteration:,}, validation loss {best.loss:.4f}</p>"
-        + _table(("input", "access", "units", "samples", "incomplete"), inputs)
-        + _table(heads, rows)
-        + (f"<p>Warnings</p><ul>{warnings}</ul>" if warnings else "")
-        + "</div>"
+    caption = (
+        f"{report.config.method}: {report.status}, {report.iterations:,} iterations in {report.seconds:.1f} s; best at"
+        f" {report.best_iteration:,}, validation loss {best.loss:.4f}"
+    )
+    warnings = "; ".join(f"warning: {warning}" for warning in report.warnings)
+    return table(["input", "access", "units", "samples", "incomplete"], inputs, caption=caption) + table(
+        ["direction", "behavioural loss", "counterfactual-latent loss", "IIA"], scored, note=warnings
     )
 
 
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.4g}"
 
 
 def results_table(results: Mapping[str, FitResult], points: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:

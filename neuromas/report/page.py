@@ -170,6 +170,13 @@ def _number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
+def _wide(head: Sequence[str], rows: Sequence[str], numeric: Sequence[str] = ()) -> str:
+    """A table with the names of its columns, which are texts but for `numeric`, above `rows`, which are HTML."""
+    kinds = ["" if name in numeric else ' class="text"' for name in head]
+    titles = "".join(f"<th{kind}>{escape(name)}</th>" for kind, name in zip(kinds, head, strict=True))
+    return f'<div class="wide"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
+
+
 def _score_table(scores: Sequence[DirectionScore]) -> str:
     head = (
         "method,source,target,ran,oracle,IIA,95 % interval,tokens right,pairs,missed,"
@@ -188,10 +195,9 @@ def _score_table(scores: Sequence[DirectionScore]) -> str:
             f"<td>{_number(s.retrieval_ceiling, 2)}</td>",
         ]
         rows.append(f"<tr>{''.join(cells)}</tr>")
-    titles = "".join(f'<th class="text">{escape(name)}</th>' for name in head.split(","))
     return (
-        f'<div class="wide"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-        "<p>Ran: whether the fit ran the target. CL error: held-out counterfactual-latent loss (eqs. 8, 9). CL spread: the same"
+        _wide(head.split(","), rows)
+        + "<p>Ran: whether the fit ran the target. CL error: held-out counterfactual-latent loss (eqs. 8, 9). CL spread: the same"
         " loss between two different recorded latents of equal values; a perfect prediction of their mean has half of it."
         " Retrieval: share of intervened latents whose nearest mean latent holds the expected values; its ceiling is that of"
         " recorded latents. Missed: pairs whose expected values were not recorded in the held-out part.</p>"
@@ -214,10 +220,9 @@ def _divergence_table(scores: Sequence[DirectionScore]) -> str:
         ):
             cells += f"<td>{_number(value, digits)}</td>"
         rows.append(f"<tr>{cells}</tr>")
-    titles = "".join(f'<th class="text">{escape(name)}</th>' for name in head.split(","))
     return (
-        f'<div class="wide"><table><thead><tr>{titles}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-        "<p>Ratios are 1 for natural latents. A mean of latents with equal values has an L2 ratio of about 0.7 and a cosine"
+        _wide(head.split(","), rows)
+        + "<p>Ratios are 1 for natural latents. A mean of latents with equal values has an L2 ratio of about 0.7 and a cosine"
         " ratio of about 0.5. Outside: share of intervened latents outside the ellipsoid that holds 99 % of recorded latents of"
         " any value; beside it, the same share of recorded latents with the expected values. Recorded latents hardly vary along"
         " many axes, so a small change can put a latent outside; the Mahalanobis ratio shows how far. Wasserstein: sliced"
@@ -240,10 +245,9 @@ def _method_table(page: DemoPage) -> str:
         rows.append(
             f'<tr><td class="text">{method}</td>{cells}<td class="prose">{escape(_METHODS.get(method, ""))}</td></tr>'
         )
-    head = (
-        '<th class="text">method</th><th>iterations</th><th>ended</th><th>seconds</th><th class="text">what it is</th>'
+    return _wide(
+        ("method", "iterations", "ended", "seconds", "what it is"), rows, numeric=("iterations", "ended", "seconds")
     )
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
 
 
 def _subspace(alignment: Alignment, sides: Sequence[Side]) -> str:
@@ -307,9 +311,8 @@ def _provenance(page: DemoPage) -> str:
         )
     provenance = next(iter(page.fits.values())).report.provenance
     versions = ", ".join(f"{name} {version}" for name, version in provenance.versions.items())
-    head = '<th class="text">fit</th><th>seed</th><th class="text">identity</th><th class="text">inputs (hash)</th>'
     return (
-        f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{"".join(rows)}</tbody></table></div>'
-        f"<p>{escape(versions)}; {escape(provenance.notes)}. Made {escape(provenance.created or '')}, in {page.seconds:.0f} s."
+        _wide(("fit", "seed", "identity", "inputs (hash)"), rows, numeric=("seed",))
+        + f"<p>{escape(versions)}; {escape(provenance.notes)}. Made {escape(provenance.created or '')}, in {page.seconds:.0f} s."
         " The folder of each fit holds its configuration, alignment, history and evaluation.</p>"
     )

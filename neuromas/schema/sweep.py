@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from typing import Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from neuromas.files import sha256_bytes
 from neuromas.schema.document import Access, Document, Name, Provenance, Sha256
 from neuromas.schema.evaluation import EvaluationSpec
 from neuromas.schema.fit import FitConfig
@@ -112,7 +112,7 @@ class SweepJob(Document):
         chosen.get("evaluation", {}).pop("controls", None)
         # only the values of a preset count, never its name
         chosen.get("config", {}).pop("preset", None)
-        return hashlib.sha256(json.dumps(chosen, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+        return sha256_bytes(json.dumps(chosen, sort_keys=True, separators=(",", ":")).encode())
 
 
 class MeasureReport(Document):

@@ -16,7 +16,7 @@ import torch
 from safetensors import SafetensorError
 
 from neuromas.errors import Corrupt, InvalidInput, NotFound
-from neuromas.files import sha256_bytes, sha256_file
+from neuromas.files import name_from, sha256_file, sha256_folder
 from neuromas.schema.system import LanguageModelCard
 from neuromas.systems.huggingface import HuggingFace
 from neuromas.systems.system import EMBEDDING
@@ -181,8 +181,8 @@ def _faults(path: str, local: bool) -> Iterator[None]:
 
 
 def _as_name(text: str) -> str:
-    """`text` without characters that the name of a system cannot hold."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-._")[:100] or "language-model"
+    """`text` as the name of a system, which ends with a letter or digit. Names identify fits: this rule must stay."""
+    return name_from(re.sub(r"[^A-Za-z0-9]+$", "", text), "language-model")
 
 
 def _line(error: BaseException) -> str:
@@ -195,4 +195,4 @@ def _hash(folder: Path) -> str:
     files = sorted(folder.glob("*.safetensors"))
     if len(files) == 1:
         return sha256_file(files[0])
-    return sha256_bytes("".join(f"{sha256_file(file)}  {file.name}\n" for file in files).encode())
+    return sha256_folder(folder, "*.safetensors")

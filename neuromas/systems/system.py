@@ -23,7 +23,7 @@ from neuromas.schema.system import SystemConfig
 
 
 @dataclass(frozen=True)
-class Layout:
+class Capacity:
     """Room for packed continuations whose lengths are not known yet: how many sequences may be alive at each step.
 
     Attributes
@@ -39,8 +39,8 @@ class Layout:
     steps: Tensor
 
     @classmethod
-    def of(cls, sizes: Sequence[int], device: Any = "cpu") -> Layout:
-        """The layout with room for `sizes` sequences at each step."""
+    def of(cls, sizes: Sequence[int], device: Any = "cpu") -> Capacity:
+        """Room for `sizes` sequences at each step."""
         places = np.concatenate([np.arange(size) for size in sizes])
         steps = np.repeat(np.arange(len(sizes)), sizes)
         return cls(tuple(map(int, sizes)), torch.from_numpy(places).to(device), torch.from_numpy(steps).to(device))
@@ -65,9 +65,9 @@ class Packed:
     rows : Tensor of int64, shape (n_live,)
         Batch row that each live token belongs to.
     counted : Tensor of bool, shape (n_live,), or None
-        Where there was more room than sequences filled (`at_layout`): which tokens are there; the others follow their
+        Where there was more room than sequences filled (`at_capacity`): which tokens are there; the others follow their
         sequence's end and mean nothing.
-    layout : Layout or None
+    capacity : Capacity or None
     """
 
     order: Tensor
@@ -76,7 +76,7 @@ class Packed:
     deterministic: Tensor
     rows: Tensor
     counted: Tensor | None = None
-    layout: Layout | None = None
+    capacity: Capacity | None = None
 
     @classmethod
     def from_sequences(
@@ -96,24 +96,24 @@ class Packed:
         return cls(tensor(order), tuple(alive.sum(axis=1).tolist()), tensor(by_step), tensor(fixed), tensor(rows))
 
     @classmethod
-    def at_layout(cls, tokens: Tensor, lengths: Tensor, deterministic: Tensor, layout: Layout) -> Packed:
-        """Pack padded tensors (n_pairs, n_steps) into `layout`, by the same operations whatever `lengths` (n_pairs,) are.
+    def at_capacity(cls, tokens: Tensor, lengths: Tensor, deterministic: Tensor, capacity: Capacity) -> Packed:
+        """Pack padded tensors (n_pairs, n_steps) into `capacity`, by the same operations whatever `lengths` (n_pairs,) are.
 
-        The caller makes the layout large enough; sequences that do not fit are left out.
+        The caller makes the capacity large enough; sequences that do not fit are left out.
         """
         order = torch.argsort(lengths, descending=True, stable=True)
-        rows = order.index_select(0, layout.places)
-        at = rows * tokens.shape[1] + layout.steps
+        rows = order.index_select(0, capacity.places)
+        at = rows * tokens.shape[1] + capacity.steps
         by_step = tokens.flatten().index_select(0, at).clamp_min(0)  # PAD is negative
-        counted = layout.steps < lengths.index_select(0, rows)
+        counted = capacity.steps < lengths.index_select(0, rows)
         fixed = deterministic.flatten().index_select(0, at) & counted
-        return cls(order, layout.sizes, by_step, fixed, rows, counted, layout)
+        return cls(order, capacity.sizes, by_step, fixed, rows, counted, capacity)
 
     @property
     def steps(self) -> Tensor:
         """Step of its continuation that each live token stands at; int64, shape (n_live,)."""
-        if self.layout is not None:
-            return self.layout.steps
+        if self.capacity is not None:
+            return self.capacity.steps
         sizes = torch.tensor(self.sizes, device=self.tokens.device)
         return torch.repeat_interleave(torch.arange(len(sizes), device=sizes.device), sizes)
 
@@ -170,7 +170,7 @@ class System(ABC):
     at_once: int = 2000
     """Pairs that are resumed together if no gradient is kept; fewer for a large vocabulary."""
     replayable: bool = False
-    """Whether a CUDA graph of `token_losses` can be replayed: for continuations in a `Layout`, the operations do not depend on
+    """Whether a CUDA graph of `token_losses` can be replayed: for continuations in a `Capacity`, the operations do not depend on
     what the continuations hold, and the host is not asked for anything."""
 
     @property

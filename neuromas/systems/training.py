@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from safetensors.torch import save as save_safetensors
 from torch import nn
 from torch.nn import functional
 
@@ -37,7 +36,7 @@ from neuromas.systems.updates import (
     train_until,
     training_batch,
 )
-from neuromas.weights import read_safetensors
+from neuromas.weights import adam_tensors, read_safetensors, restore_adam, safetensors_bytes
 
 CONFIG, WEIGHTS, CHECKPOINT = "config.json", "weights.safetensors", "checkpoint.safetensors"
 SYSTEMS: dict[str, type[Trained]] = {"gru": GRU, "lstm": LSTM, "transformer": Transformer}
@@ -303,15 +302,13 @@ def _checkpoint(
     out: Path, config: SystemConfig, network: nn.Module, optimiser: torch.optim.Optimizer, course: Course
 ) -> None:
     tensors = {f"network.{key}": value for key, value in network.state_dict().items()}
-    for key, parameter in network.named_parameters():
-        for moment, value in optimiser.state[parameter].items():
-            tensors[f"adam.{moment}.{key}"] = value
+    tensors |= adam_tensors(network, optimiser, ".")
     described = {
         "identity": json.dumps(_identity(config)),
         "iteration": str(course.iteration),
         "streak": str(course.streak),
     }
-    write_atomically(out / CHECKPOINT, save_safetensors(tensors, described))
+    write_atomically(out / CHECKPOINT, safetensors_bytes(tensors, described))
 
 
 def _restore(out: Path, config: SystemConfig, network: nn.Module, optimiser: torch.optim.Optimizer) -> Course:
@@ -324,18 +321,14 @@ def _restore(out: Path, config: SystemConfig, network: nn.Module, optimiser: tor
             f"{path} belongs to another training run; choose another folder or remove it", kind="occupied"
         )
     network.load_state_dict({key[8:]: value for key, value in tensors.items() if key.startswith("network.")})
-    for key, parameter in network.named_parameters():
-        optimiser.state[parameter] = {
-            moment: tensors[f"adam.{moment}.{key}"].to(parameter.device if moment != "step" else "cpu")
-            for moment in ("step", "exp_avg", "exp_avg_sq")
-        }
+    restore_adam(network, optimiser, tensors, ".")
     return Course(int(described["iteration"]), int(described["streak"]))
 
 
 def save_system(system: Trained, folder: str | Path) -> None:
     """Write the weights, then the config with their hash. Each file is written completely or not at all."""
     folder = Path(folder)
-    weights = save_safetensors({key: value.contiguous().cpu() for key, value in system.weights.items()})
+    weights = safetensors_bytes(system.weights)
     system.config = system.config.model_copy(update={"weights_sha256": sha256_bytes(weights)})
     write_atomically(folder / WEIGHTS, weights)
     write_atomically(folder / CONFIG, system.config.to_json())

@@ -22,7 +22,7 @@ from neuromas.fit.prepare import fit_sides, prepare
 from neuromas.fit.replay import MOST, Replay, room
 from neuromas.fit.start import start_maps
 from neuromas.recordings.store.locate import shipped_store
-from neuromas.systems.system import Layout, Packed
+from neuromas.systems.system import Capacity, Packed
 from neuromas.systems.training import load_system
 
 SMALL = {
@@ -102,9 +102,9 @@ def test_what_needs_more_room_is_computed_too(monkeypatch):
     plans, (one, other) = in_double([MAS(4, **SMALL)], opened(*BOTH))
     expected = [step_together(plans, one) for _ in range(4)]
     asked = []
-    plain = Layout.of
+    plain = Capacity.of
     monkeypatch.setattr(module, "room", lambda parts: [max(1, size // 2) for size in room(parts)])
-    monkeypatch.setattr(Layout, "of", lambda sizes, device: asked.append(sizes) or plain(sizes, device))
+    monkeypatch.setattr(Capacity, "of", lambda sizes, device: asked.append(sizes) or plain(sizes, device))
     found = Replay(plans, other, [None]).run(4)
     assert len(asked) == 2 + 4 * 2  # of both targets, and of each in every iteration
     np.testing.assert_allclose(found, expected, atol=1e-10)
@@ -199,13 +199,13 @@ def ragged(draw):
 
 
 @given(ragged(), st.lists(st.integers(0, 3), min_size=6, max_size=6))
-def test_a_layout_holds_what_is_packed_on_the_host(arrays, more):
+def test_a_capacity_holds_what_is_packed_on_the_host(arrays, more):
     tokens, lengths, fixed = arrays
     alive = (lengths[:, None] > np.arange(6)).sum(axis=0)
     sizes = np.maximum.accumulate(np.minimum(alive + more, len(lengths))[::-1])[::-1]
     sizes = sizes[sizes > 0]
     expected = Packed.from_sequences(tokens, lengths, fixed)
-    found = Packed.at_layout(*map(torch.from_numpy, (tokens, lengths, fixed)), Layout.of(sizes.tolist()))
+    found = Packed.at_capacity(*map(torch.from_numpy, (tokens, lengths, fixed)), Capacity.of(sizes.tolist()))
     assert torch.equal(found.order, expected.order)
     assert found.sizes == tuple(sizes)
     for name in ("tokens", "deterministic", "rows", "steps"):

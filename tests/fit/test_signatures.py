@@ -97,10 +97,10 @@ class TestLooks:
         strange = result.report.model_copy(update={"warnings": (*result.report.warnings, "<script>")})
         page = replace(result, report=strange)._repr_html_()
         assert "<script>" not in page
-        assert "<li>&lt;script&gt;</li>" in page
-        assert "<td>net-&gt;other</td>" in page
+        assert "warning: &lt;script&gt;</span>" in page
+        assert ">net-&gt;other</td>" in page
         best = result.report.best
         for text in ("mas", "max_iterations", "intervene", f"{best.loss:.4f}", "without effect: epsilon=0.2"):
             assert text in page
         for iia in best.iia.values():
-            assert f"<td>{iia:.4g}</td>" in page
+            assert f">{iia:.4g}</td>" in page

@@ -6,6 +6,7 @@ import errno
 import json
 import multiprocessing
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -617,10 +618,10 @@ def test_a_store_prints_its_sets_and_few_names(store, planted, monkeypatch):
 def test_a_store_in_a_notebook_is_a_table(store):
     page = store._repr_html_()
     n_samples = store.get("set/first").n_samples
-    assert "2 recordings in 1 set</p>" in page
-    assert (
-        f"<tr><td><b>set/first</b></td><td>{n_samples} × 5</td><td>read</td><td>side, count, load</td></tr>"
-    ) in page
+    assert "2 recordings in 1 set</strong>" in page
+    assert ["set/first", f"{n_samples} × 5", "read", "side, count, load"] in [
+        re.findall("<td[^>]*>([^<]*)</td>", row) for row in page.split("<tr>")
+    ]
     assert page.count("<tr>") == 3
 
 

@@ -108,6 +108,38 @@ def test_the_checkpoint_of_another_network_is_refused(tmp_path):
     assert caught.value.kind == "occupied"
 
 
+def checkpoint_of_0_1(out, config, network, optimiser, course):
+    """A checkpoint as the first version wrote it: tensor by tensor."""
+    tensors = {f"network.{key}": value.clone() for key, value in network.state_dict().items()}
+    for key, parameter in network.named_parameters():
+        for moment in ("step", "exp_avg", "exp_avg_sq"):
+            tensors[f"adam.{moment}.{key}"] = optimiser.state[parameter][moment].clone()
+    identity = {"kind": "gru", "name": "gru-3", "task": "multi-object", "vocabulary": config.vocabulary, "n_units": 6}
+    identity |= {"n_hidden": config.n_hidden, "dropout": config.dropout, "seed": 3}
+    described = {
+        "identity": json.dumps(identity),
+        "iteration": str(course.iteration),
+        "streak": str(course.streak),
+    }
+    save_file(tensors, out / CHECKPOINT, described)
+
+
+def test_a_checkpoint_of_the_first_version_continues(tmp_path, monkeypatch):
+    expected = train("multi-object", out=tmp_path / "whole", seed=3, **TINY)
+    old = tmp_path / "old"
+    old.mkdir()
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "_checkpoint", checkpoint_of_0_1)
+        with pytest.raises(Stop):
+            train("multi-object", out=old, seed=3, progress=stop_at(8), **TINY)
+    iterations = []
+    system = train("multi-object", out=old, seed=3, progress=lambda now, *_: iterations.append(now), **TINY)
+    assert iterations[0] > 1
+    assert_equal(weights_of(system), weights_of(expected))
+    # and today's has the same tensors
+    assert set(load_file(old / CHECKPOINT)) == set(load_file(tmp_path / "whole" / CHECKPOINT))
+
+
 def test_a_damaged_checkpoint_is_named(tmp_path):
     with pytest.raises(Stop):
         train("multi-object", out=tmp_path, seed=3, progress=stop_at(8), **TINY)

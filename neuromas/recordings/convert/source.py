@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput
-from neuromas.files import sha256_bytes, sha256_file
+from neuromas.files import name_from, sha256_bytes, sha256_file
 from neuromas.provenance import now, versions
 from neuromas.recordings.check import listing
 from neuromas.recordings.encode import labelled
@@ -33,7 +33,7 @@ def name_of(path: Path, endings: Sequence[str] = ()) -> str:
     """
     ends = [ending for ending in endings if path.name.endswith(ending)]
     stem = path.name.removesuffix(max(ends, key=len)) if ends else path.stem
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", stem).lstrip("._-")[:100] or "recording"
+    return name_from(stem, "recording")
 
 
 def provenance_of(

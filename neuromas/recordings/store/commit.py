@@ -8,7 +8,6 @@ moves the recordings into the set's folder, and replaces ``set.json``: that is t
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -16,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from neuromas.errors import Conflict, Corrupt, InvalidInput, StorageFailed
-from neuromas.files import fsync_folder, sha256_file
+from neuromas.files import fsync_folder, sha256_bytes, sha256_file
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.spool import Spool, pieces
 from neuromas.recordings.store.arrays import open_group, restored, write_group, write_stream
@@ -220,7 +219,7 @@ def _finish(folder: Path, manifest: RecordingManifest, written: str | Mapping[st
     (folder / MANIFEST_FILE).write_bytes(text)
     for path in [*folder.rglob("*"), folder]:
         fsync_folder(path)
-    return SetEntry(content_sha256=content, manifest_sha256=hashlib.sha256(text).hexdigest())
+    return SetEntry(content_sha256=content, manifest_sha256=sha256_bytes(text))
 
 
 # -------------------------------------------------------------------------------------------------------------- publishing

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from neuromas import dims
 from neuromas.errors import Corrupt, InvalidDocument, InvalidInput, NeuromasError, NotFound, suggestion
+from neuromas.files import sha256_bytes
 from neuromas.recordings.store.layout import MANIFEST_FILE, SET_FILE, is_name, orphans, recordings_in, set_folders
 from neuromas.schema.document import FORMAT_VERSION
 from neuromas.schema.recording import RecordingManifest, RecordingSetIndex, SetEntry
@@ -122,7 +122,7 @@ def read_manifest(root: Path, set_name: str, name: str) -> RecordingManifest:
     except OSError as error:
         reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
         raise Corrupt(f"recording '{set_name}/{name}': {MANIFEST_FILE} {reason}") from error
-    if hashlib.sha256(text).hexdigest() != members[name].manifest_sha256:
+    if sha256_bytes(text) != members[name].manifest_sha256:
         raise Corrupt(f"recording '{set_name}/{name}': {MANIFEST_FILE} is not the file that was written")
     refuse_newer(text, file)
     try:

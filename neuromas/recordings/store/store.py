@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterable, Sequence
-from html import escape
 from pathlib import Path
 
 from neuromas.errors import Corrupt, InvalidInput, NeuromasError, ReadOnly
+from neuromas.html import table
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store.arrays import open_group, read_groups, restored
 from neuromas.recordings.store.commit import register_recordings, register_stream, remove_recordings
@@ -82,14 +82,14 @@ class RecordingStore:
 
     def _repr_html_(self) -> str:
         listed = self.list()
-        header = "".join(f"<th>{name}</th>" for name in ("recording", "samples × units", "access", "variables"))
-        rows = "".join(map(_html_row, listed[:_SHOWN_ROWS]))
-        more = f"<p>and {len(listed) - _SHOWN_ROWS} more recordings</p>" if len(listed) > _SHOWN_ROWS else ""
+        more = f"and {len(listed) - _SHOWN_ROWS} more recordings" if len(listed) > _SHOWN_ROWS else ""
         n_sets = len({entry.set for entry in listed})
         n_recordings = sum(entry.recording != "?" for entry in listed)
-        return (
-            f"<p>{escape(self._headline(n_recordings, n_sets))}</p>"
-            f"<table><thead><tr>{header}</tr></thead><tbody>{rows}</tbody></table>{more}"
+        return table(
+            ["recording", "samples × units", "access", "variables"],
+            [_row(entry) for entry in listed[:_SHOWN_ROWS]],
+            caption=self._headline(n_recordings, n_sets),
+            note=more,
         )
 
     def _headline(self, n_recordings: int, n_sets: int) -> str:
@@ -323,9 +323,8 @@ def _first_names(names: list[str]) -> str:
     return ", ".join(names[:_SHOWN_NAMES]) + more
 
 
-def _html_row(entry: RecordingEntry) -> str:
-    name = f"<td><b>{escape(entry.name)}</b></td>"
+def _row(entry: RecordingEntry) -> list[str]:
+    """What a notebook shows of a recording; of a damaged one, its problem."""
     if entry.problem:
-        return f'<tr>{name}<td colspan="3">{escape(entry.problem)}</td></tr>'
-    cells = (f"{entry.n_samples} × {entry.n_units}", entry.access, ", ".join(entry.variables))
-    return f"<tr>{name}{''.join(f'<td>{escape(cell)}</td>' for cell in cells)}</tr>"
+        return [entry.name, entry.problem, "", ""]
+    return [entry.name, f"{entry.n_samples} × {entry.n_units}", entry.access, ", ".join(entry.variables)]
