@@ -566,11 +566,15 @@ def test_a_file_holds_settings_and_options_go_before_it() -> None:
     }
     Path("fit.json").write_text(json.dumps(document))
     tiny = [word for word in TINY if not word.startswith(("--rank", "--max"))]
-    run("fit", "--config", "fit.json", *tiny, "--epsilon", 0.25, "-o", "cl-terms=l2", "--out", "f")
+    output = run("fit", "--config", "fit.json", *tiny, "--epsilon", 0.25, "-o", "cl-terms=l2", "--out", "f")
+    assert "The file names no preset" in output
     config = FitReport.parse(Path("f/result.json").read_text(), "report").config
+    assert (config.preset, config.learning_rate, config.schedule) == (None, 1e-3, "constant")
     assert config.subspaces == {"phase": 1, "count": 2}
     assert (config.epsilon, config.cl_terms, config.max_iterations) == (0.25, "l2", 2)
     assert "'clmas'" in run("fit", "mas", "--config", "fit.json", "--out", "g", code=2)
+    Path("later.json").write_text(json.dumps(document | {"format_version": 2}))
+    assert "format_version: expected 1, got 2" in run("fit", "--config", "later.json", "--out", "g", code=2)
     Path("broken.json").write_text("[1, 2")
     assert "JSON" in run("fit", "--config", "broken.json", "--out", "g", code=2)
 

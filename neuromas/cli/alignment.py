@@ -30,6 +30,10 @@ def fit_(asked: Asked) -> None:
         document["vary"] = _axes(asked)
     if asked.filed is None:
         document["config"] = {"preset": "fast", **document.get("config", {})}
+    elif "preset" not in document["config"]:
+        terminal.tell(
+            "The file names no preset. What it leaves out has the paper's values; --preset fast has the defaults."
+        )
     _check_method(asked)
     request = fits_request(document, "fit" if asked.filed is None else "fit, configuration file and options")
     place = IntoFolder.parse(asked.typed[1], "fit")
