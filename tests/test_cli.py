@@ -130,7 +130,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(path: object) -> None:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr("neuromas.actions.stores.resolve_store", broken)
+    monkeypatch.setattr("neuromas.actions.stores.existing_store", broken)
     result = CliRunner().invoke(verbs.app, ["list"])
     assert isinstance(result.exception, RuntimeError)
 
@@ -139,7 +139,7 @@ def test_ctrl_c_exits_130(monkeypatch: pytest.MonkeyPatch) -> None:
     def pressed(path: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("neuromas.actions.stores.resolve_store", pressed)
+    monkeypatch.setattr("neuromas.actions.stores.existing_store", pressed)
     assert "Interrupted" in run("list", code=130)
 
 

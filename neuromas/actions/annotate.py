@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from neuromas.actions.register import Registered, publish
-from neuromas.actions.stores import existing_store
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.recordings.annotate import (
     annotate as add_variables,
@@ -20,6 +19,7 @@ from neuromas.recordings.annotate import (
 )
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.shuffle import shuffled
+from neuromas.recordings.store.locate import existing_store
 from neuromas.schema.actions import AnnotateRequest
 
 

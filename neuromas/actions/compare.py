@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from neuromas.actions.stores import existing_store
 from neuromas.measures.comparison import MeasureResult
 from neuromas.measures.comparison import compare as compare_recordings
 from neuromas.measures.registry import get_measure
+from neuromas.recordings.store.locate import existing_store
 from neuromas.schema.actions import CompareRequest
 
 

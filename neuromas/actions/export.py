@@ -8,10 +8,10 @@ from pathlib import Path
 
 from neuromas.actions.outputs import check_file
 from neuromas.actions.query import QueryResult
-from neuromas.actions.stores import existing_store
 from neuromas.recordings.export import check_ending
 from neuromas.recordings.export import export as write_file
 from neuromas.recordings.recording import Recording
+from neuromas.recordings.store.locate import existing_store
 from neuromas.schema.actions import ExportRequest
 
 STDOUT = "-"

@@ -10,7 +10,6 @@ from typing import Any
 import pandas as pd
 
 from neuromas.actions.outputs import check_folder
-from neuromas.actions.stores import existing_store
 from neuromas.files import write_atomically
 from neuromas.fit.folder import RESULT
 from neuromas.fit.progress import Progress
@@ -102,8 +101,6 @@ def fit(
         The method would have to run what can only be read.
     """
     out = check_folder(out)
-    if request.read:
-        existing_store(request.store)
     request = settled(request)
     requests = {varied.name: varied.request for varied in combinations(request)}
     folders = {name: out / name for name in requests}

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from neuromas.actions.register import Registered, publish
-from neuromas.actions.stores import existing_store
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.recordings.pseudo import pool as pool_recordings
+from neuromas.recordings.store.locate import existing_store
 from neuromas.recordings.store.store import RecordingStore
 from neuromas.schema.actions import PoolRequest
 

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromas.actions.stores import existing_store
 from neuromas.index.index import CLIndex
 from neuromas.index.query import parse_query
 from neuromas.recordings.recording import Recording
+from neuromas.recordings.store.locate import existing_store
 from neuromas.schema.actions import QueryRequest
 
 

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-from neuromas.errors import NotFound
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store.index import RecordingEntry
-from neuromas.recordings.store.layout import is_store
-from neuromas.recordings.store.locate import resolve_store
+from neuromas.recordings.store.locate import existing_store
 from neuromas.recordings.store.store import RecordingStore
 from neuromas.recordings.store.verify import FileProblem
 from neuromas.schema.actions import ListRequest, RemoveRequest, ShowRequest, VerifyRequest
@@ -44,20 +41,6 @@ class Verification:
 
     recordings: list[str]
     problems: list[FileProblem]
-
-
-def existing_store(path: str | Path | None) -> RecordingStore:
-    """The store at `path`, or the one that `resolve_store` finds.
-
-    Raises
-    ------
-    NotFound
-        There is no store.
-    """
-    store = resolve_store(path)
-    if not is_store(store.path):
-        raise NotFound(f"no recording store at {store.path}; the first register makes one", kind="unknown_store")
-    return store
 
 
 def list_recordings(request: ListRequest) -> Listing:

@@ -22,7 +22,7 @@ from neuromas.fit.progress import Progress
 from neuromas.fit.result import FitResult
 from neuromas.fit.together import together
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store.locate import resolve_store
+from neuromas.recordings.store.locate import existing_store
 from neuromas.recordings.store.store import RecordingStore
 from neuromas.schema.fit import FitInput, FitRequest, method_defaults
 from neuromas.systems.system import System
@@ -179,7 +179,7 @@ def settled(request: FitRequest) -> FitRequest:
     NotFound, InvalidInput
         There is no such store.
     """
-    store = str(resolve_store(request.store).path.absolute()) if request.read else None
+    store = str(existing_store(request.store).path.absolute()) if request.read else None
     return request.model_copy(update={"systems": tuple(map(_full_path, request.systems)), "store": store})
 
 
@@ -207,7 +207,7 @@ def open_inputs(request: FitRequest, device: str = "cpu") -> list[System | Recor
         raise InvalidInput("a fit needs at least one system, or a recording to read", kind="wrong_systems")
     systems: list[System | Recording] = [load_system(path, device) for path in request.systems]
     if request.read:
-        store = resolve_store() if request.store is None else RecordingStore(request.store)
+        store = existing_store() if request.store is None else RecordingStore(request.store)
         systems += [store.get(name) for name in request.read]
     return systems
 

@@ -58,6 +58,22 @@ def resolve_store(store: RecordingStore | str | Path | None = None) -> Recording
     return shipped_store()
 
 
+def existing_store(store: RecordingStore | str | Path | None = None) -> RecordingStore:
+    """The store that `resolve_store` finds, if it is there.
+
+    Raises
+    ------
+    NotFound
+        There is no store, or nothing was named and none was found.
+    InvalidInput
+        What was named is no store.
+    """
+    store = resolve_store(store)
+    if not is_store(store.path):
+        raise NotFound(f"no recording store at {store.path}; the first register makes one", kind="unknown_store")
+    return store
+
+
 def _shipped_folder() -> Path | None:
     folders = (PACKAGE / "_shipped" / "recordings", PACKAGE.parent / "recordings")
     return next(filter(is_store, folders), None)
