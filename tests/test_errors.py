@@ -36,6 +36,23 @@ def raised(source: str) -> Iterator[tuple[str, str | None]]:
             yield name, None if choice is None else str(choice.value)
 
 
+def defined(source: str) -> Iterator[tuple[str, str, str | None]]:
+    """(class, base, its own kind or None) of every class of errors that `source` derives from one of neuromas.errors."""
+    for node in ast.walk(ast.parse(source)):
+        for base in node.bases if isinstance(node, ast.ClassDef) else ():
+            name = base.attr if isinstance(base, ast.Attribute) else getattr(base, "id", "")
+            if name in CLASSES and node.name not in CLASSES:
+                kinds = [ast.literal_eval(line.value) for line in node.body if ast.unparse(line).startswith("kind = ")]
+                yield node.name, name, kinds[0] if kinds else None
+
+
+SPEAKING = {"InvalidDocument", "NoMatch", "Corrupt", "ReadOnly", "StorageFailed"}
+"""Classes whose own kind says enough. An error of another class names its kind."""
+DERIVED = [
+    (path.relative_to(ROOT).as_posix(), *described)
+    for path in sorted(ROOT.rglob("*.py"))
+    for described in defined(path.read_text(encoding="utf-8"))
+]
 EVERYWHERE = [
     (path.relative_to(ROOT).as_posix(), name, kind)
     for path in sorted(ROOT.rglob("*.py"))
@@ -48,6 +65,21 @@ def test_the_collector_sees_kinds_and_errors_without_one():
     assert list(raised(source)) == [("InvalidInput", "b"), ("NotFound", None)]
     with pytest.raises(AssertionError, match="must be a literal"):
         list(raised("raise InvalidInput('a', kind=b)"))
+    source = (
+        'class A(NeuromasError):\n    kind = "b"\nclass C(errors.NotFound):\n    pass\nclass D(dict):\n    kind = "e"\n'
+    )
+    assert list(defined(source)) == [("A", "NeuromasError", "b"), ("C", "NotFound", None)]
+
+
+def test_an_error_names_its_kind_unless_its_class_says_enough():
+    for path, name, kind in EVERYWHERE:
+        assert kind is not None or name in SPEAKING, f"{path} raises {name} without a kind"
+
+
+def test_a_derived_class_has_a_kind_that_is_explained():
+    for path, name, base, kind in DERIVED:
+        assert kind in errors.KINDS, f"{path}: {name} is of kind {kind!r}, which errors.KINDS does not explain"
+        assert errors.KINDS[kind].error is CLASSES[base], f"{path}: {name} has kind {kind!r} of another class"
 
 
 def test_every_kind_that_is_raised_is_explained_and_has_one_class():
@@ -59,7 +91,7 @@ def test_every_kind_that_is_raised_is_explained_and_has_one_class():
 
 def test_every_kind_that_is_explained_is_raised():
     used = {kind for _, _, kind in EVERYWHERE if kind is not None} | {error.kind for error in CLASSES.values()}
-    assert set(errors.KINDS) == used
+    assert set(errors.KINDS) == used | {kind for _, _, _, kind in DERIVED}
 
 
 def test_a_meaning_is_one_plain_sentence():

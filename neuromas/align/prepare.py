@@ -95,7 +95,8 @@ def make_sides(
     _check_keys(names, tasks, mapping or {}, units or {}, roles or {}, task_options or {})
     if model is not None and task_options:
         raise InvalidInput(
-            "task_options are for registered tasks and cannot be used with model=; set the options on the model itself"
+            "task_options are for registered tasks and cannot be used with model=; set the options on the model itself",
+            kind="invalid_option",
         )
     recorder = _Recorder(model, task_options or {}, mapping or {}, n_trials, only_solved, seed, device)
     recorded = recorder.record(names, systems)
@@ -184,7 +185,8 @@ def _check_known(option: str, keys: Collection[str], noun: str, known: Sequence[
     if unknown:
         raise InvalidInput(
             f"{option} for {', '.join(map(repr, unknown))}, but the {noun} are"
-            f" {', '.join(filter(None, dict.fromkeys(known)))}{suggestion(unknown[0], known)}"
+            f" {', '.join(filter(None, dict.fromkeys(known)))}{suggestion(unknown[0], known)}",
+            kind="invalid_option",
         )
 
 

@@ -370,7 +370,7 @@ def pairs(option: str, words: Sequence[str]) -> dict[str, str]:
         if not name or not value:
             raise InvalidInput(f"{option} {text!r}: expected NAME=VALUE", kind="invalid_option")
         if name in entries:
-            raise InvalidInput(f"{option}: {name!r} is given twice", kind="invalid_option")
+            raise InvalidInput(f"{option}: {name!r} is given twice", kind="given_twice")
         entries[name] = value
     return entries
 

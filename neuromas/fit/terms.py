@@ -87,7 +87,9 @@ def _one_direction(config: FitConfig, sides: Sequence[Side], preferred: str) -> 
     if config.direction is not None:
         for name in config.direction:
             if name not in by_name:
-                raise InvalidInput(f"direction names {name!r}, but the systems are {', '.join(by_name)}")
+                raise InvalidInput(
+                    f"direction names {name!r}, but the systems are {', '.join(by_name)}", kind="invalid_option"
+                )
         return Direction(by_name[config.direction[0]], by_name[config.direction[1]])
     _expect(sides, len(sides) == 2, "exactly 2 systems, or direction=(source, target)", config.method)
     first, second = sides

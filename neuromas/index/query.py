@@ -62,7 +62,10 @@ def between(low: float, high: float) -> Between:
     '2..5'
     """
     if not low <= high:  # also where one is NaN
-        raise InvalidInput(f"between: expected a low bound that is not above the high bound, got {low} and {high}")
+        raise InvalidInput(
+            f"between: expected a low bound that is not above the high bound, got {low} and {high}",
+            kind="invalid_query",
+        )
     return Between(low, high)
 
 

@@ -29,7 +29,8 @@ def average_series(file: NwbFile, place: str, recipe: NwbRecipe, events: Events,
     shape = readable_shape(data)
     if shape is None:
         raise InvalidInput(
-            f"{where}: expected numbers of shape (time, channel) or (time,), got {describe_series(series, data)}"
+            f"{where}: expected numbers of shape (time, channel) or (time,), got {describe_series(series, data)}",
+            kind="shape_mismatch",
         )
     n_samples, n_channels = shape[0], shape[1] if len(shape) == 2 else 1
     columns, prefix = _channels(series, n_channels, where)
@@ -188,13 +189,15 @@ def _clock(file: NwbFile, series: Any, n_samples: int, where: str) -> _Clock:
     if series.timestamps is None:
         if not series.rate:
             raise InvalidInput(
-                f"{where}: expected timestamps or a rate, got neither; the times of its samples are unknown"
+                f"{where}: expected timestamps or a rate, got neither; the times of its samples are unknown",
+                kind="invalid_times",
             )
         return _Clock(n_samples, float(series.starting_time or 0.0), float(series.rate), None, where)
     timestamps = file.array(series.timestamps)
     if len(timestamps) != n_samples:
         raise InvalidInput(
-            f"{where}: {n_samples} samples, but {len(timestamps)} timestamps; expected data of shape (time, channel)"
+            f"{where}: {n_samples} samples, but {len(timestamps)} timestamps; expected data of shape (time, channel)",
+            kind="sample_mismatch",
         )
     if n_samples <= _WHOLE:
         timestamps = np.asarray(timestamps[:], dtype=np.float64)
