@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pandas as pd
 
 from neuromas.align.alignment import Alignment
 from neuromas.align.side import Side
 from neuromas.errors import InvalidInput
-from neuromas.evaluation.accuracy import evaluate
+from neuromas.evaluation.accuracy import CONTROLS, evaluate
 from neuromas.fit.folder import read_result, write_result
 from neuromas.fit.table import fit_row
 from neuromas.html import table
@@ -45,21 +45,48 @@ class FitResult:
     def _repr_html_(self) -> str:
         return _html(self.report)
 
-    def evaluate(self, *, oracles: Mapping[str, System] | None = None, **options: Any) -> Evaluation:
-        """Score the alignment on held-out pairs; see `neuromas.evaluation.accuracy.evaluate`.
+    def evaluate(
+        self,
+        *,
+        oracles: Mapping[str, System] | None = None,
+        directions: Iterable[tuple[str, str]] | None = None,
+        controls: Sequence[str] = CONTROLS,
+        n_pairs: int = 1000,
+        part: Literal["train", "validation", "test"] = "test",
+        seed: int = 0,
+        method: str | None = None,
+    ) -> Evaluation:
+        """Score the alignment, and controls on the same pairs, in every direction.
 
         Parameters
         ----------
         oracles : mapping of name to System, optional
-            Live copies of systems that the fit only read.
-        **options
-            ``method``, ``directions``, ``controls``, ``n_pairs``, ``part``, ``seed``. The default directions are all; those of a
-            stitch are all from one system into another.
+            Live copies of systems that the fit only read. Only this evaluation runs them.
+        directions : iterable of (source, target), optional
+            Names of systems. By default every ordered pair, each system with itself included; of a stitch, which joins a source
+            to another target, all pairs of two systems.
+        controls : sequence of str
+            Some of `neuromas.evaluation.accuracy.CONTROLS`.
+        n_pairs : int
+            Held-out pairs per direction.
+        part : {"train", "validation", "test"}
+            Trials that the pairs come from.
+        seed : int
+            Seed of the pairs.
+        method : str, optional
+            Name of the method in the scores; by default the method of the fit.
+
+        Returns
+        -------
+        Evaluation
 
         Raises
         ------
         InvalidInput
-            The result was loaded from a folder, without the systems. `neuromas.reopen` opens them again.
+            The result was loaded from a folder, without the systems: `neuromas.reopen` opens them again. Or an oracle is given
+            for a system that can be run.
+        NotFound
+            A system or a control does not exist.
         """
         if not self.sides:
             raise InvalidInput(
@@ -68,13 +95,22 @@ class FitResult:
                 kind="missing_systems",
             )
         names = [side.name for side in self.sides if side.name in self.alignment.maps]
-        if self.alignment.replace:
-            options.setdefault(
-                "directions", [(source, target) for target in names for source in names if source != target]
-            )
+        if directions is None and self.alignment.replace:
+            directions = [(source, target) for target in names for source in names if source != target]
         config = self.report.config
-        options = {"method": config.method, "ran": self.report.ran, "stepwise": config.stepwise} | options
-        return evaluate(self.alignment, self.sides, oracles=oracles, **options)
+        return evaluate(
+            self.alignment,
+            self.sides,
+            method=config.method if method is None else method,
+            oracles=oracles,
+            directions=directions,
+            controls=controls,
+            ran=self.report.ran,
+            n_pairs=n_pairs,
+            part=part,
+            stepwise=config.stepwise,
+            seed=seed,
+        )
 
     def save(self, folder: str | Path) -> None:
         """Write ``alignment.safetensors``, ``history.csv`` and, last, ``result.json``."""
