@@ -41,14 +41,13 @@ def evaluate(request: EvaluateRequest, *, result: FitResult | None = None, devic
     folder = Path(request.folder)
     result = reopen(folder, store=request.store, device=device) if result is None else result
     oracles = oracles_by_side(result, {name: load_system(path, device) for name, path in request.oracle.items()})
-    options = {} if request.label is None else {"method": request.label}
     evaluation = result.evaluate(
         oracles=oracles,
         controls=request.controls,
         n_pairs=request.n_pairs,
         part=request.part,
         seed=request.seed,
-        **options,
+        method=request.label,
     )
     write_evaluation(folder, evaluation)
     return evaluation
