@@ -114,6 +114,7 @@ MODULES = {
         "demo",
         "attempts",
         "jobs",
+        "recorded",
         "training_jobs",
         "measure_jobs",
         "groups",

@@ -6,12 +6,14 @@ from pathlib import Path
 
 from neuromas.actions.outputs import check_file
 from neuromas.actions.register import Registered, publish
-from neuromas.causal.model import get_task
+from neuromas.causal.balanced import balanced_trials
+from neuromas.causal.model import CausalModel, get_task
 from neuromas.errors import InvalidInput
 from neuromas.recordings.export import check_ending, export
 from neuromas.recordings.store.locate import resolve_store
 from neuromas.schema.actions import CaptureRequest
 from neuromas.systems.capture import capture as capture_system
+from neuromas.systems.system import System
 from neuromas.systems.training import load_system
 
 
@@ -42,13 +44,17 @@ def capture(request: CaptureRequest, *, out: str | Path | None = None, device: s
     store = None if request.set is None else resolve_store(request.store)
     if out is not None:
         check_file(check_ending(Path(out), (".nc", ".npz")))
+    system = load_system(request.system, device)
+    model = _task(request, system)
     recording = capture_system(
-        load_system(request.system, device),
-        request.n_trials,
+        system,
+        request.n_trials
+        if request.per_quantity is None
+        else balanced_trials(model, request.per_quantity, request.seed),
         seed=request.seed,
         name=request.name,
         access=request.access,
-        model=None if request.task is None else get_task(request.task),
+        model=model,
         dtype=request.dtype,
         only_solved=request.only_solved,
     )
@@ -58,3 +64,9 @@ def capture(request: CaptureRequest, *, out: str | Path | None = None, device: s
     assert out is not None
     export(recording, Path(out))
     return Registered(str(out), recording, False)
+
+
+def _task(request: CaptureRequest, system: System) -> CausalModel:
+    """The task that the system is run on: the one that is asked for, or its own."""
+    task = system.config.task if request.task is None else request.task
+    return get_task(task, **request.task_options)

@@ -43,6 +43,7 @@ def evaluate(request: EvaluateRequest, *, result: FitResult | None = None, devic
     oracles = oracles_by_side(result, {name: load_system(path, device) for name, path in request.oracle.items()})
     evaluation = result.evaluate(
         oracles=oracles,
+        directions=None if request.directions is None else [_ends(text) for text in request.directions],
         controls=request.controls,
         n_pairs=request.n_pairs,
         part=request.part,
@@ -51,6 +52,11 @@ def evaluate(request: EvaluateRequest, *, result: FitResult | None = None, devic
     )
     write_evaluation(folder, evaluation)
     return evaluation
+
+
+def _ends(direction: str) -> tuple[str, str]:
+    source, target = direction.split(":")
+    return source, target
 
 
 def oracles_by_side(result: FitResult, oracles: Mapping[str, System]) -> dict[str, System]:

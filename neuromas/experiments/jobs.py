@@ -22,9 +22,9 @@ from neuromas.schema.fit import FitConfig, FitReport, method_defaults
 from neuromas.schema.sweep import JobSystem, MeasureReport, Sweep, SweepGroup, SweepJob
 from neuromas.schema.system import SystemConfig, TrainSpec
 from neuromas.systems.pretrained import CARD
-from neuromas.systems.system import System
 from neuromas.systems.training import CONFIG, SHIPPED, load_system, shipped_systems
 
+FITS, MEASURES = "fits", "measures"
 JOB, EVALUATION, MEASURE = "job.json", "evaluation.json", "measure.json"
 D = TypeVar("D", bound=Document)
 
@@ -150,8 +150,8 @@ def system_folder(out: Path, name: str) -> Path:
     return SHIPPED / plain if plain in shipped_systems() else out / "systems" / plain
 
 
-def open_system(entry: JobSystem, out: Path) -> System:
-    """The system that a job names.
+def check_weights(entry: JobSystem, out: Path) -> None:
+    """Check that a system is still the one that a job names.
 
     Raises
     ------
@@ -159,20 +159,18 @@ def open_system(entry: JobSystem, out: Path) -> System:
         Its weights are not those of the job.
     """
     folder = system_folder(out, entry.name)
-    layer = entry.name.partition("@")[2] or None
-    system = load_system(folder, layer=layer)
-    if system.config.weights_sha256 != entry.weights_sha256:
+    weights = read_config(folder).weights_sha256
+    if weights != entry.weights_sha256:
         raise InvalidInput(
-            f"{folder} has weights {str(system.config.weights_sha256)[:12]}, the job expects"
-            f" {str(entry.weights_sha256)[:12]}; the system was trained again meanwhile: run the sweep again",
+            f"{folder} has weights {str(weights)[:12]}, the job expects {str(entry.weights_sha256)[:12]}; the system was"
+            " trained again meanwhile: run the sweep again",
             kind="inputs_mismatch",
         )
-    return system
 
 
 def job_folder(out: Path, job: SweepJob) -> Path:
     """Where a settled job's result lies."""
-    return out / ("measures" if job.measure is not None else "fits") / job.identity()
+    return out / (MEASURES if job.measure is not None else FITS) / job.identity()
 
 
 def read_fit(folder: Path) -> tuple[FitReport, Evaluation] | None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from neuromas.causal.model import get_task
+from neuromas.actions.train import train
 from neuromas.errors import InvalidInput
 from neuromas.experiments.attempts import Attempt, Report, held
 from neuromas.experiments.jobs import read_config, training_limits
 from neuromas.files import write_atomically
-from neuromas.schema.system import SystemConfig, TrainSpec
-from neuromas.systems.training import CHECKPOINT, CONFIG, train
+from neuromas.schema.system import SystemConfig, TrainRequest, TrainSpec
+from neuromas.systems.training import CHECKPOINT, CONFIG
 
 MADE = "made.json"
 
@@ -67,17 +67,6 @@ def run_training(name: str, made: TrainSpec, out: Path, report: Report) -> Syste
             shown = "" if accuracy is None else f", accuracy {accuracy:.4f}"
             report(iteration, made.max_iterations, f"loss {loss:.4f}{shown}")
 
-        system = train(
-            get_task(made.task, **made.options),
-            out=folder,
-            kind=made.kind,
-            seed=made.seed,
-            name=Path(name).name,
-            n_units=made.n_units,
-            memory=made.memory,
-            target_accuracy=made.target_accuracy,
-            min_iterations=made.min_iterations,
-            max_iterations=made.max_iterations,
-            progress=progress,
-        )
+        request = TrainRequest(**made.model_dump(), name=Path(name).name)
+        system = train(request, folder, progress=progress)
     return system.config

@@ -3,40 +3,27 @@ from its checkpoint."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from neuromas.causal.model import get_task
+from neuromas.actions.evaluate import evaluate
+from neuromas.actions.fit import fit_all
 from neuromas.errors import InvalidInput, NeuromasError
 from neuromas.experiments.attempts import Attempt, Report, Stopped, held
-from neuromas.experiments.jobs import (
-    EVALUATION,
-    JOB,
-    MEASURE,
-    finished,
-    job_folder,
-    open_system,
-    read_fit,
-    system_folder,
-)
+from neuromas.experiments.jobs import EVALUATION, FITS, JOB, MEASURE, check_weights, finished, job_folder
 from neuromas.experiments.measure_jobs import measure
+from neuromas.experiments.recorded import recorded_for_fit, recording_store, system_path
 from neuromas.files import write_atomically
-from neuromas.fit.fitters import Fitter, fit_together
-from neuromas.fit.folder import CHECKPOINT, REQUEST, RESULT
-from neuromas.fit.prepare import fit_sides
+from neuromas.fit.folder import CHECKPOINT, RESULT
 from neuromas.fit.progress import Progress
 from neuromas.fit.result import FitResult
-from neuromas.recordings.recording import Recording
+from neuromas.schema.actions import EvaluateRequest
 from neuromas.schema.fit import FitRequest
 from neuromas.schema.sweep import SweepJob
-from neuromas.systems.capture import capture
-from neuromas.systems.system import System
-from neuromas.systems.training import shipped_systems
 
 JobReport = Callable[[int, int, int, str], None]
 """Called with (number of the job, iteration, iteration limit, message); raises `Stopped` to end the work."""
@@ -87,10 +74,10 @@ def run_jobs(jobs: Sequence[SweepJob], out: Path, report: JobReport, device: str
         unfinished = [number for number, job in enumerate(jobs) if not finished(out, job)]
         for number in unfinished:
             write_atomically(folders[number] / JOB, jobs[number].to_json())
-        together = _fit_together({number: jobs[number] for number in unfinished}, out, report, device)
+        fits = _fit_together({number: jobs[number] for number in unfinished}, out, report, device)
         for number in unfinished:
             try:
-                _run(jobs[number], out, partial(report, number), device, together.get(number))
+                _run(jobs[number], out, partial(report, number), device, fits.get(number))
             except Stopped:
                 raise
             except Exception as error:
@@ -98,84 +85,55 @@ def run_jobs(jobs: Sequence[SweepJob], out: Path, report: JobReport, device: str
     return problems
 
 
-@dataclass(frozen=True)
-class _Fit:
-    """A finished fit, with its systems, all of which may be run: ``live`` holds those that the fit only read, too."""
-
-    result: FitResult
-    live: Sequence[System]
-
-
-def _fit_together(jobs: dict[int, SweepJob], out: Path, report: JobReport, device: str) -> dict[int, _Fit]:
+def _fit_together(jobs: dict[int, SweepJob], out: Path, report: JobReport, device: str) -> dict[int, FitResult]:
     """Fits of the same systems, by number; none where there are fewer than two, or where some fit fails.
 
     A fit that fails may keep others from beginning. Each is then run alone, from its checkpoint on, and has its own error.
     """
-    jobs = {number: job for number, job in jobs.items() if job.config is not None and not _only_scores(job, out)}
+    jobs = {number: job for number, job in jobs.items() if job.config is not None}
     if len(jobs) < 2:
         return {}
-    numbers, folders = list(jobs), [job_folder(out, job) for job in jobs.values()]
-    reports = [_progress(folder, partial(report, number)) for number, folder in zip(numbers, folders, strict=True)]
     try:
-        first = next(iter(jobs.values()))
-        live = [open_system(system, out) for system in first.systems]
-        systems = fit_inputs(first, live)
-        for job in jobs.values():
-            _write_request(job, out)
-        results = fit_together(
-            [Fitter.from_config(job.config) for job in jobs.values() if job.config is not None],
-            systems,
-            device=device,
-            out=folders,
-            progress=lambda place, progress: reports[place](progress),
-        )
+        return _fit(jobs, out, report, device)
     except Stopped:
         raise
     except Exception:
         return {}
-    return {number: _Fit(result, live) for number, result in zip(numbers, results, strict=True)}
 
 
-def _run(job: SweepJob, out: Path, report: Report, device: str, fit: _Fit | None) -> None:
+def _fit(jobs: Mapping[int, SweepJob], out: Path, report: JobReport, device: str) -> dict[int, FitResult]:
+    """Fit what jobs of the same systems say; results by number. What is finished is not repeated."""
+    folders = {number: job_folder(out, job) for number, job in jobs.items()}
+    requests = {
+        folders[number].name: fit_request(job, out, partial(report, number), device) for number, job in jobs.items()
+    }
+    reports = {folder.name: _progress(folder, partial(report, number)) for number, folder in folders.items()}
+    results = fit_all(requests, out / FITS, device=device, progress=lambda name, progress: reports[name](progress))
+    return {number: results[folder.name] for number, folder in folders.items()}
+
+
+def _run(job: SweepJob, out: Path, report: Report, device: str, fit: FitResult | None) -> None:
     """One job in its folder, which this process holds; `fit` if it was fitted together with others."""
     folder = job_folder(out, job)
-    if job.measure is not None:
-        systems = [open_system(system, out) for system in job.systems]
-        write_atomically(folder / MEASURE, measure(job, systems).to_json())
+    if job.config is None:
+        write_atomically(folder / MEASURE, measure(job, out, report).to_json())
         return
     if fit is None:
         fit = _fit_alone(job, out, report, device)
-    assert job.config is not None
-    report(fit.result.report.iterations, job.config.max_iterations, "scoring")
-    _score(job, fit, folder)
+    report(fit.report.iterations, job.config.max_iterations, "scoring")
+    evaluate(_evaluation(job, fit, out), result=fit)
 
 
-def _fit_alone(job: SweepJob, out: Path, report: Report, device: str) -> _Fit:
-    """The fit of `job`: if only its scores are missing, the finished one from the folder."""
-    assert job.config is not None
-    folder, fitter = job_folder(out, job), Fitter.from_config(job.config)
-    live = [open_system(system, out) for system in job.systems]
-    systems = fit_inputs(job, live)
-    _write_request(job, out)
-    if _only_scores(job, out):
-        return _Fit(replace(FitResult.load(folder), sides=tuple(fit_sides(job.config, systems, device=device))), live)
-    progress = _progress(folder, report)
+def _fit_alone(job: SweepJob, out: Path, report: Report, device: str) -> FitResult:
     try:
-        return _Fit(fitter.fit(systems, device=device, out=folder, progress=progress), live)
+        return _fit({0: job}, out, lambda _, *progress: report(*progress), device)[0]
     except InvalidInput as error:
         if error.kind != "occupied":
             raise
         # the folder is this job's own: an earlier version, in which another fit had this identity, left what is there
         for name in (RESULT, CHECKPOINT, EVALUATION):
-            (folder / name).unlink(missing_ok=True)
-        return _Fit(fitter.fit(systems, device=device, out=folder, progress=progress), live)
-
-
-def _only_scores(job: SweepJob, out: Path) -> bool:
-    """Whether the fit of `job` is there, and has scores, so that at most some scores are missing."""
-    fit = read_fit(job_folder(out, job))
-    assert job.config is not None
-    return fit is not None and fit[0].config.identity_json() == job.config.identity_json()
+            (job_folder(out, job) / name).unlink(missing_ok=True)
+        return _fit({0: job}, out, lambda _, *progress: report(*progress), device)[0]
 
 
 def _progress(folder: Path, report: Report) -> Callable[[Progress], None]:
@@ -188,57 +146,45 @@ def _progress(folder: Path, report: Report) -> Callable[[Progress], None]:
     return progress
 
 
-def _score(job: SweepJob, fit: _Fit, folder: Path) -> None:
-    assert job.evaluation is not None
-    names = [side.name for side in fit.result.sides]
-    oracles = {
-        name: live
-        for name, entry, live in zip(names, job.systems, fit.live, strict=True)
-        if entry.access == "read" and job.oracles
-    }
-    options = job.evaluation.model_dump(exclude={"directions"})
-    if job.evaluation.directions is not None:
-        options["directions"] = [(names[source], names[target]) for source, target in job.evaluation.directions]
-    evaluation = fit.result.evaluate(oracles=oracles or None, **options)
-    write_atomically(folder / EVALUATION, evaluation.to_json())
+def fit_request(job: SweepJob, out: Path, report: Report, device: str = "cpu") -> FitRequest:
+    """The request for the fit of `job`, after what it only reads was recorded.
 
+    Systems that the fit may run come first, as in any request.
 
-def fit_inputs(job: SweepJob, live: Sequence[System]) -> list[System | Recording]:
-    """What the fit receives: systems, and for those with access ``"read"`` a recording of the trials that they would run.
-
-    Parameters
-    ----------
-    job : SweepJob
-    live : sequence of System
-        All its systems, in its order.
+    Raises
+    ------
+    InvalidInput
+        A system was trained again, and is not the one that the job names.
     """
     assert job.config is not None
-    names = [system.name for system in live]
-    inputs: list[System | Recording] = []
-    for place, (entry, system) in enumerate(zip(job.systems, live, strict=True)):
-        if entry.access == "intervene":
-            inputs.append(system)
-            continue
-        name = system.name if names.count(system.name) == 1 else entry.name.replace("/", ".").replace("@", ".")
-        seed = job.config.seed * 1000 + place  # as `make_sides` records the systems that it may run
-        task = system.config.task
-        model = get_task(task, **(job.config.task_options or {}).get(task, {}))
-        inputs.append(capture(system, job.config.n_trials, seed=seed, name=name, access="read", model=model))
-    return inputs
+    for entry in job.systems:
+        check_weights(entry, out)
+    read = [place for place, entry in enumerate(job.systems) if entry.access == "read"]
+    return FitRequest(
+        config=job.config,
+        systems=tuple(system_path(entry, out) for entry in job.systems if entry.access == "intervene"),
+        read=tuple(recorded_for_fit(job, place, out, report, device) for place in read),
+        store=str(recording_store(out).absolute()) if read else None,
+    )
 
 
-def _write_request(job: SweepJob, out: Path) -> None:
-    """Write ``request.json``, by which ``neuromas evaluate`` finds the systems again; none if a system is only read."""
-    if any(system.access == "read" for system in job.systems):
-        return
-    assert job.config is not None
-    paths = []
-    for system in job.systems:
-        plain, at, layer = system.name.partition("@")
-        shipped = plain in shipped_systems()
-        paths.append(system.name if shipped else f"{system_folder(out, plain).absolute()}{at}{layer}")
-    request = FitRequest(config=job.config, systems=tuple(paths))
-    write_atomically(job_folder(out, job) / REQUEST, request.to_json())
+def _evaluation(job: SweepJob, fit: FitResult, out: Path) -> EvaluateRequest:
+    """The request for the scores of `fit`; oracles are the systems that it only read."""
+    assert job.evaluation is not None
+    names = dict(zip(_in_order_of_request(job), (side.name for side in fit.sides), strict=True))
+    read = [place for place, entry in enumerate(job.systems) if entry.access == "read"]
+    options = job.evaluation.model_dump(exclude={"directions"})
+    if job.evaluation.directions is not None:
+        options["directions"] = tuple(
+            f"{names[source]}:{names[target]}" for source, target in job.evaluation.directions
+        )
+    oracles = {names[place]: system_path(job.systems[place], out) for place in read if job.oracles}
+    return EvaluateRequest(folder=str(job_folder(out, job)), oracle=oracles, **options)
+
+
+def _in_order_of_request(job: SweepJob) -> list[int]:
+    """Places of the job's systems in the order in which a fit has them: those that are only read come last."""
+    return sorted(range(len(job.systems)), key=lambda place: job.systems[place].access == "read")
 
 
 def one_thread() -> None:

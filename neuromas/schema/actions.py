@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field, JsonValue, field_validator
 
 from neuromas.schema.document import Access, Document, Name, Shell
 from neuromas.schema.fit import FitRequest
@@ -170,8 +170,14 @@ class CaptureRequest(StoreRequest):
     """Folder, or name of a shipped system. @LAYER may follow."""
     n_trials: Annotated[int, Field(gt=0), Shell(name="--trials")] = 1000
     """Number of trials to draw and run."""
+    per_quantity: Annotated[int | None, Field(gt=0)] = None
+    """Run this many trials of each object quantity instead (paper 2.7). For measures of similarity."""
     task: Annotated[str | None, Shell(metavar="NAME")] = None
     """Another task than the system's own."""
+    task_options: Annotated[
+        dict[str, JsonValue], Shell(name="--task-option", metavar="KEY=VALUE", keys=("void", "hold_out"))
+    ] = Field(default_factory=dict)
+    """Option of the task."""
     only_solved: bool = False
     """Keep only trials that the system solves."""
     seed: Seed = 0
@@ -206,10 +212,20 @@ class EvaluateRequest(StoreRequest):
     """Controls on the same pairs."""
     label: Annotated[str | None, Shell(metavar="NAME")] = None
     """Name of the method in the tables. By default the method of the fit."""
+    directions: Annotated[tuple[str, ...] | None, Shell(name="--direction", metavar="SOURCE:TARGET", whole=True)] = None
+    """Direction to score. By default every direction of the alignment."""
     part: Part = "test"
     """Trials that the pairs come from."""
     seed: Seed = 0
     """Seed of the pairs."""
+
+    @field_validator("directions")
+    @classmethod
+    def _check_directions(cls, directions: tuple[str, ...] | None) -> tuple[str, ...] | None:
+        unclear = [direction for direction in directions or () if len(direction.split(":")) != 2]
+        if unclear:
+            raise ValueError(f"expected SOURCE:TARGET, got {', '.join(map(repr, unclear))}")
+        return directions
 
 
 class PlanRequest(StoreRequest):

@@ -26,7 +26,7 @@ class SweepGroup(Document):
     systems: tuple[tuple[SystemName, ...], ...] = Field(min_length=1)
     """Which systems go into each fit, in the order in which the fit gets them."""
     read: tuple[int, ...] = ()
-    """Positions of systems that the fit gets as a recording only; the evaluation may run them, as oracles."""
+    """Positions of systems that the fit gets as a recording only, after all others. The evaluation may run them, as oracles."""
     oracles: bool = True
     """Whether the evaluation runs the systems that were only read."""
     config: dict[str, Any] = Field(default_factory=dict)

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 
-from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound
 from neuromas.experiments import jobs
 from neuromas.experiments.figures import FIGURES
 from neuromas.experiments.training_jobs import MADE, trained
-from neuromas.experiments.work import fit_inputs, run_job
+from neuromas.experiments.work import fit_request, run_job
+from neuromas.fit.fitters import Fitter
+from neuromas.fit.request import reopen
+from neuromas.recordings.store.store import RecordingStore
 from neuromas.schema.fit import FitConfig
 from neuromas.schema.sweep import Sweep, SweepJob
 from neuromas.schema.system import TrainSpec
+from neuromas.systems.capture import capture
 from neuromas.systems.training import load_system
 
 
@@ -134,14 +138,41 @@ def test_every_figure_declares_a_sweep_and_a_smaller_one(figure):
     assert {figure.sweep(False).figure, figure.sweep(True).figure, figure.name} == {figure.name}
 
 
-def test_a_fit_reads_what_it_may_only_read(tiny):
+def test_a_fit_reads_what_it_may_only_read(tiny, tmp_path):
+    group = tiny.group("a", "clmas", systems=[[tiny.first, tiny.second]], read=[1], config={"seed": 3})
+    (planned,) = jobs.expand(tiny.declared(group))
+    request = fit_request(planned.job, tmp_path, silent)
+    assert request.systems == (tiny.first,)
+    recording = RecordingStore(tmp_path / "recordings").get(*request.read)
+    assert (recording.manifest.access, recording.manifest.name) == ("read", "gru-1")
+    # the trials that the fit would run if it might: those of seed 3 * 1000 + place
+    expected = capture(load_system(tiny.second), planned.job.config.n_trials, seed=3001)
+    np.testing.assert_array_equal(recording.activity, expected.activity)
+    assert fit_request(planned.job, tmp_path, silent) == request  # recorded once
+
+
+def test_a_fit_of_a_sweep_is_that_of_the_fitter_and_can_be_opened_again(tiny, tmp_path):
     group = tiny.group("a", "clmas", systems=[[tiny.first, tiny.second]], read=[1])
     (planned,) = jobs.expand(tiny.declared(group))
-    live = [load_system(tiny.first), load_system(tiny.second)]
-    first, second = fit_inputs(planned.job, live)
-    assert first is live[0]
-    assert second.manifest.access == "read"
-    assert second.dataset.sizes[dims.SAMPLE] > 0
+    config = planned.job.config
+    run_job(planned.job, tmp_path, silent)
+    folder = jobs.job_folder(tmp_path, planned.job)
+    report, scores = jobs.read_fit(folder)
+    brain = capture(load_system(tiny.second), config.n_trials, seed=1, access="read")
+    alone = Fitter.from_config(config).fit([load_system(tiny.first), brain])
+    assert report.alignment_sha256 == alone.report.alignment_sha256
+    evaluation = alone.evaluate(
+        oracles={"gru-1": load_system(tiny.second)}, n_pairs=40, controls=planned.job.evaluation.controls
+    )
+    assert scores.scores == evaluation.scores
+    assert reopen(folder).sides[1].recording.manifest.access == "read"
+
+
+def test_a_system_that_was_trained_again_is_refused(tiny, tmp_path):
+    (planned,) = jobs.expand(tiny.declared(tiny.group("a")))
+    entry = planned.job.systems[0].model_copy(update={"weights_sha256": "0" * 64})
+    with pytest.raises(InvalidInput, match="the system was trained again"):
+        run_job(planned.job.model_copy(update={"systems": (entry,)}), tmp_path, silent)
 
 
 def test_another_system_under_the_same_name_is_refused(tmp_path):

@@ -14,13 +14,13 @@ import pytest
 from rich.console import Console
 
 from neuromas.experiments import sweep as sweeps
-from neuromas.experiments import work
 from neuromas.experiments.attempts import Stopped
 from neuromas.experiments.groups import grouped
 from neuromas.experiments.jobs import EVALUATION, expand, finished, job_folder, read_fit
 from neuromas.experiments.sweep import Ended, SweepRun, run_sweep
 from neuromas.experiments.table import sweep_table
 from neuromas.experiments.work import run_job, run_jobs
+from neuromas.fit import request
 from neuromas.fit.folder import CHECKPOINT
 from neuromas.weights import read_safetensors
 
@@ -37,14 +37,15 @@ def silent(number, iteration, most, message):
 
 @pytest.fixture
 def n_together(monkeypatch):
-    """How many fits went into each call of `fit_together`."""
+    """How many fits went into each call of `together` that got several."""
     sizes = []
-    plain = work.fit_together
-    monkeypatch.setattr(
-        work,
-        "fit_together",
-        lambda fitters, *args, **named: sizes.append(len(fitters)) or plain(fitters, *args, **named),
-    )
+    plain = request.together
+
+    def counted(configs, *args, **named):
+        sizes.extend([len(configs)] if len(configs) > 1 else [])
+        return plain(configs, *args, **named)
+
+    monkeypatch.setattr(request, "together", counted)
     return sizes
 
 
