@@ -21,10 +21,10 @@ def versions(libraries: tuple[str, ...] = _COMPUTING) -> dict[str, str]:
     >>> list(versions(("numpy", "not-installed")))
     ['neuromas', 'numpy']
     """
-    found = {}
+    installed = {}
     for library in ("neuromas", *libraries):
         try:
-            found[library] = metadata.version(library)
+            installed[library] = metadata.version(library)
         except metadata.PackageNotFoundError:
             continue
-    return found
+    return installed

@@ -1,4 +1,4 @@
-"""What one fit iteration costs, against the floor: the work that cannot be left out at the machine's own rate."""
+"""Time of a fit's iteration, compared with a lower limit: the operations that are needed, at the rate of this machine."""
 
 from __future__ import annotations
 
@@ -56,10 +56,10 @@ def continuation_flops(config: SystemConfig, lengths: np.ndarray) -> int:
 
 
 def continuation_bytes(config: SystemConfig, lengths: np.ndarray) -> int:
-    """Bytes that the same work must move if nothing but the weights stays in a cache, in float32.
+    """Bytes that the same work must move in float32, if only the weights stay in a cache.
 
-    Each live token's states, gates, readout and logits are written once forward and read once backward, where the gradient of
-    the states is written, too.
+    The states, gates, readout and logits of each live token are written once in the forward pass and read once in the backward
+    pass. The backward pass also writes the gradient of the states.
     """
     width, gates = _cell(config)
     live = int(lengths.sum())
@@ -73,7 +73,9 @@ def _cell(config: SystemConfig) -> tuple[int, int]:
 
 
 def bench_fit(*, n_threads: int = 1, batch_size: int = 128, n_fits: int = 32, device: str = "cpu") -> list[Row]:
-    """Time iterations of MAS (four directions run) and CLMAS (two run, two read), of DAS against its peers, of many at once.
+    """Time iterations of MAS, CLMAS and DAS, of DAS in other libraries, and of many fits at once.
+
+    MAS runs four directions. CLMAS runs two and reads two.
 
     Parameters
     ----------
@@ -109,7 +111,7 @@ def bench_fit(*, n_threads: int = 1, batch_size: int = 128, n_fits: int = 32, de
 
 @dataclass(frozen=True)
 class _Running:
-    """Fits that go on: `iterations` of them at each call."""
+    """Fits that each call continues by a number of iterations."""
 
     plans: Sequence[FitPlan]
     states: Sequence[State]
@@ -120,8 +122,8 @@ class _Running:
     def begun(cls, fitters: Sequence[Fitter], systems: list[System | Recording], device: str) -> _Running:
         sides = fit_sides(fitters[0].config, systems, device=device)
         ready = [prepare(fitter.config, systems, sides) for fitter in fitters]
-        starts = [{name: one.to(device) for name, one in start_maps(one).items()} for one in ready]
-        plans = [one.plan for one in ready]
+        starts = [{name: fit.to(device) for name, fit in start_maps(fit).items()} for fit in ready]
+        plans = [fit.plan for fit in ready]
         states = [init(plan, start, None) for plan, start in zip(plans, starts, strict=True)]
         if device == "cpu":
             return cls(plans, states, _ITERATIONS, None)
@@ -138,25 +140,26 @@ class _Running:
 
 
 def _at_once(common: dict[str, Any], n_fits: int, n_threads: int, device: str) -> Row:
-    """An iteration of many fits of the same two GRUs at once, against as many iterations of one."""
+    """An iteration of many fits of the same two GRUs at once, compared with as many iterations of one fit."""
     systems: list[System | Recording] = [load_system("multi-object/gru-0"), load_system("multi-object/gru-1")]
     fitters = [MAS(4 + number % 16, **common) for number in range(n_fits)]
     together = _Running.begun(fitters, systems, device)
     name = (
         f"iteration of {n_fits} mas fits at once, batch {common['batch_size']} × 4 directions each, {n_threads} threads"
     )
-    if device != "cpu":  # what one costs depends little on which
-        one = _Running.begun(fitters[n_fits // 2 : n_fits // 2 + 1], systems, device)
-        taken, alone, ratio = paired(together, one, repeats=3, warm_up=2)
-        what = f"one: {alone / one.iterations * 1e3:.1f} ms"
-        return at_most(name, taken / together.iterations * 1e3, "ms", 4.0, what, ratio)
+    # the rank changes the time of a fit little, so a fit from the middle stands for all
+    if device != "cpu":
+        single = _Running.begun(fitters[n_fits // 2 : n_fits // 2 + 1], systems, device)
+        at_once_s, alone_s, ratio = paired(together, single, repeats=3, warm_up=2)
+        what = f"one: {alone_s / single.iterations * 1e3:.1f} ms"
+        return at_most(name, at_once_s / together.iterations * 1e3, "ms", 4.0, what, ratio)
     alike = list(zip(together.plans, together.states, strict=True))
-    taken, alone, ratio = paired(
+    at_once_s, alone_s, ratio = paired(
         lambda: step_together(together.plans, together.states),
         lambda: [step(plan, state) for plan, state in alike],
         repeats=5,
     )
-    return at_most(name, taken * 1e3, "ms", 0.6, f"one after another: {alone * 1e3:.0f} ms", ratio)
+    return at_most(name, at_once_s * 1e3, "ms", 0.6, f"one after another: {alone_s * 1e3:.0f} ms", ratio)
 
 
 def _against_peers(common: dict[str, Any]) -> list[Row]:
@@ -171,15 +174,15 @@ def _against_peers(common: dict[str, Any]) -> list[Row]:
         (own,) = state.maps.values()
         theirs = make(system, pairs, own.get_submodule("rotation")().detach(), config.learning_rate)
         batches = (batch_rows(len(pairs), config.batch_size, config.seed, 0, i) for i in itertools.count())
-        taken, other, ratio = paired(
+        own_s, peer_s, ratio = paired(
             lambda: [step(plan, state) for _ in range(_ITERATIONS)],
             lambda theirs=theirs, batches=batches: theirs(next(batches)),  # type: ignore[misc]
             repeats=15,
         )
-        what = f"{name}, the same pairs: {other * 1e3:.0f} ms"
+        what = f"{name}, the same pairs: {peer_s * 1e3:.0f} ms"
         target = 1 / 20 if name == "pyvene" else 1 / 5
-        told = f"das iteration, batch {config.batch_size}"
-        rows.append(at_most(told, taken / _ITERATIONS * 1e3, "ms", target, what, ratio / _ITERATIONS))
+        name_of_row = f"das iteration, batch {config.batch_size}"
+        rows.append(at_most(name_of_row, own_s / _ITERATIONS * 1e3, "ms", target, what, ratio / _ITERATIONS))
     return rows
 
 
@@ -188,7 +191,7 @@ def _iterations(fitter: Fitter, systems: list[System | Recording], n_threads: in
     (plan,), (state,) = running.plans, running.states
     product, product_flops = matrix_product(device)
     copy, copy_bytes = copied(device)
-    taken, reference, ratio = paired(running, product, warm_up=1 if device == "cpu" else 2)
+    measured_s, reference, ratio = paired(running, product, warm_up=1 if device == "cpu" else 2)
     flops = moved = 0.0
     kind = ""
     for term, pairs in zip(plan.terms, plan.train, strict=True):
@@ -199,12 +202,13 @@ def _iterations(fitter: Fitter, systems: list[System | Recording], n_threads: in
             flops += continuation_flops(system, pairs.continuation.lengths) * share
             moved += continuation_bytes(system, pairs.continuation.lengths) * share
             kind = system.kind
-    share = flops * running.iterations / product_flops  # of the product's work that the iterations cannot do without
+    # work that the iterations need, in matrix products
+    share = flops * running.iterations / product_flops
     floor_s = flops * reference / product_flops
     bandwidth = copy_bytes / seconds(copy)
     name = f"{fitter.config.method} iteration, {kind}, batch {plan.config.batch_size} × {len(plan.terms)} directions"
     floor = "floor: live tokens at the matrix product's rate"
-    on_gpu = [] if device == "cpu" else _on_gpu(name, running, taken, plan, state)
+    on_gpu = [] if device == "cpu" else _on_gpu(name, running, measured_s, plan, state)
     where = f"{n_threads} threads" if device == "cpu" else torch.cuda.get_device_name(device)
     return [
         Row(f"float32 2048³ matrix product, {where}", product_flops / reference / 1e9, "GFLOP/s"),
@@ -219,7 +223,7 @@ def _iterations(fitter: Fitter, systems: list[System | Recording], n_threads: in
         ),
         at_most(
             name,
-            taken / running.iterations * 1e3,
+            measured_s / running.iterations * 1e3,
             "ms",
             2.0,
             f"{floor}; {100 * share / ratio:.0f} % of it reached",
@@ -229,8 +233,8 @@ def _iterations(fitter: Fitter, systems: list[System | Recording], n_threads: in
     ]
 
 
-def _on_gpu(name: str, running: _Running, taken: float, plan: FitPlan, state: State) -> list[Row]:
-    """Of the time that iterations take, the share in which a kernel runs; and their time with kernels launched one by one."""
+def _on_gpu(name: str, running: _Running, measured_s: float, plan: FitPlan, state: State) -> list[Row]:
+    """Share of the time in which no kernel runs, and the time of an iteration whose kernels are launched one by one."""
     launched = seconds(lambda: step(plan, state), repeats=5)
     idle = 1 - busy(replace(running, iterations=10))
     return [
@@ -240,7 +244,7 @@ def _on_gpu(name: str, running: _Running, taken: float, plan: FitPlan, state: St
             launched * 1e3,
             "ms",
             "replayed",
-            launched * running.iterations / taken,
+            launched * running.iterations / measured_s,
         ),
     ]
 
@@ -257,5 +261,5 @@ def bench_pairs(*, n_pairs: int = 10_000) -> list[Row]:
     direction = Direction(sides[0], sides[0])
     subspaces = lay_out({"full": 16})
     with threads(1):
-        taken = seconds(lambda: draw_pair_set(direction, "train", n_pairs, subspaces, [0]), repeats=5)
-    return [at_most(f"{n_pairs} pairs with counterfactual sequences", taken, "s", 1.0)]
+        drawing_s = seconds(lambda: draw_pair_set(direction, "train", n_pairs, subspaces, [0]), repeats=5)
+    return [at_most(f"{n_pairs} pairs with counterfactual sequences", drawing_s, "s", 1.0)]

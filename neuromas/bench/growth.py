@@ -1,4 +1,4 @@
-"""How cost grows: of an index with samples and variables, of a recording on disk with samples, of a fit with systems."""
+"""Growth of costs: an index with samples and variables, a recording on disk with samples, a fit with systems."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
+from torch import Tensor
 
 from neuromas.bench.measure import Row, seconds, threads
 from neuromas.bench.store import bench_store
@@ -32,15 +33,15 @@ _NETWORKS = ("multi-object/gru-0", "multi-object/gru-1", "multi-object/gru-2", "
 
 @dataclass(frozen=True)
 class Curve:
-    """A cost against a size, and how it should grow.
+    """A cost at several sizes, and the power of the size by which it should grow.
 
     Attributes
     ----------
     name, of, unit : str
-        What grows, with what, measured in what.
+        What is measured, the size that it depends on, and the unit of the cost.
     sizes, costs : tuple of float
     power : float
-        Expected: cost proportional to size to this power.
+        The cost should be proportional to the size to this power.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Curve:
 
     @property
     def slope(self) -> float:
-        """Measured power, by least squares in logarithms over the larger half of the sizes, where fixed costs weigh less."""
+        """Measured power: least squares in logarithms, over the larger half of the sizes, where fixed costs weigh less."""
         half = min(len(self.sizes) // 2, len(self.sizes) - 2)
         return float(np.polyfit(np.log(self.sizes[half:]), np.log(self.costs[half:]), 1)[0])
 
@@ -129,7 +130,7 @@ def draw_growth(curves: Sequence[Curve]) -> Figure:
 
 def _recording(n_samples: int, n_variables: int = 3) -> Recording:
     generator = np.random.default_rng(0)
-    columns = {f"v{one}": generator.integers(0, 4, n_samples).astype(np.int8) for one in range(n_variables)}
+    columns = {f"v{number}": generator.integers(0, 4, n_samples).astype(np.int8) for number in range(n_variables)}
     activity = generator.integers(0, 2**14, (n_samples, _UNITS), dtype=np.uint16).view(np.float16)
     return Recording.from_arrays(activity, columns, name="planted")
 
@@ -140,22 +141,26 @@ def _in_memory(sizes: Sequence[int]) -> list[Curve]:
         recording = _recording(size)
         names = recording.variable_names
 
-        def made(recording: Recording = recording, names: list[str] = names) -> CLIndex:
+        def build(recording: Recording = recording, names: list[str] = names) -> CLIndex:
             return CLIndex(recording, names, dtype=torch.float16)
 
-        building.append(seconds(made, repeats=3))
+        building.append(seconds(build, repeats=3))
         tracemalloc.start()
-        index = made()
+        index = build()
         memory.append(tracemalloc.get_traced_memory()[0] / 2**20)
         tracemalloc.stop()
         generator = torch.Generator().manual_seed(0)
-        asked = index.combinations[torch.randint(index.n_values, (512,), generator=generator)]
-        drawing.append(seconds(lambda index=index, asked=asked: index.sample(asked, generator), repeats=101) * 1e6)  # type: ignore[misc]  # noqa: B023
-    given = tuple(map(float, sizes))
+        queries = index.combinations[torch.randint(index.n_values, (512,), generator=generator)]
+
+        def draw(index: CLIndex = index, queries: Tensor = queries, generator: torch.Generator = generator) -> None:
+            index.sample(queries, generator)
+
+        drawing.append(seconds(draw, repeats=101) * 1e6)
+    lengths = tuple(map(float, sizes))
     return [
-        Curve("building an index", "samples", "s", given, tuple(building), 1),
-        Curve("memory of an index", "samples", "MiB", given, tuple(memory), 1),
-        Curve("drawing 512 latents", "samples", "µs", given, tuple(drawing), 0),
+        Curve("building an index", "samples", "s", lengths, tuple(building), 1),
+        Curve("memory of an index", "samples", "MiB", lengths, tuple(memory), 1),
+        Curve("drawing 512 latents", "samples", "µs", lengths, tuple(drawing), 0),
     ]
 
 
@@ -171,15 +176,16 @@ def _by_variables(n_samples: int) -> Curve:
 
 def _on_disk(sizes: Sequence[int]) -> list[Curve]:
     rows = []
-    for size in sizes:  # each in a process of its own, whose peak memory is its own, too
+    for size in sizes:
+        # a process for each size, since peak memory is that of a process
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as alone:
-            found = alone.submit(_stored, size).result()
-            rows.append({row.name.split(" ")[0]: row for row in found if "slowest" not in row.name})
-    given = tuple(map(float, sizes))
+            measured = alone.submit(_stored, size).result()
+            rows.append({row.name.split(" ")[0]: row for row in measured if "slowest" not in row.name})
+    lengths = tuple(map(float, sizes))
     return [
-        Curve("registering, grouped", "samples", "s", given, tuple(one["registering"].value for one in rows), 1),
-        Curve("cold query of up to 512 latents", "samples", "ms", given, tuple(one["cold"].value for one in rows), 0),
-        Curve("peak memory, on disk", "samples", "GiB", given, tuple(one["peak"].value for one in rows), 0),
+        Curve("registering, grouped", "samples", "s", lengths, tuple(row["registering"].value for row in rows), 1),
+        Curve("cold query of up to 512 latents", "samples", "ms", lengths, tuple(row["cold"].value for row in rows), 0),
+        Curve("peak memory, on disk", "samples", "GiB", lengths, tuple(row["peak"].value for row in rows), 0),
     ]
 
 

@@ -1,4 +1,4 @@
-"""What a look-up costs, against the gather of random rows that it cannot do without, and against tables made for look-ups."""
+"""Time of a look-up, compared with a plain gather of random rows, and with the look-ups of table libraries."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ def _pandas(columns: dict[str, NDArray[Any]]) -> Lookup:
 
     def lookup(values: NDArray[np.float64]) -> NDArray[np.int64]:
         share = generator.random(len(values))
-        found = [groups[tuple(row)] for row in values.tolist()]
-        return np.array([rows[int(one * len(rows))] for rows, one in zip(found, share.tolist(), strict=True)])
+        members = [groups[tuple(row)] for row in values.tolist()]
+        return np.array([rows[int(place * len(rows))] for rows, place in zip(members, share.tolist(), strict=True)])
 
     return lookup
 
@@ -62,8 +62,8 @@ def _polars(columns: dict[str, NDArray[Any]]) -> Lookup:
     dtypes = {name: values.dtype for name, values in columns.items()}
 
     def lookup(values: NDArray[np.float64]) -> NDArray[np.int64]:
-        asked = {name: values[:, i].astype(dtype) for i, (name, dtype) in enumerate(dtypes.items())}
-        frame = polars.DataFrame(asked | {"share": generator.random(len(values))})
+        queries = {name: values[:, i].astype(dtype) for i, (name, dtype) in enumerate(dtypes.items())}
+        frame = polars.DataFrame(queries | {"share": generator.random(len(values))})
         joined = frame.join(groups, on=list(columns), how="left", maintain_order="left")
         place = (polars.col("share") * polars.col("n")).cast(polars.UInt32)
         return joined.select(polars.col("index").list.get(place)).to_series().to_numpy()
@@ -82,11 +82,11 @@ def _duckdb(columns: dict[str, NDArray[Any]]) -> Lookup:
     generator = np.random.default_rng(0)
 
     def lookup(values: NDArray[np.float64]) -> NDArray[np.int64]:
-        asked = pd.DataFrame(values.astype(np.int64), columns=list(columns))
-        asked = asked.assign(share=generator.random(len(values)), place=np.arange(len(values)))
-        connection.register("asked", asked)
-        chosen = "members[1 + cast(floor(share * len(members)) as bigint)]"
-        sql = f"select {chosen} as row from asked left join groups using ({names}) order by place"
+        queries = pd.DataFrame(values.astype(np.int64), columns=list(columns))
+        queries = queries.assign(share=generator.random(len(values)), place=np.arange(len(values)))
+        connection.register("asked", queries)
+        member = "members[1 + cast(floor(share * len(members)) as bigint)]"
+        sql = f"select {member} as row from queries left join groups using ({names}) order by place"
         return connection.execute(sql).fetchnumpy()["row"].astype(np.int64)
 
     return lookup
@@ -95,22 +95,26 @@ def _duckdb(columns: dict[str, NDArray[Any]]) -> Lookup:
 def contenders() -> list[Contender]:
     """pandas, and polars and DuckDB where they are installed (the extra ``bench``)."""
     others = [Contender("polars", _polars), Contender("duckdb", _duckdb)]
-    return [Contender("pandas", _pandas), *(one for one in others if importlib.util.find_spec(one.name))]
+    return [
+        Contender("pandas", _pandas),
+        *(contender for contender in others if importlib.util.find_spec(contender.name)),
+    ]
 
 
 def planted(n_samples: int, n_units: int, seed: int = 0) -> tuple[dict[str, NDArray[Any]], NDArray[np.float16]]:
-    """Columns of three variables, and float16 activity of no meaning, between −2 and 2."""
+    """Columns of three variables, and random float16 activity between −2 and 2."""
     generator = np.random.default_rng(seed)
     columns = {name: generator.integers(0, n, n_samples).astype(np.int8) for name, n in VARIABLES.items()}
     bits = generator.integers(0, 2**16, (n_samples, n_units), dtype=np.uint16)
-    bits &= np.uint16(0xBFFF)  # without the highest bit of the exponent: below 2, and finite
+    # without the highest bit of the exponent the numbers are finite, and below 2
+    bits &= np.uint16(0xBFFF)
     return columns, bits.view(np.float16)
 
 
 def bench_index(
     *, n_samples: int = 10_000_000, n_units: int = 128, batch_size: int = 512, device: str = "cpu"
 ) -> list[Row]:
-    """Time building an index and drawing batches from it, on one thread; or, of one that lies on a GPU, the drawing.
+    """Time the building of an index, and draws of batches from it, on one thread. On a GPU, only the draws are timed.
 
     Parameters
     ----------
@@ -144,14 +148,14 @@ def _building(
 ) -> tuple[list[Row], dict[str, tuple[Lookup, float]]]:
     built, rows = {}, []
     ours = seconds(lambda: CLIndex(recording, variables, dtype=torch.float16), repeats=3)
-    for one in contenders():
-        lookup = one.build(columns)
-        taken = seconds(lambda build=one.build: build(columns), repeats=3)  # type: ignore[misc]
-        built[one.name] = (lookup, taken)
-        what = f"{one.name} grouping the same columns"
-        target = 1.0 if one.name == "polars" else None
+    for contender in contenders():
+        lookup = contender.build(columns)
+        theirs = seconds(lambda build=contender.build: build(columns), repeats=3)  # type: ignore[misc]
+        built[contender.name] = (lookup, theirs)
+        what = f"{contender.name} grouping the same columns"
+        target = 1.0 if contender.name == "polars" else None
         name = f"building the index of {recording.n_samples:,} samples by {len(variables)} variables"
-        rows.append(_compared(name, ours, "s", what, ours / taken, target))
+        rows.append(_compared(name, ours, "s", what, ours / theirs, target))
     return rows, built
 
 
@@ -163,16 +167,16 @@ def _drawing(index: CLIndex, batch_size: int, others: dict[str, tuple[Lookup, fl
         return index.combinations[torch.randint(index.n_values, (batch_size,), generator=generator)]
 
     # as many batches as are timed: rows that were read before would lie in the cache
-    asked = [values() for _ in range(_BATCHES)]
-    combinations = [index.lookup(one)[0] for one in asked]
-    chosen = [numbers.integers(0, len(latents), batch_size) for _ in range(_BATCHES)]
+    queries = [values() for _ in range(_BATCHES)]
+    combinations = [index.lookup(query)[0] for query in queries]
+    random_rows = [numbers.integers(0, len(latents), batch_size) for _ in range(_BATCHES)]
     turn = iter(range(10**9))
     plain = latents.numpy()
     work: dict[str, Callable[[int], object]] = {
-        "sample": lambda i: index.sample(asked[i], generator),
+        "sample": lambda i: index.sample(queries[i], generator),
         "draw": lambda i: index.draw(combinations[i], generator),
-        "torch": lambda i: torch.index_select(latents, 0, torch.from_numpy(chosen[i])),
-        "numpy": lambda i: plain.take(chosen[i], axis=0),
+        "torch": lambda i: torch.index_select(latents, 0, torch.from_numpy(random_rows[i])),
+        "numpy": lambda i: plain.take(random_rows[i], axis=0),
     }
 
     def against(name: str, other: str) -> tuple[float, float, float]:
@@ -184,18 +188,18 @@ def _drawing(index: CLIndex, batch_size: int, others: dict[str, tuple[Lookup, fl
 
     rows = []
     size = f"{batch_size} latents of {index.n_units} units among {len(latents):,}"
-    for name, told in (("sample", "sample"), ("draw", "draw (values looked up before)")):
+    for name, what_is_timed in (("sample", "sample"), ("draw", "draw (values looked up before)")):
         for other, what in (("torch", "torch.index_select"), ("numpy", "numpy.take")):
             ours, theirs, ratio = against(name, other)
             of = f"{what} of as many random rows: {theirs * 1e6:.0f} µs"
             target = 1 / 0.7 if (name, other) == ("sample", "torch") else None
-            rows.append(_compared(f"{told}, {size}", ours * 1e6, "µs", of, ratio, target))
+            rows.append(_compared(f"{what_is_timed}, {size}", ours * 1e6, "µs", of, ratio, target))
     ours, _, _ = against("sample", "torch")
     prepared, fresh = {}, {}
     for name, (lookup, building) in others.items():
-        wanted = [one.numpy() for one in asked]
-        taken = seconds(lambda: [plain.take(lookup(one), axis=0) for one in wanted[:8]], repeats=5) / 8  # noqa: B023
-        prepared[name], fresh[name] = taken, taken + building
+        arrays = [query.numpy() for query in queries]
+        lookup_s = seconds(lambda: [plain.take(lookup(query), axis=0) for query in arrays[:8]], repeats=5) / 8  # noqa: B023
+        prepared[name], fresh[name] = lookup_s, lookup_s + building
     for times, how, target in ((prepared, "groups built before", 0.5), (fresh, "groups built for it", 0.02)):
         best = min(times, key=times.__getitem__)
         what = f"{best} ({how}), the best of {', '.join(times)}: {times[best] * 1e3:.3g} ms"
@@ -204,25 +208,25 @@ def _drawing(index: CLIndex, batch_size: int, others: dict[str, tuple[Lookup, fl
 
 
 def _on_gpu(index: CLIndex, batch_size: int, device: str) -> list[Row]:
-    """Draws as a fit's graph has them, against the gather of as many random rows in a graph, and a copy's bandwidth."""
+    """Draws in a CUDA graph, as in a fit, compared with a gather of as many random rows, and with the bandwidth of a copy."""
     generator, at_once = torch.Generator(device=device).manual_seed(0), 100
     copy, copied_bytes = copied(device)
     rows = []
     for size in (batch_size, 128 * batch_size):
-        asked = torch.randint(index.n_values, (at_once, size), generator=generator, device=device)
-        chosen = torch.randint(index.n_samples, (at_once, size), generator=generator, device=device)
+        queries = torch.randint(index.n_values, (at_once, size), generator=generator, device=device)
+        random_rows = torch.randint(index.n_samples, (at_once, size), generator=generator, device=device)
         share = torch.rand(at_once, size, generator=generator, device=device, dtype=torch.float64)
         latents = index.latents
 
-        def draw(asked: Tensor = asked, share: Tensor = share) -> None:
-            for wanted, number in zip(asked, share, strict=True):
-                index.draw_at(wanted, number.clone())
+        def draw(queries: Tensor = queries, share: Tensor = share) -> None:
+            for query, number in zip(queries, share, strict=True):
+                index.draw_at(query, number.clone())
 
-        def gather(latents: Tensor = latents, chosen: Tensor = chosen) -> None:
-            for own in chosen:
-                torch.index_select(latents, 0, own)
+        def gather(latents: Tensor = latents, random_rows: Tensor = random_rows) -> None:
+            for rows_of_batch in random_rows:
+                torch.index_select(latents, 0, rows_of_batch)
 
-        work = [_recorded(one, device) for one in (draw, gather)]
+        work = [_recorded(run, device) for run in (draw, gather)]
         ours, theirs, ratio = paired(*work, repeats=15, warm_up=3)
         copying = seconds(copy)
         name = f"{size:,} latents of {index.n_units} units among {index.n_samples:,}, drawn in a graph"
@@ -243,7 +247,7 @@ def _on_gpu(index: CLIndex, batch_size: int, device: str) -> list[Row]:
 
 
 def _recorded(work: Callable[[], None], device: str) -> Callable[[], None]:
-    """`work` as a CUDA graph that is waited for."""
+    """`work` as a CUDA graph; a call returns when the graph has run."""
     work()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.device(device), torch.cuda.graph(graph, stream=torch.cuda.Stream(device)):

@@ -23,11 +23,11 @@ class Row:
     value : float
     unit : str
     against : str
-        What it is compared with, measured in the same run; empty for nothing.
+        The comparison, measured in the same run. Empty if there is none.
     ratio : float or None
-        Value over that.
+        Value divided by that of the comparison.
     target : float or None
-        What the ratio (or, where there is none, the value) should not exceed.
+        Upper limit of the ratio, or of the value if there is no ratio.
     met : bool or None
     """
 
@@ -47,7 +47,7 @@ def at_most(name: str, value: float, unit: str, target: float, against: str = ""
 
 @contextmanager
 def threads(number: int) -> Iterator[None]:
-    """Let torch compute on `number` threads, and as before afterwards."""
+    """Let torch compute on `number` threads inside the block."""
     before = torch.get_num_threads()
     torch.set_num_threads(number)
     try:
@@ -71,9 +71,9 @@ def paired(
     (float, float, float)
         Median seconds of each, and the median of their ratios, pair by pair.
     """
-    taken = [(_once(work), _once(reference)) for _ in range(warm_up + repeats)][warm_up:]
-    ours, theirs = zip(*taken, strict=True)
-    return statistics.median(ours), statistics.median(theirs), statistics.median(a / b for a, b in taken)
+    times = [(_once(work), _once(reference)) for _ in range(warm_up + repeats)][warm_up:]
+    ours, theirs = zip(*times, strict=True)
+    return statistics.median(ours), statistics.median(theirs), statistics.median(a / b for a, b in times)
 
 
 def _once(work: Callable[[], object]) -> float:
@@ -84,21 +84,21 @@ def _once(work: Callable[[], object]) -> float:
 
 def busy(work: Callable[[], object]) -> float:
     """Share of the time that `work` takes on a GPU in which one of its kernels runs."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as seen:
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CUDA]) as profile:
         started = time.perf_counter()
         work()
         torch.cuda.synchronize()
-        taken = time.perf_counter() - started
+        elapsed = time.perf_counter() - started
     ranges = sorted(
         (event.time_range.start, event.time_range.end)
-        for event in seen.events()
+        for event in profile.events()
         if event.device_type == torch.autograd.DeviceType.CUDA
     )
     running, until = 0.0, 0.0
     for start, end in ranges:  # in microseconds; they overlap where kernels run side by side
         running += max(0.0, end - max(start, until))
         until = max(until, end)
-    return running / 1e6 / taken
+    return running / 1e6 / elapsed
 
 
 def matrix_product(device: str = "cpu") -> tuple[Callable[[], object], int]:

@@ -1,4 +1,4 @@
-"""The same iteration of DAS done by others: pyvene, and a plain PyTorch loop that runs every sequence anew.
+"""One iteration of DAS in other software: pyvene, and a plain PyTorch loop that runs every sequence from its start.
 
 All of them train a rotation of a frozen GRU's hidden state on the same pairs: the source is run up to its step, the target up to
 its own, components are exchanged there, and the loss is over the tokens of the counterfactual continuation.
@@ -24,7 +24,7 @@ from neuromas.recordings.recording import Recording
 from neuromas.systems.recurrent import GRU
 
 Iterate = Callable[[NDArray[np.int64]], float]
-"""One iteration on the rows given: forward, backward, and one step of Adam; returns the loss before it."""
+"""One iteration on some rows: forward, backward, and one step of Adam. It returns the loss before the step."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,11 @@ class Whole:
     Attributes
     ----------
     source, target : Tensor of int64, shape (n_pairs, n_steps)
-        Tokens; the target's go on with the counterfactual continuation. Filled up with 0.
+        Tokens, padded with 0. Those of the target end with the counterfactual continuation.
     u, t : Tensor of int64, shape (n_pairs,)
         Steps between which components are exchanged.
     labels : Tensor of int64, shape (n_pairs, n_steps)
-        What should follow each step of the target; −100 where nothing is scored.
+        Expected token after each step of the target; −100 where nothing is scored.
     """
 
     source: Tensor
@@ -51,22 +51,23 @@ class Whole:
     def of(cls, pairs: PairSet) -> Whole:
         """The pairs of a direction."""
         assert pairs.continuation is not None
-        before, u = _up_to(pairs.direction.source.recording, pairs.source)
-        given, t = _up_to(pairs.direction.target.recording, pairs.target)
+        source_tokens, u = _up_to(pairs.direction.source.recording, pairs.source)
+        target_tokens, t = _up_to(pairs.direction.target.recording, pairs.target)
         tokens, lengths = pairs.continuation.tokens, pairs.continuation.lengths
         target = np.zeros((len(pairs), int((t + 1 + lengths).max())), dtype=np.int64)
-        target[:, : given.shape[1]] = given
+        target[:, : target_tokens.shape[1]] = target_tokens
         labels = np.full(target.shape, -100)
         rows, places = np.nonzero(np.arange(tokens.shape[1]) < lengths[:, None])
         target[rows, t[rows] + 1 + places] = tokens[rows, places]
         labels[rows, t[rows] + places] = tokens[rows, places]
-        return cls(*(torch.from_numpy(x) for x in (before, target, u, t, labels)))
+        return cls(*(torch.from_numpy(x) for x in (source_tokens, target, u, t, labels)))
 
     def at(self, rows: NDArray[np.int64]) -> Whole:
         """Some of the pairs, no longer than they need to be."""
-        one = Whole(*(x[torch.from_numpy(rows)] for x in (self.source, self.target, self.u, self.t, self.labels)))
-        steps = int((one.labels >= 0).any(dim=0).nonzero().max()) + 1
-        return Whole(one.source[:, : int(one.u.max()) + 1], one.target[:, :steps], one.u, one.t, one.labels[:, :steps])
+        batch = Whole(*(x[torch.from_numpy(rows)] for x in (self.source, self.target, self.u, self.t, self.labels)))
+        steps = int((batch.labels >= 0).any(dim=0).nonzero().max()) + 1
+        source = batch.source[:, : int(batch.u.max()) + 1]
+        return Whole(source, batch.target[:, :steps], batch.u, batch.t, batch.labels[:, :steps])
 
 
 def _up_to(recording: Recording, samples: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -174,12 +175,12 @@ def pyvene(system: GRU, pairs: PairSet, columns: Tensor, learning_rate: float) -
     def iterate(rows: NDArray[np.int64]) -> float:
         batch = whole.at(rows)
         places = [[[u] for u in batch.u.tolist()]], [[[t] for t in batch.t.tolist()]]
-        _, found = model(
+        _, outputs = model(
             {"inputs_embeds": network.embedding(batch.target)},
             [{"inputs_embeds": network.embedding(batch.source)}],
             {"sources->base": places},
         )
-        logits = network.readout(found[0])
+        logits = network.readout(outputs[0])
         loss = functional.cross_entropy(logits.flatten(0, 1), batch.labels.flatten())
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -191,7 +192,7 @@ def pyvene(system: GRU, pairs: PairSet, columns: Tensor, learning_rate: float) -
 
 def peers() -> dict[str, Callable[[GRU, PairSet, Tensor, float], Iterate]]:
     """The plain loop, and pyvene where it is installed (the extra ``bench``)."""
-    found: dict[str, Callable[[GRU, PairSet, Tensor, float], Iterate]] = {"a plain PyTorch loop": plain}
+    loops: dict[str, Callable[[GRU, PairSet, Tensor, float], Iterate]] = {"a plain PyTorch loop": plain}
     if importlib.util.find_spec("pyvene"):
-        found["pyvene"] = pyvene
-    return found
+        loops["pyvene"] = pyvene
+    return loops

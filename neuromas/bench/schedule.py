@@ -1,4 +1,4 @@
-"""Time until an alignment reaches its IIA: other schedules and optimisers against the paper's, on the shipped networks."""
+"""Time until an alignment reaches its IIA: the paper's schedule compared with others, on the shipped networks."""
 
 from __future__ import annotations
 
@@ -76,15 +76,15 @@ def tried(iterations: int) -> dict[str, dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Tried:
-    """What a fit with one schedule came to.
+    """Result of a fit with one schedule.
 
     Attributes
     ----------
     name : str
     iterations : int
-        How often the gradient of the objective was computed.
+        Number of gradients of the objective.
     pairs : int
-        Interchanges per direction that went into these gradients.
+        Interchanges per direction in these gradients.
     seconds : float
     worst : float
         Held-out IIA of the worst direction. Where the fit may not run a target, an oracle measures it afterwards.
@@ -99,7 +99,7 @@ class Tried:
 
 @dataclass(frozen=True)
 class _Problem:
-    """What every schedule is tried on.
+    """The systems that every schedule is tried on.
 
     Attributes
     ----------
@@ -163,9 +163,9 @@ def bench_schedule(
     method : {"mas", "clmas"}
         CLMAS only reads ``gru-1``; an oracle scores it after the fit.
     iterations : int
-        Of the paper's schedule; the paper has 20,000.
+        Iterations of the paper's schedule. The paper has 20,000.
     run : int, optional
-        How many of these to run, if all take too long; all by default. The row says how many were run.
+        Number of these iterations to run, if all take too long. By default all. The row says how many were run.
     rank, seed : int
     n_pairs, n_test : int
         Training pairs and test pairs per direction.
@@ -175,7 +175,7 @@ def bench_schedule(
     device : str
         On a GPU, L-BFGS is left out.
     report : callable, optional
-        Called with what each schedule came to.
+        Called with the result of each schedule.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""A recording larger than memory: registered, indexed and queried, and what memory and time that takes."""
+"""Time and memory to register, index and query a recording that is larger than memory."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _STEPS = 20
 
 
 def made(n_samples: int, n_units: int, block_samples: int = 500_000) -> Iterator[Recording]:
-    """Blocks of a recording of trials of 20 steps, float16; every block from a seed of its own."""
+    """Blocks of a recording with trials of 20 steps, in float16. Each block has its own seed."""
     for number, first in enumerate(range(0, n_samples, block_samples)):
         n_trials = min(block_samples, n_samples - first) // _STEPS
         generator = np.random.default_rng([number, 1])
@@ -39,12 +39,12 @@ def made(n_samples: int, n_units: int, block_samples: int = 500_000) -> Iterator
 def bench_store(
     *, n_samples: int = 10_000_000, n_units: int = 48, batch_size: int = 512, n_queries: int = 60
 ) -> list[Row]:
-    """Register a recording in blocks, grouped by three variables; then query it from a cold disk.
+    """Register a recording in blocks, grouped by three variables. Then query it from a cold disk.
 
     Parameters
     ----------
     n_samples, n_units : int
-        Size of the recording, in float16. It is written to the folder for temporary files (``TMPDIR``), twice for a while.
+        Size of the recording, in float16. The folder for temporary files (``TMPDIR``) needs room for it twice.
     batch_size : int
         Latents per query.
     n_queries : int
@@ -55,10 +55,10 @@ def bench_store(
         store = RecordingStore(folder)
         started = time.perf_counter()
         store.register_blocks(made(n_samples, n_units), set="made", name="made", group_by=names)
-        taken = time.perf_counter() - started
+        registering_s = time.perf_counter() - started
         size = sum(entry.size for entry in store.list())
         what = f"{n_samples:,} samples × {n_units} units, {size / 1e9:.2f} GB"
-        rows.append(Row(f"registering {what}, blocks made included", taken, "s"))
+        rows.append(Row(f"registering {what}, blocks made included", registering_s, "s"))
         started = time.perf_counter()
         recording = store.get("made/made", load=False)
         rows.append(Row(f"opening {what}", (time.perf_counter() - started) * 1e3, "ms"))
@@ -66,18 +66,18 @@ def bench_store(
         index = CLIndex(recording, names)
         rows.append(Row(f"indexing {what}", (time.perf_counter() - started) * 1e3, "ms"))
         values = index.values()[names]
-        chosen = values.iloc[np.random.default_rng(0).integers(0, len(values), n_queries)].to_dict("records")
+        queries = values.iloc[np.random.default_rng(0).integers(0, len(values), n_queries)].to_dict("records")
         for state in ("cold", "warm"):
             times = []
-            for seed, asked in enumerate(chosen):
+            for seed, values_of_query in enumerate(queries):
                 if state == "cold":
                     _forget(Path(folder))
                 started = time.perf_counter()
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore", FewMatchesWarning)  # where the recording is small
-                    found = index.query(asked, n=batch_size, seed=seed)
+                    latents = index.query(values_of_query, n=batch_size, seed=seed)
                 times.append((time.perf_counter() - started) * 1e3)
-                assert all((found[name] == value).all() for name, value in asked.items())
+                assert all((latents[name] == value).all() for name, value in values_of_query.items())
             name = f"{state} query of {batch_size} latents of given values, median of {n_queries}"
             middle = statistics.median(times)
             rows.append(at_most(name, middle, "ms", 50.0) if state == "cold" else Row(name, middle, "ms"))
@@ -90,7 +90,7 @@ def _peak_memory() -> float:
     """Most memory that this process has held, in GiB."""
     status = Path("/proc/self/status")
     if status.exists():  # what `resource` tells there includes that of the process that started this one
-        (line,) = (one for one in status.read_text().splitlines() if one.startswith("VmHWM"))
+        (line,) = (line for line in status.read_text().splitlines() if line.startswith("VmHWM"))
         return int(line.split()[1]) / 2**20
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**30  # macOS counts bytes
 

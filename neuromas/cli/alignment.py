@@ -39,9 +39,9 @@ def fit_(asked: Asked) -> None:
     place = IntoFolder.parse(asked.typed[1], "fit")
     out = Path(place.out)
     varied = combinations(request)
-    names = [one.name for one in varied]
+    names = [each_fit.name for each_fit in varied]
     try:
-        with FitBar([one.request.config for one in varied], names=names) as bar:
+        with FitBar([each_fit.request.config for each_fit in varied], names=names) as bar:
             fits = fit(request, out, device=place.device, progress=lambda name, now: bar(names.index(name), now))
     except KeyboardInterrupt:
         if request.vary:

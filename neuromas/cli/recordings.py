@@ -200,24 +200,25 @@ def query_(asked: Asked) -> None:
     request, into = asked.parse("query")
     if into.out is not None:
         check_export(into.out)
-    found = query(request)
-    _tell_left_out(found.index)
+    answer = query(request)
+    _tell_left_out(answer.index)
     if into.out is not None:
-        write_latents(found, into.out)
+        write_latents(answer, into.out)
         if into.out != "-":
-            terminal.say(f"{into.out}: {found.latents.n_samples:,} latents of {found.latents.n_units:,} units")
+            terminal.say(f"{into.out}: {answer.latents.n_samples:,} latents of {answer.latents.n_units:,} units")
         return
-    shown = found.latents.n_samples if asked.as_json else min(found.latents.n_samples, request.n or _SHOWN_SAMPLES)
-    samples = found.samples.tolist()[:shown]
+    shown = answer.latents.n_samples if asked.as_json else min(answer.latents.n_samples, request.n or _SHOWN_SAMPLES)
+    samples = answer.samples.tolist()[:shown]
     if asked.as_json:
-        terminal.show_json(_latents_json(found.latents, samples))
+        terminal.show_json(_latents_json(answer.latents, samples))
         return
     tables = [
-        _latents_table(found.latents, samples, found.latents.unit_names[:count]) for count in range(1, _SHOWN_UNITS + 1)
+        _latents_table(answer.latents, samples, answer.latents.unit_names[:count])
+        for count in range(1, _SHOWN_UNITS + 1)
     ]
     terminal.show(next((table for table in reversed(tables) if terminal.fits(table)), tables[0]))
-    if shown < found.latents.n_samples:
-        terminal.tell(f"… and {found.latents.n_samples - shown:,} more; --out FILE writes them all")
+    if shown < answer.latents.n_samples:
+        terminal.tell(f"… and {answer.latents.n_samples - shown:,} more; --out FILE writes them all")
 
 
 @verb(ExportRequest, IntoFile)

@@ -105,7 +105,7 @@ def load(name: str) -> TyperCommand:
     parameters = signature(made.documents, others=made.others, table=made.table)
 
     def call(**words: Any) -> None:
-        extra = {one.name: words.pop(one.name) for one in made.extra}
+        extra = {parameter.name: words.pop(parameter.name) for parameter in made.extra}
         with _shell_words(name, made):
             made.run(read_words(made.documents, words, others=made.others), **extra)
 
@@ -232,7 +232,7 @@ def keywords_as_options(message: str, fields: Mapping[str, str]) -> str:
     >>> keywords_as_options("names may need mapping=, or tolerances=", {"mapping": "--mapping"})
     'names may need --mapping, or tolerances='
     """
-    return re.sub(r"\b(\w+)=(?=[\s,;.)]|$)", lambda found: fields.get(found[1], found[0]), message)
+    return re.sub(r"\b(\w+)=(?=[\s,;.)]|$)", lambda match: fields.get(match[1], match[0]), message)
 
 
 def _print_version(asked: bool) -> None:

@@ -46,8 +46,8 @@ def connected(scheduler: str | None, workers: int | None, n_useful: int) -> Iter
     if workers is not None and workers < 1:
         raise InvalidInput(f"expected at least 1 worker, got {workers}", kind="invalid_option")
     n_workers = min(workers or len(os.sched_getaffinity(0)), n_useful)
-    with _elsewhere(scheduler) if scheduler is not None else _here(n_workers) as found:
-        yield found
+    with _elsewhere(scheduler) if scheduler is not None else _here(n_workers) as connection:
+        yield connection
 
 
 @contextmanager

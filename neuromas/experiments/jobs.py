@@ -168,6 +168,11 @@ def check_weights(entry: JobSystem, out: Path) -> None:
         )
 
 
+def order_of_fit(job: SweepJob) -> list[int]:
+    """Places of a job's systems in the order in which its fit has them: those that are only read come last."""
+    return sorted(range(len(job.systems)), key=lambda place: job.systems[place].access == "read")
+
+
 def job_folder(out: Path, job: SweepJob) -> Path:
     """Where a settled job's result lies."""
     return out / (MEASURES if job.measure is not None else FITS) / job.identity()

@@ -115,7 +115,7 @@ def figure_folder(out: str | Path, name: str, quick: bool) -> Path:
 
 def claims_table(claims: Sequence[Claim]) -> str:
     """Claims as CSV text: ``claim, held, detail``."""
-    rows = [(one.claim, "yes" if one.held else "no", one.detail) for one in claims]
+    rows = [(claim.claim, "yes" if claim.held else "no", claim.detail) for claim in claims]
     return pd.DataFrame(rows, columns=["claim", "held", "detail"]).to_csv(index=False)
 
 

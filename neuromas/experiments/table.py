@@ -13,7 +13,15 @@ import pandas as pd
 
 from neuromas.align.alignment import Alignment
 from neuromas.errors import InvalidInput
-from neuromas.experiments.jobs import Planned, job_folder, read_config, read_fit, read_measure, system_folder
+from neuromas.experiments.jobs import (
+    Planned,
+    job_folder,
+    order_of_fit,
+    read_config,
+    read_fit,
+    read_measure,
+    system_folder,
+)
 from neuromas.experiments.sweep import SweepRun
 from neuromas.fit.folder import ALIGNMENT
 from neuromas.fit.table import FIT_COLUMNS, fit_row, rank
@@ -168,7 +176,8 @@ def _scored(job: SweepJob, report: FitReport, evaluation: Evaluation, folder: Pa
 
 def _names(job: SweepJob, report: FitReport) -> dict[str, str]:
     """The sweep's names of systems, by their names in the fit."""
-    return {side.name: system.name for side, system in zip(report.inputs, job.systems, strict=True)}
+    systems = [job.systems[place] for place in order_of_fit(job)]
+    return {side.name: system.name for side, system in zip(report.inputs, systems, strict=True)}
 
 
 # ------------------------------------------------------------------------------------------------ what figures take from it

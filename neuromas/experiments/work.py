@@ -14,7 +14,7 @@ from neuromas.actions.evaluate import evaluate
 from neuromas.actions.fit import fit_all
 from neuromas.errors import InvalidInput, NeuromasError
 from neuromas.experiments.attempts import Attempt, Report, Stopped, held
-from neuromas.experiments.jobs import EVALUATION, FITS, JOB, MEASURE, check_weights, finished, job_folder
+from neuromas.experiments.jobs import EVALUATION, FITS, JOB, MEASURE, check_weights, finished, job_folder, order_of_fit
 from neuromas.experiments.measure_jobs import measure
 from neuromas.experiments.recorded import recorded_for_fit, recording_store, system_path
 from neuromas.files import write_atomically
@@ -171,7 +171,7 @@ def fit_request(job: SweepJob, out: Path, report: Report, device: str = "cpu") -
 def _evaluation(job: SweepJob, fit: FitResult, out: Path) -> EvaluateRequest:
     """The request for the scores of `fit`; oracles are the systems that it only read."""
     assert job.evaluation is not None
-    names = dict(zip(_in_order_of_request(job), (side.name for side in fit.sides), strict=True))
+    names = dict(zip(order_of_fit(job), (side.name for side in fit.sides), strict=True))
     read = [place for place, entry in enumerate(job.systems) if entry.access == "read"]
     options = job.evaluation.model_dump(exclude={"directions"})
     if job.evaluation.directions is not None:
@@ -180,11 +180,6 @@ def _evaluation(job: SweepJob, fit: FitResult, out: Path) -> EvaluateRequest:
         )
     oracles = {names[place]: system_path(job.systems[place], out) for place in read if job.oracles}
     return EvaluateRequest(folder=str(job_folder(out, job)), oracle=oracles, **options)
-
-
-def _in_order_of_request(job: SweepJob) -> list[int]:
-    """Places of the job's systems in the order in which a fit has them: those that are only read come last."""
-    return sorted(range(len(job.systems)), key=lambda place: job.systems[place].access == "read")
 
 
 def one_thread() -> None:

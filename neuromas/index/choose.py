@@ -42,16 +42,16 @@ class Ordered:
     Parameters
     ----------
     order : ndarray of int64, shape (n_samples,)
-        Rows of the latents, combination by combination.
+        Rows of the latents, ordered by combination.
     counts : ndarray of int64, shape (n_values,)
-        How many rows each combination has.
+        Number of rows of each combination.
     n_rows : int
-        Of the latents, those included that belong to no combination.
+        Number of latents, with those that belong to no combination.
     device : torch.device
     """
 
     def __init__(self, order: NDArray[np.int64], counts: NDArray[np.int64], n_rows: int, device: torch.device) -> None:
-        # one combination more, which has no row: where -1 leads
+        # the last combination has no row: −1 leads there
         self.counts = np.append(counts, 0)
         self.starts = np.append(np.cumsum(counts) - counts, 0)
         self.order = order.astype(np.int32) if n_rows < 2**31 else order
@@ -68,10 +68,10 @@ class Ordered:
         """`draw` with the uniform numbers `share` (n,) given; on a GPU they are used up."""
         # a share is below 1 by at least 2^-53, so that its product with a count, rounded, is below that
         if self.device.type == "cpu":  # numpy's calls cost a third of torch's, and batches are small
-            wanted = combination.numpy()
-            count = self.counts.take(wanted)
+            numbers = combination.numpy()
+            count = self.counts.take(numbers)
             place = (share.numpy() * count).astype(np.int64)
-            place += self.starts.take(wanted)
+            place += self.starts.take(numbers)
             return torch.from_numpy(self.order.take(place)), torch.from_numpy(count > 0)
         counts, starts, order = self._on_device
         among = counts[combination]
@@ -87,27 +87,28 @@ class Ordered:
     def of(
         self, combinations: NDArray[np.int64], n: int | None, generator: np.random.Generator
     ) -> tuple[NDArray[np.int64], int]:
-        """Rows of some combinations in ascending order, or `n` of them in a random one; and how many there are."""
-        found = np.concatenate([self.order[self.starts[one] :][: self.counts[one]] for one in combinations])
-        rows = np.sort(found).astype(np.int64)
+        """Rows of some combinations in ascending order, or `n` of them in random order; and how many there are."""
+        spans = zip(self.starts[combinations], self.counts[combinations], strict=True)
+        members = np.concatenate([self.order[start : start + count] for start, count in spans])
+        rows = np.sort(members).astype(np.int64)
         return (rows if n is None else generator.permutation(rows)[:n]), rows.size
 
 
 class Windows:
     """Samples grouped on disk, shuffled within each group: a run of neighbours is a fair draw.
 
-    Draws of one combination in one batch are neighbours, from a random place on, coming back to the group's beginning at its
-    end: each is uniform, and they differ as long as the group lasts.
+    Draws of one combination in one batch are neighbours that begin at a random place. At the end of the group they go on at its
+    beginning. Each draw is uniform. Draws of one batch differ until the group is used up.
 
     Parameters
     ----------
     starts, counts : ndarray of int64, shape (n_groups,)
         First sample and number of samples of each group.
     owners : ndarray of int64, shape (n_groups,)
-        Combination that each group belongs to, ascending. Several belong to one where the groups tell more apart.
+        Combination that each group belongs to, ascending. Several groups can belong to one combination.
     n_values : int
     usable : ndarray of bool, shape (n_samples,), optional
-        Samples to draw among; all by default.
+        Samples that can be drawn. By default all.
     """
 
     def __init__(
@@ -132,17 +133,17 @@ class Windows:
 
     def draw(self, combination: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Row (0 where there is none) and hit for each combination; −1 is a miss."""
-        wanted = combination.cpu().numpy()
+        numbers = combination.cpu().numpy()
         share = shares(combination, generator, combination.device).cpu().numpy()
-        count = self.counts[wanted]
+        count = self.counts[numbers]
         hit = count > 0
         # a place among all samples of the combination says which of its groups is drawn from, and where the run begins
-        place = self.before[self.first[np.where(hit, wanted, 0)]] + (share * count).astype(np.int64)
+        place = self.before[self.first[np.where(hit, numbers, 0)]] + (share * count).astype(np.int64)
         group = np.searchsorted(self.before, place, side="right") - 1
-        rows = np.zeros(len(wanted), dtype=np.int64)
-        for one in np.unique(group[hit]):
-            mine = np.flatnonzero(hit & (group == one))
-            rows[mine] = self._run(one, int(place[mine[0]] - self.before[one]), mine.size)
+        rows = np.zeros(len(numbers), dtype=np.int64)
+        for chosen_group in np.unique(group[hit]):
+            draws = np.flatnonzero(hit & (group == chosen_group))
+            rows[draws] = self._run(chosen_group, int(place[draws[0]] - self.before[chosen_group]), draws.size)
         return torch.from_numpy(rows), torch.from_numpy(hit)
 
     @property
@@ -151,19 +152,21 @@ class Windows:
 
     def owners(self, start: int, stop: int) -> NDArray[np.int64]:
         """Combination of the rows from `start` to `stop` or the last, shape (n,); −1 for none."""
-        found = np.full(min(stop, self.n_rows) - start, -1)
+        owner_of_row = np.full(min(stop, self.n_rows) - start, -1)
         for group in np.flatnonzero((self.starts < stop) & (self.stops > start)):
             owner = np.searchsorted(self.first, group, side="right") - 1
-            found[max(self.starts[group] - start, 0) : self.stops[group] - start] = owner
+            owner_of_row[max(self.starts[group] - start, 0) : self.stops[group] - start] = owner
         if self.usable is not None:
-            found[~self.usable[start:stop][: len(found)]] = -1
-        return found
+            owner_of_row[~self.usable[start:stop][: len(owner_of_row)]] = -1
+        return owner_of_row
 
     def of(
         self, combinations: NDArray[np.int64], n: int | None, generator: np.random.Generator
     ) -> tuple[NDArray[np.int64], int]:
-        """Rows of some combinations in ascending order, or `n` of them in a random one; and how many there are."""
-        groups = np.concatenate([np.arange(self.first[one], self.first[one + 1]) for one in combinations])
+        """Rows of some combinations in ascending order, or `n` of them in random order; and how many there are."""
+        groups = np.concatenate(
+            [np.arange(self.first[combination], self.first[combination + 1]) for combination in combinations]
+        )
         counts = self.group_counts[groups]
         total = int(counts.sum())
         if n is None or n >= total:
@@ -188,8 +191,8 @@ class Windows:
         if self.usable is None:
             return start + places
         if group not in self._places:
-            found = np.flatnonzero(self.usable[start:stop])
-            self._places[group] = found.astype(np.int32) if stop - start < 2**31 else found
+            usable_places = np.flatnonzero(self.usable[start:stop])
+            self._places[group] = usable_places.astype(np.int32) if stop - start < 2**31 else usable_places
         return start + self._places[group][places].astype(np.int64)
 
 
@@ -199,7 +202,7 @@ def shares(combination: Tensor, generator: torch.Generator | None, device: torch
 
 
 def near(values: NDArray[np.float64], wanted: NDArray[np.float64], tolerance: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """Whether rows of values (…, n_variables) count as those wanted; what is off by just the tolerance does.
+    """Whether rows of values (…, n_variables) lie within the tolerance of the wanted values. The limit itself counts.
 
     Examples
     --------
@@ -210,14 +213,14 @@ def near(values: NDArray[np.float64], wanted: NDArray[np.float64], tolerance: ND
 
 
 class Near:
-    """Combinations of values within a tolerance of those asked for.
+    """Finds the combinations of values within a tolerance of the wanted values.
 
     Parameters
     ----------
     values : ndarray of float64, shape (n_values, n_variables)
-        Combinations recorded.
+        Recorded combinations.
     tolerance : ndarray of float64, shape (n_variables,)
-        How far each value may be off, at most; 0: not at all.
+        Largest difference of each value. 0 means equal.
     """
 
     def __init__(self, values: NDArray[np.float64], tolerance: NDArray[np.float64]) -> None:
@@ -230,25 +233,25 @@ class Near:
         self._trees = [KDTree(values[rows][:, self._loose] / tolerance[self._loose]) for rows in self._members]
 
     def find(self, wanted: NDArray[np.float64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Matching combinations of every query, one after another, and how many each has, shape (n_queries,)."""
+        """Matching combinations of every query, joined, and the number of matches of each query, shape (n_queries,)."""
         unique, which = np.unique(wanted, axis=0, return_inverse=True)
-        found: list[NDArray[np.int64]] = []
+        by_query: list[NDArray[np.int64]] = []
         for row in unique:
             number = self._known.get((row[~self._loose] + 0.0).tobytes(), -1)
             point = row[self._loose] / self._tolerance[self._loose]
             if number < 0 or not np.isfinite(point).all():
-                found.append(np.empty(0, dtype=np.int64))
+                by_query.append(np.empty(0, dtype=np.int64))
                 continue
             near = self._trees[number].query_ball_point(point, r=1 + _ROUNDING, p=np.inf, return_sorted=True)
-            found.append(self._members[number][np.asarray(near, dtype=np.int64)])
-        matches = [found[number] for number in which.reshape(-1)]
-        sizes = np.array([len(one) for one in matches], dtype=np.int64)
+            by_query.append(self._members[number][np.asarray(near, dtype=np.int64)])
+        matches = [by_query[number] for number in which.reshape(-1)]
+        sizes = np.array([len(match) for match in matches], dtype=np.int64)
         return (np.concatenate(matches) if matches else np.empty(0, dtype=np.int64)), sizes
 
     def nearest(
         self, wanted: NDArray[np.float64], matches: NDArray[np.int64], sizes: NDArray[np.int64]
     ) -> NDArray[np.int64]:
-        """Of each query's matches the one whose values are nearest, −1 where there is none; shape (n_queries,)."""
+        """The nearest match of each query; −1 if it has none; shape (n_queries,)."""
         owner = np.repeat(np.arange(len(sizes)), sizes)
         off = np.abs(self._values[matches] - wanted[owner])[:, self._loose] / self._tolerance[self._loose]
         order = np.lexsort((off.max(axis=1), owner))
@@ -263,7 +266,7 @@ class Near:
         counts: NDArray[np.int64],
         share: NDArray[np.float64],
     ) -> NDArray[np.int64]:
-        """One of each query's matches, as likely as it has samples; −1 where there is none. `share` is uniform in [0, 1)."""
+        """A match of each query, drawn with the odds of its number of samples; −1 if there is none. `share` is in [0, 1)."""
         bounds = np.concatenate([[0], np.cumsum(counts[matches])])
         last = np.cumsum(sizes)
         low, high = bounds[last - sizes], bounds[last]

@@ -51,8 +51,8 @@ def _snake(name: str) -> str:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Write every JSON Schema: ``python -m neuromas.schema schemas/``."""
-    given = sys.argv[1:] if arguments is None else arguments
-    folder = Path(given[0] if given else "schemas")
+    words = sys.argv[1:] if arguments is None else arguments
+    folder = Path(words[0] if words else "schemas")
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in json_schemas().items():
         (folder / name).write_text(text, encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Documents of a sweep: a figure as declared, its jobs, and what a measure says."""
+"""Documents of a sweep: the figure, its jobs, and the results of measures."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from neuromas.schema.system import SystemName, TrainSpec
 
 
 class SweepGroup(Document):
-    """Fits, or measures, of one kind: every choice of systems, at every point of the axes."""
+    """Fits or measures of one kind: one for each choice of systems and each combination of settings."""
 
     label: str = Field(min_length=1)
     tags: dict[str, str] = Field(default_factory=dict)
     """Columns of the table that tell this group from others, e.g. ``{"panel": "a"}``."""
     method: Literal["das", "mas", "clmas", "stitch", "latent-stitch"] | None = None
     measure: str | None = None
-    """Either this, of `neuromas.measures.registry.MEASURES`, or a method."""
+    """Name of a measure of `neuromas.measures.registry.MEASURES`, in place of a method."""
     systems: tuple[tuple[SystemName, ...], ...] = Field(min_length=1)
-    """Which systems go into each fit, in the order in which the fit gets them."""
+    """Systems of each fit, in its order."""
     read: tuple[int, ...] = ()
     """Positions of systems that the fit gets as a recording only, after all others. The evaluation may run them, as oracles."""
     oracles: bool = True
@@ -56,17 +56,17 @@ class SweepGroup(Document):
 
 
 class Sweep(Document):
-    """A figure as declared: which systems, and which fits and measures of them."""
+    """A figure: its systems, and the fits and measures of them."""
 
     format_version: Literal[1] = 1
     figure: Name
     title: str
     quick: bool = False
-    """Whether this is the smaller sweep; the figure says so."""
+    """Whether this is the smaller sweep. The figure says so."""
     note: str = ""
     """What is smaller about it, for a quick one."""
     systems: dict[SystemName, TrainSpec] = Field(default_factory=dict)
-    """Systems to train where they are not shipped; all others that groups name must be shipped."""
+    """Systems to train. All other systems that groups name must be shipped."""
     groups: tuple[SweepGroup, ...] = Field(min_length=1)
 
     @model_validator(mode="after")
@@ -84,18 +84,18 @@ class Sweep(Document):
 
 
 class JobSystem(Document):
-    """A system as a job of a sweep takes it."""
+    """A system of a job."""
 
     name: SystemName
-    """As the sweep calls it, with the layer if it is not the usual one."""
+    """Name in the sweep, with the layer if it is not the usual one."""
     access: Access = "intervene"
     made: TrainSpec
     weights_sha256: Sha256 | None = None
-    """Null until it is trained; part of the job's identity, so that a retrained system is another fit."""
+    """Null until the system is trained. Part of the job's identity: a fit of a retrained system is another fit."""
 
 
 class SweepJob(Document):
-    """One fit or measure of a sweep, settled in full: ``job.json`` beside its result."""
+    """One fit or measure of a sweep with all of its settings: ``job.json`` beside its result."""
 
     format_version: Literal[1] = 1
     config: FitConfig | None = None
@@ -107,7 +107,7 @@ class SweepJob(Document):
     evaluation: EvaluationSpec | None = None
 
     def identity(self) -> str:
-        """SHA-256 over everything that was chosen but for controls; a new field at its default changes no identity."""
+        """SHA-256 of all settings except controls. A new field at its default changes no identity."""
         chosen = self.model_dump(mode="json", exclude_defaults=True)
         chosen.get("evaluation", {}).pop("controls", None)
         # only the values of a preset count, never its name
@@ -116,12 +116,12 @@ class SweepJob(Document):
 
 
 class MeasureReport(Document):
-    """``measure.json``: what a measure says about two systems on the same trials."""
+    """``measure.json``: a measure of two systems on the same trials."""
 
     format_version: Literal[1] = 1
     job: SweepJob
     options: dict[str, Any]
-    """All of the measure's options, as they were used."""
+    """All options of the measure that were used."""
     values: tuple[float, ...] = Field(min_length=1)
     """One per resample."""
     mean: float

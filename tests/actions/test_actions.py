@@ -149,6 +149,16 @@ def test_a_system_is_captured_into_a_set_or_a_file(tmp_path: Path) -> None:
             capture(CaptureRequest(**request, **both), out=tmp_path / "c.nc" if both else None)
 
 
+def test_trials_show_each_quantity_equally_often_and_options_reach_the_task(tmp_path: Path) -> None:
+    request = {"system": LIVE, "set": "mine", "store": str(tmp_path), "per_quantity": 2}
+    balanced = capture(CaptureRequest(**request)).recording.dataset
+    objects = balanced["token"].isin([1, 2, 3]) & (balanced["phase"] == "demo")
+    shown = objects.groupby("trial").sum().values
+    assert np.unique(shown, return_counts=True)[1].tolist() == [2] * 20
+    chosen = capture(CaptureRequest(**request, name="few", task_options={"hold_out": list(range(4, 21))})).recording
+    assert chosen.dataset["count"].max() == 3
+
+
 def test_a_measure_of_a_recording_with_itself_is_one() -> None:
     result = compare(CompareRequest(x=LIVE, y=LIVE, measure="cka", n_samples=200, n_resamples=2))
     assert result.mean == pytest.approx(1.0)
@@ -198,6 +208,15 @@ def test_an_evaluation_lies_beside_its_fit(fitted: Path) -> None:
     assert evaluation.oracles == ("gru-1",)
     with (fitted / "iia.csv").open() as file:
         assert len(list(csv.DictReader(file))) == len(evaluation.scores)
+
+
+def test_single_directions_are_scored(fitted: Path) -> None:
+    request = {"folder": str(fitted), "n_pairs": 20, "controls": ()}
+    evaluation = evaluate(EvaluateRequest(**request, directions=("gru-1:gru-0",)))
+    assert [(score.source, score.target) for score in evaluation.scores] == [("gru-1", "gru-0")]
+    with pytest.raises(NotFound, match="gru-9"):
+        evaluate(EvaluateRequest(**request, directions=("gru-9:gru-0",)))
+    assert "expected SOURCE:TARGET, got 'gru-1'" in EvaluateRequest.problems(request | {"directions": ["gru-1"]})[0]
 
 
 def test_an_oracle_of_another_name_is_told(fitted: Path) -> None:

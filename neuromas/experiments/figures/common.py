@@ -97,7 +97,7 @@ def between(first: str, second: str, seeds: Sequence[int] = SEEDS, layer: str = 
     [['modulo/gru-0', 'rounding/gru-0']]
     """
     end = _behind(layer)
-    return [[f"{first}-{one}{end}", f"{second}-{other}{end}"] for one in seeds for other in seeds]
+    return [[f"{first}-{seed}{end}", f"{second}-{other}{end}"] for seed in seeds for other in seeds]
 
 
 def _behind(layer: str) -> str:
@@ -136,13 +136,13 @@ def without(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
 
 def by_label(table: pd.DataFrame, value: str = "iia") -> dict[str, tuple[float, float]]:
     """Mean and standard error over choices of systems, by label."""
-    found = mean_and_error(table, by=["label"], value=value)
-    return dict(zip(found["label"], zip(found["mean"], found["error"], strict=True), strict=True))
+    summary = mean_and_error(table, by=["label"], value=value)
+    return dict(zip(summary["label"], zip(summary["mean"], summary["error"], strict=True), strict=True))
 
 
-def means(found: dict[str, tuple[float, float]], labels: Iterable[str]) -> list[float]:
+def means(by_label: dict[str, tuple[float, float]], labels: Iterable[str]) -> list[float]:
     """Means of these labels; not a number where there is none."""
-    return [at(found, label)[0] for label in labels]
+    return [at(by_label, label)[0] for label in labels]
 
 
 def measured(table: pd.DataFrame) -> dict[str, tuple[float, float]]:
@@ -150,15 +150,15 @@ def measured(table: pd.DataFrame) -> dict[str, tuple[float, float]]:
     return by_label(table[table["value"].notna()], "value")
 
 
-def at(found: dict[str, tuple[float, float]], label: str) -> tuple[float, float]:
+def at(by_label: dict[str, tuple[float, float]], label: str) -> tuple[float, float]:
     """Mean and error of a label; not a number where there is none."""
-    return found.get(label, (math.nan, math.nan))
+    return by_label.get(label, (math.nan, math.nan))
 
 
-def told(found: dict[str, tuple[float, float]], labels: Iterable[str]) -> str:
+def listed(by_label: dict[str, tuple[float, float]], labels: Iterable[str]) -> str:
     """Means with their errors, for a claim."""
     parts = []
     for label in labels:
-        mean, error = at(found, label)
+        mean, error = at(by_label, label)
         parts.append(f"{label} {mean:.3f}" + ("" if math.isnan(error) else f" ± {error:.3f}"))
     return "; ".join(parts)

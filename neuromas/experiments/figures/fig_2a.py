@@ -17,11 +17,11 @@ from neuromas.experiments.figures.common import (
     best,
     by_label,
     declare,
+    listed,
     means,
     measured,
     ranks,
     settings,
-    told,
     within,
     without,
 )
@@ -61,10 +61,10 @@ def sweep(quick: bool = False, *, kind: str) -> Sweep:
 
 def draw(table: pd.DataFrame) -> Figure:
     """Bars by layer."""
-    found, none = by_label(best(table)) | measured(table), by_label(without(table, best(table)))
+    iia, none = by_label(best(table)) | measured(table), by_label(without(table, best(table)))
     figure, axes = new_figure(6.8, 3.8)
     panel = axes[0, 0]
-    series = {name: [at(found, f"{name} {layer}") for layer in LAYERS] for name in ("MAS", "RSA", "CKA")}
+    series = {name: [at(iia, f"{name} {layer}") for layer in LAYERS] for name in ("MAS", "RSA", "CKA")}
     floor = {"MAS": means(none, [f"MAS {layer}" for layer in LAYERS])}
     bars(panel, [f"{layer} layer" for layer in LAYERS], series, COLOURS, floor)
     panel.set_ylim(min(0, *(mean for each in series.values() for mean, _ in each)), 1.18)
@@ -76,25 +76,25 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def claims(table: pd.DataFrame, *, kind: str) -> list[Claim]:
     """What the paper says of MAS, RSA and CKA here."""
-    found = by_label(best(table)) | measured(table)
-    mas = {layer: at(found, f"MAS {layer}")[0] for layer in LAYERS}
-    rsa = {layer: at(found, f"RSA {layer}")[0] for layer in LAYERS}
+    iia = by_label(best(table)) | measured(table)
+    mas = {layer: at(iia, f"MAS {layer}")[0] for layer in LAYERS}
+    rsa = {layer: at(iia, f"RSA {layer}")[0] for layer in LAYERS}
     low = Claim(
         "RSA is lower at the embedding than at the hidden layer",
         rsa["embedding"] < rsa["hidden"],
-        told(found, ["RSA embedding", "RSA hidden"]),
+        listed(iia, ["RSA embedding", "RSA hidden"]),
     )
     pearson = Claim(
         "Compared by Pearson's correlation, the same RDMs of embeddings are near ceiling",
-        at(found, PEARSON)[0] >= NEAR_ONE,
-        f"{told(found, [PEARSON])}; near ceiling from {NEAR_ONE:g}",
+        at(iia, PEARSON)[0] >= NEAR_ONE,
+        f"{listed(iia, [PEARSON])}; near ceiling from {NEAR_ONE:g}",
     )
     if kind == "gru":
         return [
             Claim(
                 "MAS aligns behaviour at both layers (IIA near 1)",
                 min(mas.values()) >= NEAR_ONE,
-                f"{told(found, ['MAS embedding', 'MAS hidden'])}; near 1 from {NEAR_ONE:g}",
+                f"{listed(iia, ['MAS embedding', 'MAS hidden'])}; near 1 from {NEAR_ONE:g}",
             ),
             low,
             pearson,
@@ -103,19 +103,19 @@ def claims(table: pd.DataFrame, *, kind: str) -> list[Claim]:
         Claim(
             "MAS is low at the transformers' hidden layer, where counts are worked out anew at every step",
             mas["hidden"] < 0.5,
-            f"{told(found, ['MAS hidden'])}; low below 0.5",
+            f"{listed(iia, ['MAS hidden'])}; low below 0.5",
         ),
         Claim(
             "MAS aligns behaviour at the transformers' embedding",
             mas["embedding"] >= NEAR_ONE,
-            f"{told(found, ['MAS embedding'])}; near 1 from {NEAR_ONE:g}",
+            f"{listed(iia, ['MAS embedding'])}; near 1 from {NEAR_ONE:g}",
         ),
         low,
         pearson,
         Claim(
             "RSA and CKA of the hidden layer do not show that no single step carries the count",
-            min(at(found, f"{name} hidden")[0] for name in ("RSA", "CKA")) > mas["hidden"],
-            told(found, ["RSA hidden", "CKA hidden", "MAS hidden"]),
+            min(at(iia, f"{name} hidden")[0] for name in ("RSA", "CKA")) > mas["hidden"],
+            listed(iia, ["RSA hidden", "CKA hidden", "MAS hidden"]),
         ),
     ]
 

@@ -17,10 +17,10 @@ from neuromas.experiments.figures.common import (
     between,
     by_label,
     declare,
+    listed,
     means,
     ranks,
     settings,
-    told,
     within,
     without,
 )
@@ -77,15 +77,15 @@ def sweep(quick: bool = False) -> Sweep:
 
 def draw(table: pd.DataFrame) -> Figure:
     """Parametrisations to the left, architectures and tasks to the right."""
-    found, none = by_label(best(table)), by_label(without(table, best(table)))
+    iia, none = by_label(best(table)), by_label(without(table, best(table)))
     figure, axes = new_figure(10.5, 3.8, columns=2)
     left, right = axes[0]
-    series = {called: [at(found, f"{called}, {layer}") for layer in LAYERS] for called in ROTATIONS.values()}
+    series = {called: [at(iia, f"{called}, {layer}") for layer in LAYERS] for called in ROTATIONS.values()}
     colours = dict(zip(series, ("#2f6fb0", "#17798c"), strict=True))
     floors = {called: means(none, [f"{called}, {layer}" for layer in LAYERS]) for called in series}
     bars(left, [f"{layer} layer" for layer in LAYERS], series, colours, floors)
     names = [label.replace(" vs ", " vs\n") for label in CROSS]
-    across = {"Gram-Schmidt": [at(found, label) for label in CROSS]}
+    across = {"Gram-Schmidt": [at(iia, label) for label in CROSS]}
     bars(right, names, across, colours, {"Gram-Schmidt": means(none, CROSS)})
     right.set_title("embeddings, stepwise", fontsize=9)
     left.set_title("multi-object GRUs", fontsize=9)
@@ -97,27 +97,27 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def claims(table: pd.DataFrame) -> list[Claim]:
     """What the paper says about figure 2c."""
-    found = by_label(best(table))
+    iia = by_label(best(table))
     gaps = {
-        layer: at(found, f"Gram-Schmidt, {layer}")[0] - at(found, f"matrix exponential, {layer}")[0] for layer in LAYERS
+        layer: at(iia, f"Gram-Schmidt, {layer}")[0] - at(iia, f"matrix exponential, {layer}")[0] for layer in LAYERS
     }
     three, same = list(CROSS)[:3], list(CROSS)[3]
     return [
         Claim(
             "Gram-Schmidt is comparable to the matrix exponential",
             all(abs(gap) <= ALIKE for gap in gaps.values()),
-            told(found, [f"{called}, {layer}" for layer in LAYERS for called in ROTATIONS.values()])
+            listed(iia, [f"{called}, {layer}" for layer in LAYERS for called in ROTATIONS.values()])
             + f"; comparable within {ALIKE:g}",
         ),
         Claim(
             "Embeddings of GRU, LSTM and transformer align with each other (IIA > 0.99)",
-            all(at(found, label)[0] > ABOVE for label in three),
-            told(found, three),
+            all(at(iia, label)[0] > ABOVE for label in three),
+            listed(iia, three),
         ),
         Claim(
             "Embeddings of multi-object and same-object GRUs align less (paper: 0.555)",
-            at(found, same)[0] < min(at(found, label)[0] for label in three) - 0.1,
-            told(found, [same]),
+            at(iia, same)[0] < min(at(iia, label)[0] for label in three) - 0.1,
+            listed(iia, [same]),
         ),
     ]
 

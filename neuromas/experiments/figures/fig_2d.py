@@ -57,17 +57,17 @@ def sweep(quick: bool = False) -> Sweep:
 def draw(table: pd.DataFrame) -> Figure:
     """Subspace methods to the left, Stitch to the right."""
     worst = headline(table)
-    found = mean_and_error(worst, by=["method", "rank"])
+    iia = mean_and_error(worst, by=["method", "rank"])
     none = by_label(without(table, worst))  # groups are labelled by their method
     figure, axes = new_figure(9.6, 3.8, columns=2)
     for panel, methods, label in zip(
         axes[0], (("das", "mas"), ("stitch",)), ("components of the subspace", "rank of the map"), strict=True
     ):
         for method in methods:
-            mine = found[found["method"] == method].sort_values("rank")
+            mine = iia[iia["method"] == method].sort_values("rank")
             curve(panel, mine["rank"].tolist(), mine["mean"].tolist(), mine["error"].tolist(), NAMES[method])
         panel.axhline(at(none, methods[0])[0], **NONE)
-        powers_axis(panel, sorted(found["rank"].astype(int).unique().tolist()), label)
+        powers_axis(panel, sorted(iia["rank"].astype(int).unique().tolist()), label)
         iia_axis(panel)
         panel.legend(frameon=False, fontsize=9)
     return figure
@@ -89,7 +89,7 @@ def claims(table: pd.DataFrame) -> list[Claim]:
         Claim(
             "DAS and MAS hold down to 4 components",
             all(iia >= HELD for iia in pair.values()),
-            f"worst direction at rank 4, mean over systems: {_told(pair)}; holds from {HELD:g}",
+            f"worst direction at rank 4, mean over systems: {_listed(pair)}; holds from {HELD:g}",
         ),
         Claim(
             "There DAS and MAS have comparable IIAs",
@@ -104,8 +104,8 @@ def claims(table: pd.DataFrame) -> list[Claim]:
     ]
 
 
-def _told(found: dict[str, float]) -> str:
-    return ", ".join(f"{method} {iia:.3f}" for method, iia in found.items())
+def _listed(iia: dict[str, float]) -> str:
+    return ", ".join(f"{method} {iia:.3f}" for method, iia in iia.items())
 
 
 FIGURE = PaperFigure("2d", TITLE, sweep, draw, claims)

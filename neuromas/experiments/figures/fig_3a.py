@@ -15,9 +15,9 @@ from neuromas.experiments.figures.common import (
     at,
     by_label,
     declare,
+    listed,
     ranks,
     settings,
-    told,
     within,
     without,
 )
@@ -83,11 +83,11 @@ def scored(table: pd.DataFrame) -> dict[str, dict[str, tuple[float, float]]]:
 
 def draw(table: pd.DataFrame) -> Figure:
     """Bars by direction; MAS, which has access to both, as a dashed line."""
-    found = scored(table)
+    iia = scored(table)
     figure, axes = new_figure(8.6, 3.8)
     panel = axes[0, 0]
     shown = {label: METHODS[label] for label in METHODS if label != "MAS"}
-    series = {label: [at(found[side], label) for side in (NO_ACCESS, ACCESS)] for label in shown}
+    series = {label: [at(iia[side], label) for side in (NO_ACCESS, ACCESS)] for label in shown}
     none = {side: by_label(without(table, rows)) for side, rows in into(table).items()}
     floors = {label: [at(none[side], label)[0] for side in (NO_ACCESS, ACCESS)] for label in shown}
     bars(
@@ -99,7 +99,7 @@ def draw(table: pd.DataFrame) -> Figure:
     )
     for place, side in enumerate((NO_ACCESS, ACCESS)):
         panel.hlines(
-            at(found[side], "MAS")[0],
+            at(iia[side], "MAS")[0],
             place - 0.42,
             place + 0.42,
             linestyles="dashed",
@@ -113,23 +113,23 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def claims(table: pd.DataFrame) -> list[Claim]:
     """What the paper says about figure 3a."""
-    found = scored(table)
-    no_access = {label: at(found[NO_ACCESS], label)[0] for label in METHODS}
+    iia = scored(table)
+    no_access = {label: at(iia[NO_ACCESS], label)[0] for label in METHODS}
     order = ["Behaviour alone", "Stitch", "Latent Stitch", "CLMAS", "MAS"]
     alone, stitch, latent, clmas, mas = (no_access[label] for label in order)
     return [
         Claim(
             "Without access, the behaviour of the other system alone (eq. 7) does not align",
             alone < min(HIGH, clmas),
-            f"{told(found[NO_ACCESS], [order[0], order[3]])}; high from {HIGH:g}",
+            f"{listed(iia[NO_ACCESS], [order[0], order[3]])}; high from {HIGH:g}",
         ),
-        Claim("Without access: Stitch < Latent Stitch", stitch < latent, told(found[NO_ACCESS], order[1:3])),
-        Claim("Without access: Latent Stitch < CLMAS", latent < clmas, told(found[NO_ACCESS], order[2:4])),
-        Claim("Without access: CLMAS ≤ MAS", clmas <= mas, told(found[NO_ACCESS], order[3:])),
+        Claim("Without access: Stitch < Latent Stitch", stitch < latent, listed(iia[NO_ACCESS], order[1:3])),
+        Claim("Without access: Latent Stitch < CLMAS", latent < clmas, listed(iia[NO_ACCESS], order[2:4])),
+        Claim("Without access: CLMAS ≤ MAS", clmas <= mas, listed(iia[NO_ACCESS], order[3:])),
         Claim(
             "Behavioural stitching works in the direction that it was trained in",
-            at(found[ACCESS], "Stitch")[0] >= 0.95,
-            told(found[ACCESS], ["Stitch"]),
+            at(iia[ACCESS], "Stitch")[0] >= 0.95,
+            listed(iia[ACCESS], ["Stitch"]),
         ),
     ]
 

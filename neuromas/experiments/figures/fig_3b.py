@@ -18,10 +18,10 @@ from neuromas.experiments.figures.common import (
     between,
     by_label,
     declare,
+    listed,
     means,
     ranks,
     settings,
-    told,
     within,
     without,
 )
@@ -60,17 +60,17 @@ def sweep(quick: bool = False) -> Sweep:
 
 def draw(table: pd.DataFrame) -> Figure:
     """DAS and MAS within tasks to the left, MAS across tasks to the right."""
-    found, none = by_label(best(table)), by_label(without(table, best(table)))
+    iia, none = by_label(best(table)), by_label(without(table, best(table)))
     figure, axes = new_figure(9.6, 3.8, columns=2)
     left, right = axes[0]
-    series = {name: [at(found, f"{name} {task}") for task in TASKS] for name in ("DAS", "MAS")}
+    series = {name: [at(iia, f"{name} {task}") for task in TASKS] for name in ("DAS", "MAS")}
     floors = {name: means(none, [f"{name} {task}" for task in TASKS]) for name in series}
     bars(left, list(TASKS), series, COLOURS, floors)
     left.set_title("within a task", fontsize=9)
     across = [f"{first}–{second}" for first, second in ACROSS]
     names = [label.replace("–", "–\n") for label in across]
     floors = {"MAS": means(none, [f"MAS {label}" for label in across])}
-    bars(right, names, {"MAS": [at(found, f"MAS {label}") for label in across]}, COLOURS, floors)
+    bars(right, names, {"MAS": [at(iia, f"MAS {label}") for label in across]}, COLOURS, floors)
     right.set_title("across tasks", fontsize=9)
     for panel in (left, right):
         iia_axis(panel, 1.18)
@@ -80,22 +80,22 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def claims(table: pd.DataFrame) -> list[Claim]:
     """What the paper says about figure 3b."""
-    kept = best(table)
-    found = by_label(kept)
+    rows = best(table)
+    iia = by_label(rows)
     das = [f"DAS {task}" for task in TASKS]
     across = [f"MAS {first}–{second}" for first, second in ACROSS]
-    lower = min(at(found, label)[0] for label in das)
-    worst = kept[kept["label"].isin(das)].nsmallest(1, "iia")
+    lower = min(at(iia, label)[0] for label in das)
+    worst = rows[rows["label"].isin(das)].nsmallest(1, "iia")
     return [
         Claim(
             "Each network has a single count (DAS high)",
             bool((worst["iia"] >= HIGH).all()),
-            f"{told(found, das)}; lowest network {worst['systems'].item()}, {worst['iia'].item():.3f}; high from {HIGH:g}",
+            f"{listed(iia, das)}; lowest network {worst['systems'].item()}, {worst['iia'].item():.3f}; high from {HIGH:g}",
         ),
         Claim(
             "The count differs across tasks (MAS across tasks lower than DAS within)",
-            max(at(found, label)[0] for label in across) < lower,
-            told(found, across),
+            max(at(iia, label)[0] for label in across) < lower,
+            listed(iia, across),
         ),
     ]
 

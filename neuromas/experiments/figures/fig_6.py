@@ -21,10 +21,10 @@ from neuromas.experiments.figures.common import (
     between,
     by_label,
     declare,
+    listed,
     means,
     ranks,
     settings,
-    told,
     within,
     without,
 )
@@ -80,17 +80,17 @@ def sweep(quick: bool = False) -> Sweep:
 
 def draw(table: pd.DataFrame) -> Figure:
     """Three panels, as in the paper."""
-    found, none = by_label(best(table)), by_label(without(table, best(table)))
+    iia, none = by_label(best(table)), by_label(without(table, best(table)))
     figure, axes = new_figure(11, 3.8, columns=3)
     left, middle, right = axes[0]
-    series = {name: [at(found, f"{name} {one}") for one in OWN] for name in ("DAS", "MAS")}
-    floors = {name: means(none, [f"{name} {one}" for one in OWN]) for name in series}
+    series = {name: [at(iia, f"{name} {variable}") for variable in OWN] for name in ("DAS", "MAS")}
+    floors = {name: means(none, [f"{name} {variable}" for variable in OWN]) for name in series}
     bars(left, list(OWN), series, COLOURS, floors)
     left.set_title("arithmetic GRUs", fontsize=9)
     left.legend(frameon=False, fontsize=9, ncols=3, loc="upper center")
     for panel, labels in ((middle, (REM_OPS, LOW_REM_OPS)), (right, (CUMU_VAL, LOW))):
         floor = {"MAS": means(none, labels)}
-        bars(panel, labels, {"MAS": [at(found, label) for label in labels]}, COLOURS, floor)
+        bars(panel, labels, {"MAS": [at(iia, label) for label in labels]}, COLOURS, floor)
         panel.set_title("multi-object and arithmetic GRUs", fontsize=9)
     for panel in axes[0]:
         iia_axis(panel, 1.18)
@@ -99,21 +99,21 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def claims(table: pd.DataFrame) -> list[Claim]:
     """What the paper says about figure 6."""
-    found = by_label(best(table))
-    own = [f"{name} {one}" for one in OWN for name in ("DAS", "MAS")]
-    rem_ops, cumu_val, low = (at(found, label)[0] for label in (REM_OPS, CUMU_VAL, LOW))
+    iia = by_label(best(table))
+    own = [f"{name} {variable}" for variable in OWN for name in ("DAS", "MAS")]
+    rem_ops, cumu_val, low = (at(iia, label)[0] for label in (REM_OPS, CUMU_VAL, LOW))
     return [
         Claim(
             "cumu_val and rem_ops align within and between arithmetic GRUs",
-            min(at(found, label)[0] for label in own) >= HIGH,
-            f"{told(found, own)}; aligned from {HIGH:g}",
+            min(at(iia, label)[0] for label in own) >= HIGH,
+            f"{listed(iia, own)}; aligned from {HIGH:g}",
         ),
-        Claim("The count aligns with rem_ops", rem_ops >= HIGH, f"{told(found, [REM_OPS])}; aligned from {HIGH:g}"),
-        Claim("The count aligns less with cumu_val", cumu_val < rem_ops, told(found, [REM_OPS, CUMU_VAL])),
+        Claim("The count aligns with rem_ops", rem_ops >= HIGH, f"{listed(iia, [REM_OPS])}; aligned from {HIGH:g}"),
+        Claim("The count aligns less with cumu_val", cumu_val < rem_ops, listed(iia, [REM_OPS, CUMU_VAL])),
         Claim(
             "Restricted to low values, cumu_val lies in between",
             cumu_val < low < rem_ops,
-            told(found, [CUMU_VAL, LOW, REM_OPS]),
+            listed(iia, [CUMU_VAL, LOW, REM_OPS]),
         ),
     ]
 
@@ -138,11 +138,11 @@ def draw_5(table: pd.DataFrame) -> Figure:
 
 
 def _exchange(panel: Axes, source: CausalModel, target: CausalModel, iia: float) -> None:
-    given, row, u, received, other, t, after, value = next(_examples(source, target))
-    before = _words(target, received.tokens[other], t + 1)
+    carrying, row, u, receiving, other, t, after, value = next(_examples(source, target))
+    before = _words(target, receiving.tokens[other], t + 1)
     lines = [
-        (f"source, {source.name}", _words(source, given.tokens[row], given.lengths[row]), u),
-        (f"target, {target.name}", _words(target, received.tokens[other], received.lengths[other]), t),
+        (f"source, {source.name}", _words(source, carrying.tokens[row], carrying.lengths[row]), u),
+        (f"target, {target.name}", _words(target, receiving.tokens[other], receiving.lengths[other]), t),
         ("expected after it", before + _words(target, after.tokens[0], after.lengths[0]), t),
     ]
     _lines(panel, lines, f"{value} carried from {source.name} to {target.name}: IIA {iia:.3f}")
@@ -152,18 +152,18 @@ def _examples(
     source: CausalModel, target: CausalModel
 ) -> Iterator[tuple[Sequences, int, int, Sequences, int, int, Sequences, int]]:
     """Short trials and the steps at which an interchange between them changes something, with what follows and the value."""
-    given, received = source.sample(200, 3), target.sample(200, 4)
+    carrying, receiving = source.sample(200, 3), target.sample(200, 4)
     generator = np.random.default_rng(0)
-    for row, other in itertools.product(np.flatnonzero(given.lengths < 22), np.flatnonzero(received.lengths < 22)):
-        steps = np.flatnonzero(given.eligible[row]), np.flatnonzero(received.eligible[other])
+    for row, other in itertools.product(np.flatnonzero(carrying.lengths < 22), np.flatnonzero(receiving.lengths < 22)):
+        steps = np.flatnonzero(carrying.eligible[row]), np.flatnonzero(receiving.eligible[other])
         for u, t in itertools.product(*steps):
-            value, wanted = int(given.values[row, u, NUMBER]), received.values[other, t].copy()
-            changes = wanted[NUMBER] != value and 1 < value < 5
-            wanted[NUMBER] = value
-            if changes and target.possible(wanted[None])[0]:
-                after = target.counterfactual(wanted[None], generator)
+            value, expected = int(carrying.values[row, u, NUMBER]), receiving.values[other, t].copy()
+            changes = expected[NUMBER] != value and 1 < value < 5
+            expected[NUMBER] = value
+            if changes and target.possible(expected[None])[0]:
+                after = target.counterfactual(expected[None], generator)
                 if after.lengths[0] + t < 22:
-                    yield given, int(row), int(u), received, int(other), int(t), after, value
+                    yield carrying, int(row), int(u), receiving, int(other), int(t), after, value
 
 
 def _words(model: CausalModel, tokens: np.ndarray, length: int) -> list[str]:

@@ -19,9 +19,9 @@ from neuromas.experiments.figures.common import (
     between,
     by_label,
     declare,
+    listed,
     means,
     settings,
-    told,
     without,
 )
 from neuromas.report.figures import new_figure
@@ -67,10 +67,10 @@ def directions(rows: pd.DataFrame) -> dict[str, tuple[float, float]]:
 def draw(table: pd.DataFrame) -> Figure:
     """IIA by direction; the paper's number, of another model, as a line."""
     own = table[table["trained"].eq(True)]
-    found, none = directions(own), directions(without(table, own))
+    iia, none = directions(own), directions(without(table, own))
     figure, axes = new_figure(6.8, 3.8)
     panel = axes[0, 0]
-    shown = [at(found, name) for name in DIRECTIONS]
+    shown = [at(iia, name) for name in DIRECTIONS]
     bars(panel, list(DIRECTIONS), {"MAS": shown}, COLOURS, {"MAS": means(none, DIRECTIONS)})
     panel.axhline(PAPER, linestyle="dashed", color="#111111", linewidth=1, label="paper, worst direction, 8B model")
     iia_axis(panel, 1.25)
@@ -87,9 +87,9 @@ def claims(table: pd.DataFrame) -> list[Claim]:
         Claim(
             "A language model that does the task in context aligns in part with a GRU (paper: 0.400 with an 8B model)",
             none + MORE <= iia < HIGH,
-            f"small Llama trained on the task itself, worst direction: {told(by_label(worst), [LABEL])}, {none:.3f} without"
-            f" interchange; in part from {MORE:g} above that to below {HIGH:g}; {told(directions(own), DIRECTIONS)};"
-            f" without interchange {told(directions(without(table, own)), DIRECTIONS)}",
+            f"small Llama trained on the task itself, worst direction: {listed(by_label(worst), [LABEL])}, {none:.3f} without"
+            f" interchange; in part from {MORE:g} above that to below {HIGH:g}; {listed(directions(own), DIRECTIONS)};"
+            f" without interchange {listed(directions(without(table, own)), DIRECTIONS)}",
         )
     ]
 

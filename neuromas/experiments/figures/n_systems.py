@@ -41,8 +41,8 @@ def draw(table: pd.DataFrame) -> Figure:
     names = sorted({*own["source"], *own["target"]})
     figure, axes = new_figure(11.5, 4, columns=3)
     for panel, label in zip(axes[0], (AT_ONCE, IN_PAIRS), strict=False):
-        found = own[own["label"] == label].pivot_table(index="source", columns="target", values="iia")
-        grid = found.reindex(index=names, columns=names).to_numpy()
+        iia = own[own["label"] == label].pivot_table(index="source", columns="target", values="iia")
+        grid = iia.reindex(index=names, columns=names).to_numpy()
         panel.imshow(grid, vmin=0, vmax=1, cmap="Blues")
         for row, column in itertools.product(range(len(names)), repeat=2):
             value = grid[row, column]
@@ -71,9 +71,9 @@ def draw(table: pd.DataFrame) -> Figure:
 
 def claims(table: pd.DataFrame) -> list[Claim]:
     """What the paper says about more than two systems."""
-    found = directions(table).dropna()
-    gap = (found[AT_ONCE] - found[IN_PAIRS]).abs()
-    n = len({*found.reset_index()["source"]})
+    iia = directions(table).dropna()
+    gap = (iia[AT_ONCE] - iia[IN_PAIRS]).abs()
+    n = len({*iia.reset_index()["source"]})
     maps = table.drop_duplicates("fit").groupby("label")["n_maps"].sum()
     return [
         Claim(
@@ -84,7 +84,7 @@ def claims(table: pd.DataFrame) -> list[Claim]:
         Claim(
             "Pairwise IIAs agree with separately fitted pairs",
             bool((gap <= ALIKE).all()),
-            f"{len(found)} directions: mean {found[AT_ONCE].mean():.3f} at once, {found[IN_PAIRS].mean():.3f} in pairs;"
+            f"{len(iia)} directions: mean {iia[AT_ONCE].mean():.3f} at once, {iia[IN_PAIRS].mean():.3f} in pairs;"
             f" largest difference {gap.max():.3f}; agree within {ALIKE:g}",
         ),
     ]
