@@ -5,7 +5,6 @@ A split consists of whole trials, so that no trial is used both to fit and to ev
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 
 from neuromas import dims
 from neuromas.errors import InvalidInput, NotFound, suggestion
+from neuromas.files import sha256_bytes
 from neuromas.recordings.recording import Recording
 
 DEFAULT_FRACTIONS: Mapping[str, float] = {"train": 0.6, "validation": 0.2, "test": 0.2}
@@ -265,6 +265,6 @@ def _splits(recording: Recording, basis: str, names: Sequence[str], owner: NDArr
         trials = np.unique(trial[samples])
         if trials.size == 0:
             raise InvalidInput(f"recording {recording.name!r}: split {name!r} has no trials", kind="too_few_trials")
-        digest = hashlib.sha256(trials.astype("<i8").tobytes()).hexdigest()[:16]
+        digest = sha256_bytes(trials.astype("<i8").tobytes())[:16]
         splits[name] = Split(name, recording.name, trials, samples, f"{recording.name}:{name}:{digest}")
     return splits

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from neuromas.actions.annotate import annotate
@@ -21,6 +22,7 @@ from neuromas.actions.pool import pool
 from neuromas.actions.query import query
 from neuromas.actions.register import preview, register
 from neuromas.actions.stores import list_recordings, remove, show, verify
+from neuromas.causal.counting import DEMO
 from neuromas.errors import InvalidInput, NotFound, StorageFailed
 from neuromas.fit.folder import read_request
 from neuromas.fit.request import reopen
@@ -152,8 +154,8 @@ def test_a_system_is_captured_into_a_set_or_a_file(tmp_path: Path) -> None:
 def test_trials_show_each_quantity_equally_often_and_options_reach_the_task(tmp_path: Path) -> None:
     request = {"system": LIVE, "set": "mine", "store": str(tmp_path), "per_quantity": 2}
     balanced = capture(CaptureRequest(**request)).recording.dataset
-    objects = balanced["token"].isin([1, 2, 3]) & (balanced["phase"] == "demo")
-    shown = objects.groupby("trial").sum().values
+    in_demo = balanced["phase"].values == DEMO
+    shown = pd.Series(balanced["count"].values[in_demo]).groupby(balanced["trial"].values[in_demo]).max()
     assert np.unique(shown, return_counts=True)[1].tolist() == [2] * 20
     chosen = capture(CaptureRequest(**request, name="few", task_options={"hold_out": list(range(4, 21))})).recording
     assert chosen.dataset["count"].max() == 3
