@@ -17,6 +17,7 @@ from neuromas.recordings.annotate import (
     select,
     standardised,
 )
+from neuromas.recordings.rebin import rebinned
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.shuffle import shuffled
 from neuromas.recordings.store.locate import existing_store
@@ -26,7 +27,7 @@ from neuromas.schema.actions import AnnotateRequest
 def annotate(request: AnnotateRequest) -> Registered:
     """Register another version of a recording; the recording itself stays as it is.
 
-    The order is: select samples and units, add variables, drop, rename, standardise, shuffle.
+    The order is: select samples and units, add variables, drop, rename, bin, standardise, shuffle.
 
     Parameters
     ----------
@@ -50,7 +51,8 @@ def annotate(request: AnnotateRequest) -> Registered:
     recording = changed(before, request)
     if recording is before:
         raise InvalidInput(
-            "nothing to change: expected variable=, where=, units_where=, rename=, drop=, standardise= or shuffle=",
+            "nothing to change: expected variable=, where=, units_where=, rename=, drop=, steps_per_bin=, standardise= or"
+            " shuffle=",
             kind="invalid_option",
         )
     set_name, _, own = request.recording.partition("/")
@@ -75,6 +77,8 @@ def changed(recording: Recording, request: AnnotateRequest) -> Recording:
         recording = drop_variables(recording, list(request.drop))
     if request.rename:
         recording = rename_variables(recording, request.rename)
+    if request.steps_per_bin is not None:
+        recording = rebinned(recording, request.steps_per_bin, request.bin_by)
     if request.standardise:
         recording = standardised(recording)
     if request.shuffle is not None:

@@ -31,9 +31,7 @@ def pool(request: PoolRequest) -> Registered:
         A set, recording or variable that does not exist.
     """
     store = existing_store(request.store)
-    set_name, slash, own = request.name.partition("/")
-    if not slash or not own:
-        raise InvalidInput(f"name {request.name!r}: expected SET/RECORDING", kind="invalid_option")
+    set_name, own = destination(request.name)
     pooled = pool_recordings(
         [store.get(name) for name in expanded(store, request.recordings)],
         list(request.by),
@@ -45,6 +43,20 @@ def pool(request: PoolRequest) -> Registered:
     )
     (registered,) = publish(store, [pooled], set_name)
     return registered
+
+
+def destination(name: str) -> tuple[str, str]:
+    """Set and name of a recording to be made, from SET/RECORDING.
+
+    Raises
+    ------
+    InvalidInput
+        `name` has another form.
+    """
+    set_name, slash, own = name.partition("/")
+    if not slash or not own:
+        raise InvalidInput(f"name {name!r}: expected SET/RECORDING", kind="invalid_option")
+    return set_name, own
 
 
 def expanded(store: RecordingStore, names: Sequence[str]) -> list[str]:

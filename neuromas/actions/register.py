@@ -9,6 +9,7 @@ from typing import Any
 
 from neuromas.errors import InvalidInput
 from neuromas.recordings.convert.converter import convert, find_converter
+from neuromas.recordings.join import join
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store.locate import resolve_store
 from neuromas.recordings.store.store import RecordingStore
@@ -90,6 +91,8 @@ def register(request: RegisterRequest, *, store: RecordingStore | None = None) -
         convert(Path(source), recipe_of(request), format=request.format, **_fields(request))
         for source in request.sources
     ]
+    if request.join:
+        recordings = [join(recordings, name=request.name)]
     return publish(store, recordings, request.set, request.group_by)
 
 
@@ -135,13 +138,15 @@ def recipe_of(request: RegisterRequest) -> dict[str, Any] | None:
 
 
 def _check_name(request: RegisterRequest) -> None:
-    if request.name is not None and len(request.sources) > 1:
+    if request.name is not None and len(request.sources) > 1 and not request.join:
         raise InvalidInput(
-            f"a name is for one source, got {len(request.sources)} sources: {', '.join(request.sources)}",
+            f"a name is for one source, got {len(request.sources)} sources: {', '.join(request.sources)}; join= makes one"
+            " recording of them",
             kind="invalid_option",
         )
 
 
 def _fields(request: RegisterRequest) -> dict[str, Any]:
-    explicit = {"name": request.name, "access": request.access}
+    # joined sources keep names of their own
+    explicit = {"name": None if request.join else request.name, "access": request.access}
     return {**request.manifest, **{key: value for key, value in explicit.items() if value is not None}}

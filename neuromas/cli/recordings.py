@@ -18,6 +18,7 @@ from neuromas.schema.actions import (
     ExportRequest,
     FormatsRequest,
     IntoFile,
+    JoinRequest,
     ListRequest,
     PoolRequest,
     QueryRequest,
@@ -109,6 +110,14 @@ def pool_(asked: Asked) -> None:
     terminal.tell(
         f"Joined trials: {trials}. Units were not recorded together: their noise correlations mean nothing.", "dim"
     )
+
+
+@verb(JoinRequest)
+def join_(asked: Asked) -> None:
+    """Trials keep their numbers if all differ; otherwise they are counted anew."""
+    from neuromas.actions.join import join
+
+    say_registered([join(*asked.parse("join"))])
 
 
 @verb(ListRequest, table=True)

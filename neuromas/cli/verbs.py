@@ -37,6 +37,7 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "Make another version of a recording: variables, names, selections, shuffles.",
     ),
     "pool": (RECORDINGS, "recordings", "Join units that were recorded in different trials into a pseudo-population."),
+    "join": (RECORDINGS, "recordings", "Join recordings of the same units over different trials into one recording."),
     "list": (RECORDINGS, "recordings", "List the recordings of a store."),
     "show": (RECORDINGS, "recordings", "Show a recording: its manifest, its variables, and the values recorded."),
     "verify": (RECORDINGS, "recordings", "Compare every stored file with what was written; name each that differs."),

@@ -32,13 +32,13 @@ def alike(recordings: Sequence[Recording], variables: Sequence[str]) -> tuple[li
         )
     _refuse_versions(recordings)
     for other in recordings[1:]:
-        _refuse_unlike(recordings[0], other, variables)
-    specs = _all_meanings(recordings, variables)
+        refuse_unlike(recordings[0], other, variables)
+    specs = all_meanings(recordings, variables)
     return [recording.relabel(like=specs) for recording in recordings], specs
 
 
-def _refuse_unlike(first: Recording, other: Recording, variables: Sequence[str]) -> None:
-    """Refuse recordings with different physical units, steps or types of variables."""
+def refuse_unlike(first: Recording, other: Recording, variables: Sequence[str], verb: str = "pool") -> None:
+    """Refuse recordings with different physical units, steps or types of variables; `verb` begins the message."""
     ours, theirs = first.manifest.sampling, other.manifest.sampling
     for what, mine, its in (
         ("units", first.manifest.units, other.manifest.units),
@@ -48,13 +48,14 @@ def _refuse_unlike(first: Recording, other: Recording, variables: Sequence[str])
     ):
         if mine != its:
             raise InvalidInput(
-                f"pool: {what} differ: {mine!r} in {first.name!r}, {its!r} in {other.name!r}", kind="recordings_differ"
+                f"{verb}: {what} differ: {mine!r} in {first.name!r}, {its!r} in {other.name!r}",
+                kind="recordings_differ",
             )
     for variable in variables:
         here, there = first.spec(variable), other.spec(variable)
         if here.type != there.type or here.units != there.units:
             raise InvalidInput(
-                f"pool: variable {variable!r} is {here.type} ({here.units}) in {first.name!r}, {there.type}"
+                f"{verb}: variable {variable!r} is {here.type} ({here.units}) in {first.name!r}, {there.type}"
                 f" ({there.units}) in {other.name!r}",
                 kind="recordings_differ",
             )
@@ -85,7 +86,7 @@ def identified(recording: Recording) -> str:
     return recording.name if content is None else f"{recording.name} ({content})"
 
 
-def _all_meanings(recordings: Sequence[Recording], variables: Sequence[str]) -> list[VariableSpec]:
+def all_meanings(recordings: Sequence[Recording], variables: Sequence[str]) -> list[VariableSpec]:
     """Declarations with every meaning that any of the recordings has."""
     specs = []
     for variable in variables:

@@ -46,6 +46,8 @@ class RegisterRequest(StoreRequest):
     """Field of the recipe. It replaces the recipe's own."""
     variable: Annotated[dict[str, JsonValue], Shell(metavar="NAME=EXPRESSION")] = Field(default_factory=dict)
     """Causal variable, as an expression of the source's columns."""
+    join: bool = False
+    """Join the sources, which hold the same units in different trials, into one recording. --name names it."""
     group_by: Annotated[tuple[str, ...], Shell(metavar="VARIABLE,…")] = ()
     """Store samples with equal values side by side, for look-ups on disk. Their order is not kept."""
     dry_run: bool = False
@@ -57,7 +59,7 @@ class FormatsRequest(Document):
 
 
 class AnnotateRequest(StoreRequest):
-    """Make another version of a recording: select, add, drop, rename, standardise, shuffle, in this order."""
+    """Make another version of a recording: select, add, drop, rename, bin, standardise, shuffle, in this order."""
 
     recording: RecordingName
     """The recording. It stays as it is."""
@@ -79,6 +81,10 @@ class AnnotateRequest(StoreRequest):
     """Samples to keep."""
     units_where: Annotated[str | None, Shell(metavar="EXPRESSION")] = None
     """Units to keep."""
+    steps_per_bin: Annotated[int | None, Field(ge=2)] = None
+    """Let this many steps become one, such as 50 steps of 1 ms."""
+    bin_by: Literal["mean", "sum"] = "mean"
+    """Activity of such a bin: the mean of its steps, for rates, or their sum, for counts."""
     standardise: bool = False
     """Subtract each unit's mean and divide by its standard deviation."""
     shuffle: Annotated[int | None, Field(ge=0), Shell(metavar="SEED")] = None
@@ -110,6 +116,17 @@ class PoolRequest(StoreRequest):
     """Leave out units that have fewer trials of any combination. By default 3."""
     seed: Seed = 0
     """Seed of the random choice of trials."""
+
+
+class JoinRequest(StoreRequest):
+    """Join recordings of the same units over different trials into one recording."""
+
+    recordings: Annotated[tuple[str, ...], Shell(metavar="SET/RECORDING", positional=True, whole=True)] = Field(
+        min_length=1
+    )
+    """Recordings to join. A SET stands for all of its recordings."""
+    name: Annotated[str, Shell(name="--as", metavar="SET/RECORDING")]
+    """Name of the new recording."""
 
 
 class ListRequest(StoreRequest):
@@ -350,6 +367,7 @@ def requests_by_verb() -> dict[str, type[Document]]:
         "register": RegisterRequest,
         "annotate": AnnotateRequest,
         "pool": PoolRequest,
+        "join": JoinRequest,
         "list": ListRequest,
         "show": ShowRequest,
         "verify": VerifyRequest,

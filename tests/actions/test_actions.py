@@ -16,6 +16,7 @@ from neuromas.actions.compare import compare
 from neuromas.actions.evaluate import evaluate, oracles_by_side
 from neuromas.actions.export import export
 from neuromas.actions.fit import combinations, finished, fit, fits_request
+from neuromas.actions.join import join
 from neuromas.actions.outputs import check_file, check_folder
 from neuromas.actions.plan import plan, side_of
 from neuromas.actions.pool import pool
@@ -34,6 +35,7 @@ from neuromas.schema.actions import (
     CompareRequest,
     EvaluateRequest,
     ExportRequest,
+    JoinRequest,
     ListRequest,
     PlanRequest,
     PoolRequest,
@@ -112,6 +114,25 @@ def test_a_set_stands_for_its_recordings_when_they_are_pooled(store: str) -> Non
     assert pooled.recording.n_units == 8
     with pytest.raises(NotFound, match="no recordings in nights"):
         pool(PoolRequest(recordings=("nights",), by=("side",), name="joined/none", store=store))
+
+
+def test_many_files_become_one_recording(tmp_path: Path) -> None:
+    for day in range(3):
+        np.savez(tmp_path / f"day{day}.npz", activity=np.full((2, 4, 1), day), side=["left", "right"])
+    request = {
+        "sources": [str(tmp_path / f"day{day}.npz") for day in range(3)],
+        "set": "m",
+        "store": str(tmp_path / "s"),
+    }
+    (joined,) = register(RegisterRequest.parse({**request, "join": True, "name": "mouse"}, "test"))
+    assert joined.name == "m/mouse"
+    assert joined.recording.activity.values[:, 0].tolist() == [0] * 8 + [1] * 8 + [2] * 8
+    assert np.unique(joined.recording.dataset["joined_from"]).tolist() == ["day0", "day1", "day2"]
+    register(RegisterRequest.parse(request, "test"))
+    again = join(JoinRequest(recordings=("m/day0", "m/day1", "m/day2"), name="m/again", store=request["store"]))
+    np.testing.assert_array_equal(again.recording.latents(), joined.recording.latents())
+    longer = annotate(AnnotateRequest(recording="m/mouse", steps_per_bin=2, bin_by="sum", store=request["store"]))
+    assert longer.recording.activity.values[:, 0].tolist() == [0] * 4 + [2] * 4 + [4] * 4
 
 
 def test_a_query_finds_samples_that_hold_the_values(store: str) -> None:
