@@ -77,7 +77,7 @@ MODULES = {
         "capture",
     ),
     "align": ("rotation", "interchange", "closed_form", "alignment", "side", "prepare", "pairs"),
-    "measures": ("check", "rsa", "cka", "registry", "samples", "comparison"),
+    "measures": ("check", "rsa", "cka", "registry", "samples", "comparison", "rdms"),
     "evaluation": ("inference", "divergence", "ruler", "accuracy", "stimulation"),
     "fit": (
         "objective",

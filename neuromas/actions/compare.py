@@ -1,16 +1,20 @@
-"""Compare: a measure of similarity between two recordings of the same trials."""
+"""Compare: a measure of similarity between two recordings of the same trials, or between two RDMs in files."""
 
 from __future__ import annotations
 
+from typing import Any
+
+from neuromas.errors import InvalidInput
 from neuromas.measures.comparison import MeasureResult
 from neuromas.measures.comparison import compare as compare_recordings
+from neuromas.measures.rdms import compare_rdm_files, names_rdm
 from neuromas.measures.registry import get_measure
 from neuromas.recordings.store.locate import existing_store
 from neuromas.schema.actions import CompareRequest
 
 
 def compare(request: CompareRequest) -> MeasureResult:
-    """Compare two recordings; nothing is run.
+    """Compare two recordings, or two RDMs in files; nothing is run.
 
     Parameters
     ----------
@@ -25,11 +29,20 @@ def compare(request: CompareRequest) -> MeasureResult:
     NotFound
         A recording, measure, unit or option that does not exist.
     InvalidInput
-        Recordings that share no trials, or an option's value that cannot be used.
+        Recordings that share no trials, a file without an RDM, or an option's value that cannot be used.
     """
-    options = get_measure(request.measure).settled(
-        {key.replace("-", "_"): value for key, value in request.option.items()}
-    )
+    chosen: dict[str, Any] = {key.replace("-", "_"): value for key, value in request.option.items()}
+    options = get_measure(request.measure).settled(chosen)
+    rdms = [names_rdm(name) for name in (request.x, request.y)]
+    if all(rdms):
+        draws = {"n_samples": request.n_samples, "n_resamples": request.n_resamples, "seed": request.seed}
+        return compare_rdm_files(request.x, request.y, request.measure, **draws, **chosen)
+    if any(rdms):
+        raise InvalidInput(
+            f"{request.x} and {request.y}: one is a file with an RDM, the other a recording; expected two recordings or two"
+            " files. `neuromas.measures.rsa.rdm` makes an RDM of a recording's latents",
+            kind="invalid_option",
+        )
     store = existing_store(request.store)
     return compare_recordings(
         store.get(request.x),

@@ -181,7 +181,7 @@ def compare(
     n_resamples = _whole("n_resamples", n_resamples, 1)
     seed = _whole("seed", seed, 0)
     shared = shared_samples(x, y, units=units, exclude_tokens=exclude_tokens)
-    draws = _draws(shared.n, n_samples, n_resamples, seed)
+    draws = draws_of(shared.n, n_samples, n_resamples, seed)
     drawn = np.unique(np.concatenate(draws))
     # each recording is read once, also for many resamples; (n_drawn, n_units)
     x_latents, y_latents = (
@@ -213,7 +213,7 @@ def compare(
     )
 
 
-def _draws(n_usable: int, n_samples: int, n_resamples: int, seed: int) -> list[NDArray[np.int64]]:
+def draws_of(n_usable: int, n_samples: int, n_resamples: int, seed: int) -> list[NDArray[np.int64]]:
     """Usable samples of each resample, in ascending order."""
     if n_usable <= n_samples:
         return [np.arange(n_usable)]

@@ -272,9 +272,9 @@ class CompareRequest(StoreRequest):
     """Compare two recordings of the same trials by a measure of similarity."""
 
     x: RecordingName
-    """The first recording."""
+    """The first recording, or a file with an RDM (.mat, .npz, .npy, .csv, .tsv), as FILE or FILE:ARRAY."""
     y: RecordingName
-    """The second recording, of the same trials."""
+    """The second recording, of the same trials, or a file with an RDM of the same conditions."""
     measure: Annotated[str, Shell(metavar="NAME")] = "rsa"
     """Measure of similarity: rsa or cka."""
     n_samples: Annotated[int, Field(ge=3), Shell(name="--samples")] = 1000
