@@ -40,7 +40,7 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 """A process that forks must not have threads."""
 _LONGEST_ANSWER = 2**28
 _LONGEST_TEXT = 20_000
-_WARNINGS = {kind.__name__: kind for kind in (UserWarning, RuntimeWarning, FutureWarning, DeprecationWarning)}
+WARNINGS = {kind.__name__: kind for kind in (UserWarning, RuntimeWarning, FutureWarning, DeprecationWarning)}
 _ENDS_S = 5.0
 """How long a server may take to end."""
 
@@ -107,7 +107,7 @@ def run_in_child(
     >>> value, bytes(data)
     ('hello', b'hello')
     """
-    job = Job(what, pickle.dumps((function, arguments)), str(Path.cwd()), tuple(_absolute(sys.path)), tuple(preload))
+    job = Job(what, _pickled(what, function, arguments), str(Path.cwd()), tuple(_absolute(sys.path)), tuple(preload))
     with _lock, _anonymous_file("answer") as answer, _anonymous_file("data") as data:
         status = _ask(what, pickle.dumps(job), (answer.fileno(), data.fileno()), timeout_s)
         if status is None:
@@ -120,6 +120,13 @@ def run_in_child(
             raise InvalidInput(f"{what}: {_death(status)}", kind="reader_stopped")
         _seal(answer), _seal(data)
         return _value(what, answer), _mapped(data)
+
+
+def _pickled(what: str, function: Callable[..., Any], arguments: tuple[Any, ...]) -> bytes:
+    try:
+        return pickle.dumps((function, arguments))
+    except Exception as error:  # whatever objects raise that cannot be pickled
+        raise InvalidInput(f"{what}: cannot be handed to a child process: {error}", kind="invalid_input") from error
 
 
 # ------------------------------------------------------------------------------------------------------------ the server
@@ -268,7 +275,7 @@ def _value(what: str, answer: Any) -> Any:
             raise ValueError(f"it has {size} bytes")
         document = json.loads(os.pread(answer.fileno(), size, 0))
         for category, text in document["warnings"]:
-            warnings.warn(str(text)[:_LONGEST_TEXT], _WARNINGS.get(category, UserWarning), stacklevel=5)
+            warnings.warn(str(text)[:_LONGEST_TEXT], WARNINGS.get(category, UserWarning), stacklevel=5)
         if document["error"] is None:
             return document["value"]
         error = _error(what, document["error"])

@@ -18,7 +18,7 @@ import warnings
 from importlib import import_module
 from typing import Any
 
-from neuromas.child import Job
+from neuromas.child import WARNINGS, Job
 from neuromas.errors import InvalidInput, NeuromasError
 
 _IDLE_S = 60.0
@@ -93,7 +93,6 @@ def _answer(job: Job, answer: int, data: int) -> None:
     """Do the job and write what came of it."""
     document: dict[str, Any] = {"value": None, "error": None}
     with warnings.catch_warnings(record=True) as caught, os.fdopen(data, "wb", buffering=0, closefd=False) as file:
-        warnings.simplefilter("always")
         try:
             os.chdir(job.folder)
             sys.path[:] = job.path
@@ -104,10 +103,14 @@ def _answer(job: Job, answer: int, data: int) -> None:
             document["error"] = _described(InvalidInput(message, kind="too_large"))
         except BaseException as error:  # whatever a foreign file makes libraries raise
             document["error"] = _described(error)
-    said = dict.fromkeys((entry.category.__name__, str(entry.message)) for entry in caught)
+    said = dict.fromkeys((_known(entry.category), str(entry.message)) for entry in caught)
     document["warnings"] = list(said)[:_MOST_WARNINGS]
     with os.fdopen(answer, "wb", closefd=False) as out:
         out.write(json.dumps(document).encode())
+
+
+def _known(category: type[Warning]) -> str:
+    return next((base.__name__ for base in category.__mro__ if base.__name__ in WARNINGS), "")
 
 
 def _described(error: BaseException) -> dict[str, Any]:
