@@ -82,19 +82,19 @@ def test_errors_come_back_as_they_were_raised():
     ) as caught:
         run_in_child("a", child_jobs.fail, "document")
     assert caught.value.problems == ["first", "second: more"]
-    with pytest.raises(NotFound, match="^no such array$") as caught:
+    with pytest.raises(NotFound, match=r"^no such array$") as caught:
         run_in_child("a", child_jobs.fail, "missing")
     assert caught.value.kind == "unknown_array"
-    with pytest.raises(InvalidInput, match="^a: needs more memory than there is$") as caught:
+    with pytest.raises(InvalidInput, match=r"^a: needs more memory than there is$") as caught:
         run_in_child("a", child_jobs.fail, "memory")
     assert caught.value.kind == "too_large"
-    with pytest.raises(InvalidInput, match="^a: cannot be read: KeyError: ") as caught:
+    with pytest.raises(InvalidInput, match=r"^a: cannot be read: KeyError: ") as caught:
         run_in_child("a", child_jobs.fail, "library")
     assert caught.value.kind == "unreadable_source"
 
 
 def test_warnings_are_given_again():
-    with pytest.warns(RuntimeWarning, match="^of this file$"):
+    with pytest.warns(RuntimeWarning, match=r"^of this file$"):
         run_in_child("a", child_jobs.warn)
 
 
@@ -154,5 +154,5 @@ def test_only_functions_with_a_name_can_run_in_a_child():
 
 
 def test_arguments_that_cannot_be_sent_are_refused():
-    with pytest.raises(InvalidInput, match="^a: cannot be handed to a child process: "):
+    with pytest.raises(InvalidInput, match=r"^a: cannot be handed to a child process: "):
         run_in_child("a", child_jobs.write, lambda: 1)
