@@ -59,7 +59,7 @@ def read_recording(
         variables = {name: _variable(entry, data) for name, entry in document["variables"].items()}
         activity = {dims.ACTIVITY: variables.pop(dims.ACTIVITY)}
         return labelled(xr.Dataset(activity, coords=variables), manifest), manifest
-    except (ValueError, KeyError, TypeError, AttributeError) as problem:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as problem:
         raise unusable(str(path), problem) from problem
 
 

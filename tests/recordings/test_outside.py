@@ -335,3 +335,67 @@ def test_names_of_chunks_do_not_lead_out_of_a_folder(tmp_path):
     layout = {"shape": [1, 1], "chunks": [1, 1], "dtype": "<f8", "dimension_separator": "/../../secret"}
     with pytest.raises(InvalidInput, match=r"expected '\.' or '/' between the numbers of a chunk"):
         _read_array(tmp_path / "a", layout)
+
+
+def write_mat(path: Path, fill: Callable[[Any], None]) -> Path:
+    with h5py.File(path, "w", userblock_size=512) as file:
+        fill(file)
+    with path.open("r+b") as file:
+        file.write(b"MATLAB 7.3 MAT-file")
+    return path
+
+
+def test_loops_of_links_in_a_mat_file_end(tmp_path):
+    def fill(file: Any) -> None:
+        group = file.create_group("a")
+        group["x"] = np.zeros((3, 2))
+        for number in range(6):
+            group[f"soft{number}"] = h5py.SoftLink("/a")
+            group[f"hard{number}"] = group
+        file["round"] = h5py.SoftLink("/about")
+        file["about"] = h5py.SoftLink("/round")
+        cell = file.create_dataset("cell", shape=(2,), dtype=h5py.ref_dtype)
+        cell[:] = [cell.ref, cell.ref]
+        cell.attrs["MATLAB_class"] = np.bytes_("cell")
+
+    source = read_mat(write_mat(tmp_path / "a.mat", fill))
+    assert source.arrays["a.x"].shape == (2, 3)
+    assert source.unusable["a.soft0"] == source.unusable["a.hard5"] == "a link back to what holds it"
+    assert source.unusable["round"] == "a link that leads nowhere"
+    assert "cell" in source.unusable
+    assert len(source.unusable) == 15
+
+
+def test_names_of_one_array_in_a_mat_file_are_limited(tmp_path):
+    """6^16 names, without any loop."""
+
+    def fill(file: Any) -> None:
+        below = file.create_group("#x")
+        below["x"] = np.zeros((3, 2))
+        for _ in range(16):
+            above = file.create_group(f"#{len(file)}")
+            for number in range(6):
+                above[f"g{number}"] = below
+            below = above
+        file["top"] = below
+
+    with pytest.raises(InvalidInput, match="holds more than 100,000 arrays, counting each under all of its names"):
+        read_mat(write_mat(tmp_path / "a.mat", fill))
+
+
+def test_an_array_with_many_names_in_a_mat_file_is_read_once(tmp_path, monkeypatch):
+    from neuromas.recordings.convert import matlab
+
+    def fill(file: Any) -> None:
+        file["x"] = np.arange(6.0).reshape(3, 2)
+        for number in range(5):
+            file[f"y{number}"] = file["x"] if number % 2 else h5py.SoftLink("/x")
+
+    read = []
+    monkeypatch.setattr(
+        matlab, "_from_hdf5", lambda item, *_, f=matlab._from_hdf5: read.append(item.name) or f(item, {}, 0)
+    )
+    arrays = read_mat(write_mat(tmp_path / "a.mat", fill)).arrays
+    assert len(arrays) == 6
+    assert all(np.array_equal(array, np.arange(6.0).reshape(3, 2).T) for array in arrays.values())
+    assert len(read) == 1

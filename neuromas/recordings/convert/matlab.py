@@ -166,7 +166,7 @@ def _member(group: Any, name: str, known: dict[Any, Any], depth: int) -> Any:
         return _Unusable("a link to another file")
     try:
         item = group[name]
-    except (KeyError, OSError):
+    except (KeyError, OSError, RuntimeError):
         return _Unusable("a link that leads nowhere")
     return _once(item, group.file, known, depth)
 
