@@ -34,10 +34,10 @@ _START = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
 from neuromas.child_server import serve
-serve(int(sys.argv[2]))
+serve(int(sys.argv[2]), sys.argv[3:])
 """
 _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-"""A process that forks must not have threads."""
+"""A process that forks should have no other threads."""
 _LONGEST_ANSWER = 2**28
 _LONGEST_TEXT = 20_000
 WARNINGS = {kind.__name__: kind for kind in (UserWarning, RuntimeWarning, FutureWarning, DeprecationWarning)}
@@ -151,13 +151,13 @@ _lock = threading.Lock()
 _server: _Server | None = None
 
 
-def start() -> None:
-    """Start the server now, so that it is ready when it is needed."""
+def start(*preload: str) -> None:
+    """Start the server now, so that it imports modules while this process does other work."""
     with _lock:
-        _running_server()
+        _running_server(preload)
 
 
-def _running_server() -> _Server:
+def _running_server(preload: Sequence[str] = ()) -> _Server:
     global _server
     if _server is not None and _server.process.poll() is not None:
         _server.stop()
@@ -166,7 +166,7 @@ def _running_server() -> _Server:
         ours, theirs = socket.socketpair()
         with theirs:
             process = subprocess.Popen(
-                [sys.executable, "-c", _START, json.dumps(_absolute(sys.path)), str(theirs.fileno())],
+                [sys.executable, "-c", _START, json.dumps(_absolute(sys.path)), str(theirs.fileno()), *preload],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,

@@ -15,6 +15,7 @@ import struct
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any
 
@@ -26,8 +27,9 @@ _PR_SET_PDEATHSIG = 1
 _MOST_WARNINGS = 100
 
 
-def serve(descriptor: int) -> None:
+def serve(descriptor: int, preload: Sequence[str] = ()) -> None:
     """Answer jobs until the connection is closed, or until there was no job for a minute."""
+    _import(preload)
     # a crash is expected here and needs no dump
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     with socket.socket(fileno=descriptor) as connection:
@@ -44,6 +46,13 @@ def serve(descriptor: int) -> None:
             connection.sendall(struct.pack("!i", status))
 
 
+def _import(modules: Sequence[str]) -> None:
+    for module in modules:
+        # a child that needs it says what is wrong with it
+        with contextlib.suppress(Exception):
+            import_module(module)
+
+
 def _received(connection: socket.socket, size: int) -> bytes | None:
     parts = []
     while size:
@@ -57,9 +66,7 @@ def _received(connection: socket.socket, size: int) -> bytes | None:
 
 def _work(connection: socket.socket, job: Job, files: list[int]) -> int:
     """The status of a child that did `job`; the child ends early if the connection is closed."""
-    for module in job.preload:
-        with contextlib.suppress(ImportError):
-            import_module(module)
+    _import(job.preload)
     server = os.getpid()
     # the child's end closes when the child is gone
     alive, held = os.pipe()

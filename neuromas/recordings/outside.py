@@ -184,7 +184,7 @@ def references(path: Path) -> Iterator[Reference]:
     if not path.is_file() or not h5py.is_hdf5(path):
         return
     # whoever reads a damaged file says so
-    file = _tried(lambda: h5py.File(path, "r"))
+    file = _tried(h5py.File, path, "r")
     if file is not None:
         with file:
             yield from _Walk(path, file).references()
@@ -242,7 +242,7 @@ class _Walk:
 
     def references(self) -> Iterator[Reference]:
         # of each object on the way down: what was not looked at yet
-        root = _tried(lambda: self.h5py.h5g.open(self.file.id, b"/"))
+        root = _tried(self.h5py.h5g.open, self.file.id, b"/")
         waiting: list[Iterator[_Object | Reference]] = [] if root is None else [iter([_Object("", root)])]
         while waiting:
             below = next(waiting[-1], None)
@@ -256,10 +256,10 @@ class _Walk:
                 waiting.append(self._below(below.place, below.item))
 
     def _is_new(self, item: Any) -> bool:
-        address = _tried(lambda: int(self.h5py.h5o.get_info(item).addr))
-        if address is None or address in self.seen:
+        info = _tried(self.h5py.h5o.get_info, item)
+        if info is None or info.addr in self.seen:
             return False
-        self.seen.add(address)
+        self.seen.add(info.addr)
         return True
 
     def _below(self, place: str, item: Any) -> Iterator[_Object | Reference]:
@@ -272,17 +272,18 @@ class _Walk:
 
     def _members(self, place: str, group: Any) -> Iterator[_Object | Reference]:
         h5py = self.h5py
-        names = _tried(lambda: list(group)) or []
+        names = _tried(list, group) or []
         self.budget.spend(len(names))
         for name in names:
-            sort = _tried(lambda name=name: group.links.get_info(name).type)
+            info = _tried(group.links.get_info, name)
+            sort = None if info is None else info.type
             below = f"{place}/{_text(name)}"
             if sort == h5py.h5l.TYPE_HARD:
-                item = _tried(lambda name=name: h5py.h5o.open(group, name))
+                item = _tried(h5py.h5o.open, group, name)
                 if item is not None:
                     yield _Object(below, item)
             elif sort not in (None, h5py.h5l.TYPE_SOFT):
-                file, within = _tried(lambda name=name: group.links.get_val(name)) or ("", "")
+                file, within = _tried(group.links.get_val, name) or ("", "")
                 yield Reference(below, _LINK, _text(file), _text(within))
 
     def _storage(self, place: str, dataset: Any) -> Iterator[Reference]:
@@ -305,8 +306,8 @@ class _Walk:
         """Objects that `item` holds references to: in its attributes and, if it is a dataset, in itself."""
         h5py = self.h5py
         attributes = h5py.AttributeManager(SimpleNamespace(id=item))
-        for number in range(_tried(lambda: h5py.h5a.get_num_attrs(item)) or 0):
-            attribute = _tried(lambda number=number: h5py.h5a.open(item, index=number))
+        for number in range(_tried(h5py.h5a.get_num_attrs, item) or 0):
+            attribute = _tried(partial(h5py.h5a.open, item, index=number))
             if attribute is not None and self._refers(attribute):
                 name = _text(attribute.name)
                 read = partial(attributes.__getitem__, name)
@@ -315,7 +316,7 @@ class _Walk:
             yield from self._targets(place, item.shape, lambda: h5py.Dataset(item)[()])
 
     def _refers(self, item: Any) -> bool:
-        dtype = _tried(lambda: item.dtype)
+        dtype = _tried(getattr, item, "dtype")
         return dtype is not None and self._holds_references(dtype)
 
     def _holds_references(self, dtype: np.dtype[Any]) -> bool:
@@ -331,7 +332,7 @@ class _Walk:
     def _targets(self, place: str, shape: tuple[int, ...] | None, read: Callable[[], Any]) -> Iterator[_Object]:
         self.budget.spend(math.prod(shape or ()))
         for reference in self._flat(_tried(read)):
-            target = _tried(lambda reference=reference: self.h5py.h5r.dereference(reference, self.file.id))
+            target = _tried(self.h5py.h5r.dereference, reference, self.file.id)
             if target is not None:
                 yield _Object(place, target)
 
@@ -349,10 +350,10 @@ class _Walk:
                 yield from self._flat(entry)
 
 
-def _tried(read: Callable[[], Any]) -> Any:
+def _tried(read: Callable[..., Any], *arguments: Any) -> Any:
     """What `read` gives; None where the file is damaged, so that nobody can read it."""
     try:
-        return read()
+        return read(*arguments)
     except (OSError, KeyError, RuntimeError, ValueError, TypeError):
         return None
 
