@@ -118,7 +118,8 @@ def run_in_child(
             )
         if status:
             raise InvalidInput(f"{what}: {_death(status)}", kind="reader_stopped")
-        _seal(answer), _seal(data)
+        _seal(answer)
+        _seal(data)
         return _value(what, answer), _mapped(data)
 
 

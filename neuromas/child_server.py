@@ -81,7 +81,7 @@ def _work(connection: socket.socket, job: Job, files: list[int]) -> int:
         finally:
             os._exit(1)
     os.close(held)
-    if connection in select.select([alive, connection], [], [])[0]:
+    if connection.fileno() in select.select([alive, connection.fileno()], [], [])[0]:
         os.kill(child, signal.SIGKILL)
     _, status = os.waitpid(child, 0)
     os.close(alive)

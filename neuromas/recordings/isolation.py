@@ -122,7 +122,7 @@ def _written(file: Any, variable: xr.Variable) -> dict[str, Any]:
     sample_bytes = dtype.itemsize * math.prod(variable.shape[1:])
     for first, last in block_bounds(variable.shape[0], sample_bytes):
         block = np.ascontiguousarray(variable[first:last].values, dtype=dtype)
-        left = memoryview(block.reshape(-1).view(np.uint8))
+        left = block.reshape(-1).view(np.uint8).data
         while left:
             left = left[file.write(left) :]
     attributes = {str(name): np.asarray(value).tolist() for name, value in variable.attrs.items()}
