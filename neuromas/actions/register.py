@@ -13,6 +13,7 @@ from neuromas.recordings.join import join
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store.locate import resolve_store
 from neuromas.recordings.store.store import RecordingStore
+from neuromas.recordings.trust import trusting
 from neuromas.schema.actions import RegisterRequest
 from neuromas.schema.document import merged
 
@@ -88,7 +89,7 @@ def register(request: RegisterRequest, *, store: RecordingStore | None = None) -
     _check_name(request)
     store = resolve_store(request.store) if store is None else store
     recordings = [
-        convert(Path(source), recipe_of(request), format=request.format, **_fields(request))
+        convert(Path(source), recipe_of(request), format=request.format, **_trust(request), **_fields(request))
         for source in request.sources
     ]
     if request.join:
@@ -113,11 +114,12 @@ def preview(request: RegisterRequest) -> list[SourceContents]:
             converter.check_requirements()
             name = converter.name
             if converter.contents is not None:
-                contents = list(converter.contents(Path(source)))
+                with trusting(**_trust(request)):
+                    contents = list(converter.contents(Path(source)))
             if recipe is None and converter.contents is not None and converter.recipe.problems({}):
                 previews.append(SourceContents(source, name, contents, None))
                 continue
-        recording = convert(Path(source), recipe, format=request.format, **_fields(request))
+        recording = convert(Path(source), recipe, format=request.format, **_trust(request), **_fields(request))
         previews.append(SourceContents(source, name, contents, recording))
     return previews
 
@@ -144,6 +146,10 @@ def _check_name(request: RegisterRequest) -> None:
             " recording of them",
             kind="invalid_option",
         )
+
+
+def _trust(request: RegisterRequest) -> dict[str, Any]:
+    return {name: getattr(request, name) for name in ("allow_external", "in_process", "timeout_s")}
 
 
 def _fields(request: RegisterRequest) -> dict[str, Any]:

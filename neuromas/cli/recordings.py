@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from neuromas import child
 from neuromas.cli import terminal
 from neuromas.cli.options import Asked
 from neuromas.cli.verbs import verb
@@ -40,9 +41,12 @@ _SHOWN_SAMPLES, _SHOWN_UNITS = 10, 4
 
 @verb(RegisterRequest)
 def register_(asked: Asked) -> None:
+    (request,) = asked.parse("register")
+    if not request.in_process:
+        # the process that reads files imports its libraries while this one does
+        child.start("neuromas.recordings.convert.arrays")
     from neuromas.actions.register import preview, register
 
-    (request,) = asked.parse("register")
     if not request.dry_run:
         say_registered(register(request))
         return

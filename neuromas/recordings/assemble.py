@@ -36,6 +36,7 @@ from neuromas.recordings.encode import (
     small_integers,
     unit_coordinates,
 )
+from neuromas.recordings.outside import refuse_outside
 from neuromas.schema.recording import RecordingManifest, VariableSpec
 
 _ARRAYS = (
@@ -215,6 +216,7 @@ def read_dataset(path: Path, manifest: ManifestSource, fields: Mapping[str, Any]
         raise InvalidInput(f"{path}: expected a .npz or .nc file or a .zarr folder", kind="invalid_format")
     document: dict[str, Any] = {"name": path.stem} if path.suffix in (".nc", ".zarr") else {}
     netcdf = path.suffix == ".nc"
+    refuse_outside(path)
     try:
         dataset = xr.load_dataset(path, engine="h5netcdf") if netcdf else xr.open_zarr(path, chunks=None).load()
     except Exception as error:  # whatever a foreign file makes these libraries raise

@@ -33,6 +33,7 @@ from neuromas.recordings.assemble import (
 )
 from neuromas.recordings.check import chosen_rows, coordinate_problems, problems_of
 from neuromas.recordings.encode import ManifestSource, as_floats, flatten, unit_coordinates
+from neuromas.recordings.isolation import isolates, read_recording
 from neuromas.recordings.meanings import with_meanings
 from neuromas.recordings.reading import Reading
 from neuromas.recordings.relabel import mapping_entry, relabel
@@ -281,7 +282,9 @@ class Recording(Reading):
     def from_file(cls, path: str | Path, manifest: ManifestSource = None, **fields: Any) -> Self:
         """A recording from a ``.npz`` or ``.nc`` file or a ``.zarr`` folder; the ending of the name decides which.
 
-        Parameters are those of `from_npz`. If a folder holds a ``manifest.json`` (a stored recording), that is used.
+        ``.nc`` and ``.zarr`` are read in a child process, which a damaged file may end. If they refer to other files, they
+        are refused; `neuromas.convert` can allow it. Parameters are those of `from_npz`. If a folder holds a ``manifest.json``
+        (a stored recording), that is used.
 
         Raises
         ------
@@ -297,6 +300,12 @@ class Recording(Reading):
             raise NotFound(f"no such file: {path}", kind="unknown_file")
         if path.suffix == ".npz":
             return cls.from_npz(path, manifest, **fields)
+        if isolates(cls._of_file):
+            return cls(*read_recording(path, cls._of_file, path, manifest, fields))
+        return cls._of_file(path, manifest, fields)
+
+    @classmethod
+    def _of_file(cls, path: Path, manifest: ManifestSource, fields: Mapping[str, Any]) -> Self:
         return cls.from_dataset(*read_dataset(path, manifest, fields))
 
     # ---------------------------------------------------------------------------------------------------- what it holds

@@ -50,6 +50,12 @@ class RegisterRequest(StoreRequest):
     """Join the sources, which hold the same units in different trials, into one recording. --name names it."""
     group_by: Annotated[tuple[str, ...], Shell(metavar="VARIABLE,…")] = ()
     """Store samples with equal values side by side, for look-ups on disk. Their order is not kept."""
+    allow_external: bool = False
+    """Read other files that a source refers to, for data that are split over files. Their hashes are kept."""
+    in_process: bool = False
+    """Read files in this process. By default a child process does, which a damaged file may crash."""
+    timeout_s: Annotated[float | None, Field(gt=0), Shell(metavar="SECONDS")] = None
+    """Give up a file after this time. By default 2 minutes, and a second more per MiB."""
     dry_run: bool = False
     """Show what the source holds and what would be made. Write nothing."""
 

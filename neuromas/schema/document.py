@@ -201,6 +201,8 @@ class Provenance(Document):
     source: str = ""
     """File, system or script it was made from."""
     source_sha256: Sha256 | None = None
+    external_sha256: dict[str, Sha256] = Field(default_factory=dict)
+    """Other files that the source refers to, and the hash of each."""
     derived_from: tuple[str, ...] = ()
     """The recording that this is another version of, with the hash of its content; then those before."""
     seed: int | None = None

@@ -11,6 +11,14 @@ import numpy as np
 import pytest
 
 from neuromas.recordings.recording import Recording
+from neuromas.recordings.trust import trusting
+
+
+@pytest.fixture
+def in_process() -> Iterator[None]:
+    """Files are read in this process, for tests that change what reads them."""
+    with trusting(in_process=True):
+        yield
 
 
 def make(name: str = "toy", seed: int = 0, n_trials: int = 20, n_steps: int = 6, n_units: int = 5) -> Recording:

@@ -223,6 +223,7 @@ def test_complex_numbers_are_not_halved(tmp_path):
     assert read_mat(tmp_path / "a.mat").unusable["z"].startswith("complex numbers")
 
 
+@pytest.mark.usefixtures("in_process")
 def test_sparse_is_written_out_up_to_a_size(tmp_path, monkeypatch):
     savemat(tmp_path / "a.mat", {"activity": csc_matrix(RATES[0]), "side": np.array(SIDE[:4], dtype=object)})
     assert np.array_equal(convert(tmp_path / "a.mat").latents(dtype=np.float64), RATES[0])

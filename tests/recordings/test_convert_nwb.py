@@ -358,6 +358,7 @@ def test_conversion_offset_and_the_channels_own_factors_apply(write):
     np.testing.assert_array_equal(cube(only), found[:, :, [0, 2]])
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("whole", [True, False], ids=["read in one go", "bisected"])
 def test_timestamps_tell_where_samples_lie(write, monkeypatch, whole):
     from pynwb import TimeSeries
@@ -419,6 +420,7 @@ def test_fluorescence_is_called_by_its_cells(write):
     np.testing.assert_array_equal(cube(recording)[0], [[20, 21], [22, 23], [24, 25], [26, 27]])
 
 
+@pytest.mark.usefixtures("in_process")
 def test_of_a_large_series_only_the_trials_are_read(write, monkeypatch):
     import h5py
     from pynwb import TimeSeries
@@ -479,6 +481,7 @@ SMALL_VARIABLES = {
 SOURCES = ("units", "processing/ecephys/LFP/ElectricalSeries", "processing/ophys/DfOverF/RoiResponseSeries")
 
 
+@pytest.mark.usefixtures("in_process")
 @pytest.mark.parametrize("largest", [2**22, 0], ids=["copied", "read in place"])
 def test_zarr_and_hdf5_give_the_same_recording(both, monkeypatch, largest):
     monkeypatch.setattr("neuromas.recordings.convert.zarr_as_hdf5._LARGEST", largest)
@@ -495,6 +498,7 @@ def test_zarr_and_hdf5_give_the_same_recording(both, monkeypatch, largest):
     assert told[0] == told[1]
 
 
+@pytest.mark.usefixtures("in_process")
 def test_timestamps_that_are_shared_are_found_by_their_link_in_zarr(both, monkeypatch):
     folder = both[1] / "processing" / "ophys" / "DfOverF"
     (folder / "RoiResponseSeries").rename(folder / "First")

@@ -22,6 +22,7 @@ from neuromas.recordings.convert.source import entry, name_of, needed, unreadabl
 from neuromas.recordings.convert.take import take
 from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, UNIT_PREFIX, manifest_text
 from neuromas.recordings.export import readable
+from neuromas.recordings.outside import refuse_outside
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recipe import ArraysRecipe
 
@@ -208,6 +209,7 @@ def _take(source: Arrays, recipe: ArraysRecipe, fields: Mapping[str, Any], name:
 
 
 def _read(path: Path) -> Any:
+    refuse_outside(path)
     try:
         return needed("anndata", _EXTRA).read_h5ad(path)
     except InvalidInput:

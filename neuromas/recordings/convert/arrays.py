@@ -19,6 +19,7 @@ from neuromas.recordings.convert.source import check_fields, name_of, unreadable
 from neuromas.recordings.convert.take import take
 from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, labelled, load_npz, manifest_text
 from neuromas.recordings.export import readable
+from neuromas.recordings.outside import refuse_outside
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recipe import ArraysRecipe
 
@@ -85,6 +86,7 @@ def _read_npz(path: Path) -> Arrays:
 
 
 def _open_netcdf(path: Path) -> xr.Dataset:
+    refuse_outside(path)
     try:
         with path.open("rb") as file:
             classic = file.read(3) == b"CDF"
@@ -94,6 +96,7 @@ def _open_netcdf(path: Path) -> xr.Dataset:
 
 
 def _open_zarr(path: Path) -> xr.Dataset:
+    refuse_outside(path)
     try:
         return xr.open_zarr(path, chunks=None).load()
     except Exception as error:  # whatever a foreign folder makes these libraries raise

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import wraps
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from neuromas.errors import InvalidInput, NotFound
+from neuromas.recordings.encode import labelled
+from neuromas.recordings.isolation import isolates, read_contents, read_recording
+from neuromas.recordings.outside import outside_hashes
 from neuromas.recordings.recording import Recording
+from neuromas.recordings.trust import trust, trusting
 from neuromas.schema.recipe import Recipe
 
 GROUP = "neuromas.converters"
@@ -20,6 +26,9 @@ GROUP = "neuromas.converters"
 @dataclass(frozen=True)
 class Converter:
     """The converter of a foreign format.
+
+    Its functions run in a child process, which a damaged file may end, if the child finds them by their names. A function of
+    a notebook or a lambda runs in this process.
 
     Attributes
     ----------
@@ -48,16 +57,67 @@ class Converter:
     requires: tuple[str, ...] = field(default=())
     extra: str = ""
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "convert", _apart(self.convert, self.requires))
+        if self.contents is not None:
+            object.__setattr__(self, "contents", _contents_apart(self.contents, self.requires))
+
     def check_requirements(self) -> None:
         """InvalidInput if a library that this needs is not installed."""
         for module in self.requires:
-            try:
-                import_module(module)
-            except ImportError as error:
+            if find_spec(module) is None:
                 how = f'; pip install "neuromas[{self.extra}]"' if self.extra else ""
                 raise InvalidInput(
                     f"format {self.name!r} needs {module}, which is not installed{how}", kind="missing_package"
-                ) from error
+                )
+
+
+def _apart(
+    convert: Callable[[Path, Any, Mapping[str, Any]], Recording], requires: Sequence[str]
+) -> Callable[[Path, Any, Mapping[str, Any]], Recording]:
+    """`convert` in a child process, unless files are to be read in this one."""
+
+    @wraps(convert)
+    def read(path: Path, recipe: Any, fields: Mapping[str, Any]) -> Recording:
+        if not isolates(convert):
+            return _converted(convert, path, recipe, fields)
+        preload = _preload(convert, requires)
+        return Recording(*read_recording(path, _converted, convert, path, recipe, dict(fields), preload=preload))
+
+    return read
+
+
+def _contents_apart(
+    contents: Callable[[Path], list[tuple[str, str]]], requires: Sequence[str]
+) -> Callable[[Path], list[tuple[str, str]]]:
+    """`contents` in a child process, unless files are to be read in this one."""
+
+    @wraps(contents)
+    def read(path: Path) -> list[tuple[str, str]]:
+        if not isolates(contents):
+            return contents(path)
+        return read_contents(path, contents, path, preload=_preload(contents, requires))
+
+    return read
+
+
+def _preload(function: Callable[..., Any], requires: Sequence[str]) -> tuple[str, ...]:
+    """Modules that children may share: neuromas's own, not those of a package that may change meanwhile."""
+    module = function.__module__
+    return (module, *requires) if module.startswith("neuromas.") else ()
+
+
+def _converted(
+    convert: Callable[[Path, Any, Mapping[str, Any]], Recording], path: Path, recipe: Any, fields: Mapping[str, Any]
+) -> Recording:
+    """The recording, with the hashes of the files that its source refers to."""
+    recording = convert(path, recipe, fields)
+    hashes = outside_hashes(path) if trust().allow_external else {}
+    if not hashes:
+        return recording
+    provenance = recording.manifest.provenance.model_copy(update={"external_sha256": hashes})
+    manifest = recording.manifest.model_copy(update={"provenance": provenance})
+    return recording.replaced(labelled(recording.dataset, manifest), manifest)
 
 
 _OWN = ("nwb.converter", "spikes", "arrays", "tables", "anndata")
@@ -141,6 +201,9 @@ def convert(
     recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
     *,
     format: str | None = None,
+    allow_external: bool = False,
+    in_process: bool = False,
+    timeout_s: float | None = None,
     **fields: Any,
 ) -> Recording:
     """A recording from a foreign file.
@@ -153,6 +216,14 @@ def convert(
         What to read from the file. Its fields depend on the format (``schemas/``).
     format : str, optional
         Name of the format. By default, the file's ending says it.
+    allow_external : bool
+        Whether to read other files that the file refers to: by HDF5's external links, virtual datasets and external storage,
+        or by symbolic links in a folder. The provenance then holds their hashes.
+    in_process : bool
+        Whether to read the file in this process. By default a child process does, because a damaged file can crash the libraries
+        that read it.
+    timeout_s : float, optional
+        Seconds that the child process may take. By default 2 minutes, and a second more per MiB of the file.
     **fields
         Fields of the manifest, e.g. ``name``, ``system``, ``access``, ``licence``. They override what the file says.
 
@@ -166,7 +237,8 @@ def convert(
     NotFound
         The file does not exist, or something that the recipe names is not in it.
     InvalidInput
-        The file is not what its ending says, its format is unknown, or a library that it needs is not installed.
+        The file is not what its ending says, refers to other files, crashes its reader or keeps it too long; its format is
+        unknown, or a library that it needs is not installed.
     InvalidDocument
         The recipe, or the recording that it gives, is invalid; lists every problem.
 
@@ -184,7 +256,9 @@ def convert(
         raise NotFound(f"no such file: {path}", kind="unknown_file")
     converter = find_converter(path, format)
     converter.check_requirements()
-    return converter.convert(path, read_recipe(converter, recipe), fields)
+    options = {"allow_external": allow_external, "in_process": in_process, "timeout_s": timeout_s}
+    with trusting(**{name: value for name, value in options.items() if value}):
+        return converter.convert(path, read_recipe(converter, recipe), fields)
 
 
 def read_recipe(converter: Converter, recipe: Recipe | Mapping[str, Any] | str | Path | None) -> Recipe:

@@ -15,11 +15,14 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatlabFunction, MatlabObject, MatlabOpaque
 from scipy.sparse import csc_matrix, issparse
 
+from neuromas.errors import InvalidInput
 from neuromas.recordings.convert import named_arrays
 from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import unreadable
+from neuromas.recordings.trust import trust
 
 _DEEPEST = 16  # structs within structs
+_MOST_NAMES = 100_000
 _OBJECT = "an object of MATLAB's (table, string, datetime, function, class); save plain arrays instead"
 
 
@@ -64,6 +67,11 @@ def read_mat(path: Path) -> Arrays:
 
 def _add(source: Arrays, name: str, value: Any, depth: int) -> None:
     """Add what `value` holds to `source`, structs by field."""
+    if len(source.arrays) + len(source.unusable) > _MOST_NAMES:
+        raise InvalidInput(
+            f"{source.where}: holds more than {_MOST_NAMES:,} arrays, counting each under all of its names",
+            kind="too_large",
+        )
     if isinstance(value, _Struct) and depth < _DEEPEST:
         for label, entries in value.fields.items():
             _add(source, f"{name}.{label}", entries[0] if len(entries) == 1 else _Cell(entries), depth + 1)
@@ -149,16 +157,34 @@ def _from_v5(value: Any) -> Any:
 
 def _read_hdf5(path: Path) -> dict[str, Any]:
     with h5py.File(path, "r") as file:
-        return {name: _member(file, name, file, 0) for name in file if not name.startswith("#")}
+        known: dict[Any, Any] = {}
+        return {name: _member(file, name, known, 0) for name in file if not name.startswith("#")}
 
 
-def _member(group: Any, name: str, file: Any, depth: int) -> Any:
-    if isinstance(group.get(name, getlink=True), h5py.ExternalLink):
+def _member(group: Any, name: str, known: dict[Any, Any], depth: int) -> Any:
+    if isinstance(group.get(name, getlink=True), h5py.ExternalLink) and not trust().allow_external:
         return _Unusable("a link to another file")
-    return _from_hdf5(group[name], file, depth)
+    try:
+        item = group[name]
+    except (KeyError, OSError, RuntimeError):
+        return _Unusable("a link that leads nowhere")
+    return _once(item, group.file, known, depth)
 
 
-def _from_hdf5(item: Any, file: Any, depth: int) -> Any:
+def _once(item: Any, file: Any, known: dict[Any, Any], depth: int) -> Any:
+    """What `item` holds; each object is read once, whatever the number of its names. `file` is what leads to it."""
+    if item.file != file and not trust().allow_external:
+        # by way of a soft link to a link to another file
+        return _Unusable("a link to another file")
+    info = h5py.h5o.get_info(item.id)
+    identity = info.fileno, info.addr
+    if identity not in known:
+        known[identity] = _Unusable("a link back to what holds it")
+        known[identity] = _from_hdf5(item, known, depth)
+    return known[identity]
+
+
+def _from_hdf5(item: Any, known: dict[Any, Any], depth: int) -> Any:
     kind = item.attrs.get("MATLAB_class", b"")
     kind = kind.decode() if isinstance(kind, bytes) else str(kind)
     if depth > _DEEPEST:
@@ -166,13 +192,14 @@ def _from_hdf5(item: Any, file: Any, depth: int) -> Any:
     if "MATLAB_object_decode" in item.attrs or kind in ("function_handle", "opaque"):
         return _Unusable(_OBJECT)
     if isinstance(item, h5py.Group):
-        return _sparse(item) if "MATLAB_sparse" in item.attrs else _struct(item, file, depth)
-    if item.external is not None or item.is_virtual:
+        return _sparse(item) if "MATLAB_sparse" in item.attrs else _struct(item, known, depth)
+    if (item.external is not None or item.is_virtual) and not trust().allow_external:
         return _Unusable("numbers that lie in another file")
     if item.attrs.get("MATLAB_empty", 0):
         return _empty(item, kind)
     if h5py.check_ref_dtype(item.dtype) is not None:
-        entries = [_from_hdf5(file[reference], file, depth + 1) for reference in np.asarray(item[()]).ravel()]
+        references = np.asarray(item[()]).ravel()
+        entries = [_once(item.file[reference], item.file, known, depth + 1) for reference in references]
         return _Cell(entries) if kind == "cell" else entries  # a field of a struct array
     # MATLAB writes its last axis first
     array = np.asarray(item[()]).T
@@ -181,8 +208,8 @@ def _from_hdf5(item: Any, file: Any, depth: int) -> Any:
     return _numbers(array.astype(bool) if kind == "logical" else array)
 
 
-def _struct(group: Any, file: Any, depth: int) -> _Struct:
-    fields = {name: _member(group, name, file, depth + 1) for name in group}
+def _struct(group: Any, known: dict[Any, Any], depth: int) -> _Struct:
+    fields = {name: _member(group, name, known, depth + 1) for name in group}
     if fields and all(isinstance(value, list) for value in fields.values()):
         return _Struct(fields)
     return _Struct({name: [value] for name, value in fields.items()})

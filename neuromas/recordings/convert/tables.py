@@ -22,6 +22,7 @@ from neuromas.recordings.convert.source import entry, name_of, unreadable
 from neuromas.recordings.convert.take import take
 from neuromas.recordings.convert.text import read_text
 from neuromas.recordings.export import readable
+from neuromas.recordings.outside import refuse_outside
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recipe import ArraysRecipe
 
@@ -40,6 +41,7 @@ def convert_parquet(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any])
 
 
 def _read_parquet(path: Path) -> dict[str, NDArray[Any]]:
+    refuse_outside(path)
     try:
         table = pd.read_parquet(path, engine="pyarrow")
         if any(name is not None for name in table.index.names):

@@ -234,6 +234,11 @@ def _read_array(folder: Path, layout: Mapping[str, Any]) -> NDArray[Any]:
     elif dtype.kind in "biufSUV":
         values[...] = np.zeros((), dtype=dtype)
     separator = layout.get("dimension_separator", ".")
+    if separator not in (".", "/"):
+        # it is part of a path
+        raise InvalidInput(
+            f"{folder}: expected '.' or '/' between the numbers of a chunk, got {separator!r}", kind="unreadable_source"
+        )
     for at in itertools.product(*(range(math.ceil(size / chunk)) for size, chunk in zip(shape, chunks, strict=True))):
         file = folder / (separator.join(map(str, at)) or "0")
         if not file.is_file():

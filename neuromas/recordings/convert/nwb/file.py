@@ -12,6 +12,7 @@ from typing import Any
 
 from neuromas.errors import NeuromasError
 from neuromas.recordings.convert.source import unreadable
+from neuromas.recordings.outside import refuse_outside
 
 
 @dataclass
@@ -86,6 +87,7 @@ class NwbFile:
 @contextmanager
 def open_nwb(path: Path) -> Iterator[NwbFile]:
     """The NWB file at `path`; InvalidInput if it is damaged, whether this shows on opening or on reading."""
+    refuse_outside(path)
     with ExitStack() as stack:
         # pynwb warns of cached namespaces and of flaws in unused parts; the parts in use are checked when they are read
         stack.enter_context(warnings.catch_warnings())
