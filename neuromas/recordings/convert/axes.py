@@ -14,6 +14,7 @@ from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.encode import UNIT_PREFIX
+from neuromas.recordings.matrices import Index, kept_axes, spelled
 from neuromas.schema.recipe import ArraysRecipe
 
 TIME = "time"
@@ -58,11 +59,12 @@ def _named_axes(names: Sequence[str], where: str) -> tuple[str, ...]:
 def _check_axes(source: Arrays, key: str, axes: tuple[str, ...], where: str) -> None:
     n_axes = source.arrays[key].ndim
     missing_last = source.vectors and n_axes < len(axes) and key not in source.dims
+    vector = source.vectors and len(axes) == 1 and n_axes == 2 and 1 in source.arrays[key].shape
     if len(set(axes)) < len(axes):
         problem = "names an axis twice"
     elif dims.SAMPLE in axes and (dims.TRIAL in axes or dims.STEP in axes):
         problem = "a sample is one step of a trial, so it cannot stand beside trial or step"
-    elif len(axes) != n_axes and not missing_last:
+    elif len(axes) != n_axes and not missing_last and not vector:
         problem = f"names {len(axes)} axes, the array has {n_axes}"
     else:
         return
@@ -81,6 +83,8 @@ def in_order(array: NDArray[Any], axes: tuple[str, ...]) -> NDArray[Any]:
     >>> in_order(np.zeros((7, 5)), ("unit", "trial")).shape
     (5, 1, 7)
     """
+    if len(axes) == 1:
+        array = array.ravel()
     array = array.reshape(array.shape + (1,) * (len(axes) - array.ndim))
     canonical = _canonical(axes)
     sizes: dict[str, int] = dict(zip(axes, array.shape, strict=True))
@@ -140,11 +144,16 @@ class Places:
         """Shape of the activity with its axes, for messages."""
         return f"{tuple(self.sizes.values())} ({', '.join(self.canonical)})"
 
-    def _axes_of(self, label: str) -> tuple[tuple[str, ...], NDArray[Any]] | None:
-        """What the axes of an array are, and the array; None if they are none of the activity's."""
+    def _axes_of(self, label: str, index: Index | None = None) -> tuple[tuple[str, ...], NDArray[Any]] | None:
+        """What the axes of an array are, or of the part that `index` names, and the array; None if they are none of the
+        activity's."""
         array = self.source.arrays[label]
-        if label in self.source.dims and self.axis_of:
-            names = self.source.dims[label]
+        names: Sequence[str] | None = self.source.dims.get(label)
+        if index is not None:
+            array = array[index]
+            names = None if names is None else kept_axes(names, index)
+            label = spelled(label, index)
+        if names is not None and self.axis_of:
             return (tuple(self.axis_of[name] for name in names), array) if set(names) <= set(self.axis_of) else None
         if array.ndim == 2 and (array.shape[1] == 1 or (self.source.vectors and 1 in array.shape)):
             per_step = (self.sizes.get(dims.TRIAL), self.sizes.get(dims.STEP))
@@ -181,9 +190,9 @@ class Places:
         fitting = (pair for pair in (own, own[::-1]) if shape == tuple(self.sizes[axis] for axis in pair))
         return next(fitting, None)
 
-    def find(self, label: str) -> NDArray[Any] | None:
-        """An array as `Layout.column` expects it; None if it has no value per trial, step or sample."""
-        placed = self._axes_of(label)
+    def find(self, label: str, index: Index | None = None) -> NDArray[Any] | None:
+        """An array, or a part of it, as `Layout.column` expects it; None if it has no value per trial, step or sample."""
+        placed = self._axes_of(label, index)
         if placed is None or dims.UNIT in placed[0]:
             return None
         axes, array = placed
