@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuromas.errors import InvalidInput
-from neuromas.recordings.convert.converter import convert, find_converter
+from neuromas.errors import InvalidInput, NeuromasError
+from neuromas.recordings.convert.converter import convert_all, find_converter
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store.locate import resolve_store
 from neuromas.recordings.store.store import RecordingStore
@@ -43,14 +43,17 @@ class SourceContents:
     source, format : str
     contents : list of (str, str) or None
         What there is and which; None if the format cannot say.
-    recording : Recording or None
-        What would be registered; None as long as a recipe is missing.
+    recordings : tuple of Recording
+        What would be registered; empty as long as a recipe is missing.
+    problem : NeuromasError or None
+        Why nothing would be registered.
     """
 
     source: str
     format: str
     contents: list[tuple[str, str]] | None
-    recording: Recording | None
+    recordings: tuple[Recording, ...] = ()
+    problem: NeuromasError | None = None
 
 
 def register(request: RegisterRequest, *, store: RecordingStore | None = None) -> list[Registered]:
@@ -87,8 +90,9 @@ def register(request: RegisterRequest, *, store: RecordingStore | None = None) -
     _check_name(request)
     store = resolve_store(request.store) if store is None else store
     recordings = [
-        convert(Path(source), recipe_of(request), format=request.format, **_fields(request))
+        recording
         for source in request.sources
+        for recording in convert_all(Path(source), recipe_of(request), format=request.format, **_fields(request))
     ]
     return publish(store, recordings, request.set, request.group_by)
 
@@ -99,7 +103,7 @@ def preview(request: RegisterRequest) -> list[SourceContents]:
     Raises
     ------
     InvalidInput, NotFound
-        As `register`.
+        A source does not exist, or its format is unknown. What else is wrong is in ``problem``.
     """
     _check_name(request)
     recipe, previews = recipe_of(request), []
@@ -112,10 +116,16 @@ def preview(request: RegisterRequest) -> list[SourceContents]:
             if converter.contents is not None:
                 contents = list(converter.contents(Path(source)))
             if recipe is None and converter.contents is not None and converter.recipe.problems({}):
-                previews.append(SourceContents(source, name, contents, None))
+                previews.append(SourceContents(source, name, contents))
                 continue
-        recording = convert(Path(source), recipe, format=request.format, **_fields(request))
-        previews.append(SourceContents(source, name, contents, recording))
+        try:
+            recordings = convert_all(Path(source), recipe, format=request.format, **_fields(request))
+        except NeuromasError as problem:
+            if contents is None:
+                raise
+            previews.append(SourceContents(source, name, contents, problem=problem))
+        else:
+            previews.append(SourceContents(source, name, contents, tuple(recordings)))
     return previews
 
 

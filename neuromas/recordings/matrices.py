@@ -48,6 +48,9 @@ class Matrix:
         sizes = [f"up to {size}" if self.ragged and axis == 1 else str(size) for axis, size in enumerate(self.shape)]
         return f"({', '.join(sizes)})"
 
+    def __len__(self) -> int:
+        return self.shape[0]
+
     def of_rows(self, rows: NDArray[Any]) -> Matrix:
         """Some rows of a table's column, or all in another order."""
         return replace(self, shape=(len(rows), *self.shape[1:]), part=lambda index: self.part(index)[rows])

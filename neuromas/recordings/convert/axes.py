@@ -32,6 +32,12 @@ def axes_of(source: Arrays, recipe: ArraysRecipe, key: str) -> tuple[str, ...]:
     shape = source.array(key, "activity").shape
     where = f"{source.where}: array {key!r} of shape {shape}"
     axes: tuple[str, ...] | None = recipe.axes
+    if axes is None and key in source.stacked:
+        raise InvalidInput(
+            f"{where}: these are the entries of a cell or struct array, the entries first; the recipe must say what each axis "
+            'is, e.g. axes = ["trial", "unit", "step"]',
+            kind="invalid_axes",
+        )
     if axes is None and key in source.dims:
         axes = _named_axes(source.dims[key], where)
     if axes is None:
@@ -66,9 +72,30 @@ def _check_axes(source: Arrays, key: str, axes: tuple[str, ...], where: str) -> 
         problem = "a sample is one step of a trial, so it cannot stand beside trial or step"
     elif len(axes) != n_axes and not missing_last and not vector:
         problem = f"names {len(axes)} axes, the array has {n_axes}"
+    elif (axis := _filled_axis(source, key, axes)) not in (None, dims.STEP):
+        problem = (
+            f"entries of the cell or struct array differ in their number of {axis}s, which only steps may; with 'each', every "
+            "entry becomes a recording of its own"
+        )
     else:
         return
     raise InvalidInput(f"{where}: axes={list(axes)}: {problem}", kind="invalid_axes")
+
+
+def _filled_axis(source: Arrays, key: str, axes: tuple[str, ...]) -> str | None:
+    """The axis along which entries of different lengths were filled up; None if there is none."""
+    if key not in source.filled:
+        return None
+    squeezed = key in source.dropped and len(axes) == source.arrays[key].ndim
+    return axes[source.filled[key] - squeezed]
+
+
+def activity_of(source: Arrays, key: str, axes: tuple[str, ...]) -> NDArray[Any]:
+    """The activity with as many axes as `axes`, in the order of `in_order`."""
+    array = source.array(key, "activity")
+    if key in source.dropped and len(axes) == array.ndim + 1:
+        array = np.expand_dims(array, source.dropped[key])
+    return in_order(array, axes)
 
 
 def _canonical(axes: Sequence[str]) -> tuple[str, ...]:

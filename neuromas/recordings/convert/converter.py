@@ -30,8 +30,8 @@ class Converter:
     recipe : type of Recipe
         The document that says what to read from a file.
     convert : callable
-        ``convert(path, recipe, fields) -> Recording``. `fields` are fields of the manifest that the user gives. They override
-        what the file says.
+        ``convert(path, recipe, fields) -> Recording``, or a list of recordings. `fields` are fields of the manifest that the
+        user gives. They override what the file says.
     contents : callable, optional
         ``contents(path) -> list of (name, description)``: what a file holds, for people who write a recipe.
     requires : tuple of str
@@ -43,7 +43,7 @@ class Converter:
     name: str
     endings: tuple[str, ...]
     recipe: type[Recipe]
-    convert: Callable[[Path, Any, Mapping[str, Any]], Recording]
+    convert: Callable[[Path, Any, Mapping[str, Any]], Recording | list[Recording]]
     contents: Callable[[Path], list[tuple[str, str]]] | None = None
     requires: tuple[str, ...] = field(default=())
     extra: str = ""
@@ -60,7 +60,7 @@ class Converter:
                 ) from error
 
 
-_OWN = ("nwb.converter", "spikes", "arrays", "tables", "anndata")
+_OWN = ("nwb.converter", "spike_cells", "arrays", "tables", "anndata")
 """Modules of this package, each with a tuple ``CONVERTERS``."""
 
 
@@ -166,7 +166,8 @@ def convert(
     NotFound
         The file does not exist, or something that the recipe names is not in it.
     InvalidInput
-        The file is not what its ending says, its format is unknown, or a library that it needs is not installed.
+        The file is not what its ending says, its format is unknown, a library that it needs is not installed, or the recipe
+        makes several recordings of it (`convert_all`).
     InvalidDocument
         The recipe, or the recording that it gives, is invalid; lists every problem.
 
@@ -179,12 +180,34 @@ def convert(
     ...     convert(f"{folder}/toy.npz", {"activity": "rates", "variables": {"odd": "stimulus % 2 == 1"}}).describe()
     [('odd', 'categorical: false, true')]
     """
+    recordings = convert_all(path, recipe, format=format, **fields)
+    if len(recordings) != 1:
+        raise InvalidInput(
+            f"{path}: the recipe makes {len(recordings)} recordings of this file; expected one. convert_all gives all of them",
+            kind="invalid_recipe",
+        )
+    return recordings[0]
+
+
+def convert_all(
+    path: str | Path,
+    recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+    *,
+    format: str | None = None,
+    **fields: Any,
+) -> list[Recording]:
+    """Every recording that a recipe makes of a foreign file; parameters and errors are those of `convert`.
+
+    Most recipes make one. With ``each``, there is one for every element of a struct array, e.g. for units with trials of their
+    own. `NAME-1`, `NAME-2`, … are their names.
+    """
     path = Path(path)
     if not path.exists():
         raise NotFound(f"no such file: {path}", kind="unknown_file")
     converter = find_converter(path, format)
     converter.check_requirements()
-    return converter.convert(path, read_recipe(converter, recipe), fields)
+    recordings = converter.convert(path, read_recipe(converter, recipe), fields)
+    return recordings if isinstance(recordings, list) else [recordings]
 
 
 def read_recipe(converter: Converter, recipe: Recipe | Mapping[str, Any] | str | Path | None) -> Recipe:

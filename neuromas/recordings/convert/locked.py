@@ -86,6 +86,7 @@ def recording_of(
     libraries: Sequence[str] = (),
     row_ids: NDArray[Any] | None = None,
     keep_empty_bins: bool = False,
+    session_times: bool = True,
 ) -> Recording:
     """A recording of `events`, without the trials in which no unit was recorded and without the units that never were.
 
@@ -111,6 +112,8 @@ def recording_of(
         have the numbers of their rows.
     keep_empty_bins : bool
         Whether a kept trial keeps its bins in which no unit was recorded, as NaN. By default these bins are no samples.
+    session_times : bool
+        Whether times of events are those of the session. If each trial has a clock of its own, they are not kept.
 
     Raises
     ------
@@ -152,7 +155,9 @@ def recording_of(
         present=present[trials],
         units=[name for name, recorded in zip(binned.units, units, strict=True) if recorded],
         unit_metadata={free[name]: _of_units(values, units) for name, values in binned.unit_metadata.items()},
-        sample_metadata={} if dims.EVENT_S in events.variables else {dims.EVENT_S: events.times[trials]},
+        sample_metadata={}
+        if dims.EVENT_S in events.variables or not session_times
+        else {dims.EVENT_S: events.times[trials]},
     )
 
 

@@ -31,6 +31,12 @@ class Arrays:
         Whether a table of one row or one column is a vector, as in MATLAB. The activity may then miss a last axis of length 1.
     document : dict
         Fields of a manifest that the file holds.
+    stacked : set of str
+        Arrays made of the entries of a cell or struct array. What their axes are must be said.
+    filled : dict of str to int
+        The axis along which shorter entries of a stacked array were filled up with NaN, counted with those in `dropped`.
+    dropped : dict of str to int
+        Where a stacked array had an axis of length 1, because its entries are row vectors.
     """
 
     arrays: dict[str, NDArray[Any]]
@@ -39,6 +45,9 @@ class Arrays:
     unusable: dict[str, str] = field(default_factory=dict)
     vectors: bool = False
     document: dict[str, Any] = field(default_factory=dict)
+    stacked: set[str] = field(default_factory=set)
+    filled: dict[str, int] = field(default_factory=dict)
+    dropped: dict[str, int] = field(default_factory=dict)
 
     def contents(self) -> list[tuple[str, str]]:
         """Every array with shape, dtype and a few values; then what cannot be used, and why."""

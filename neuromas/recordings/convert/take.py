@@ -18,7 +18,7 @@ from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import make_variables, tidy
-from neuromas.recordings.convert.axes import TIME, Places, axes_of, in_order, padding_of
+from neuromas.recordings.convert.axes import TIME, Places, activity_of, axes_of, padding_of
 from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import assemble, free_names, provenance_of
 from neuromas.recordings.encode import SAMPLE_PREFIX, UNIT_PREFIX, Layout, as_floats, declared_names, flatten
@@ -154,7 +154,7 @@ def _read_samples(source: Arrays, recipe: ArraysRecipe) -> _Samples:
     """The activity that the recipe names, one row per sample, with numbers of trials and steps."""
     key = recipe.activity or dims.ACTIVITY
     axes = axes_of(source, recipe, key)
-    activity = in_order(source.array(key, "activity"), axes)
+    activity = activity_of(source, key, axes)
     places = Places(source, key, axes, activity.shape)
     lost_axis = _lost_axis(source, recipe, activity)
     lengths = _beside(source, places, "lengths", must_fit=True)
