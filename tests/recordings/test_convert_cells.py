@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -12,9 +10,11 @@ import h5py
 import numpy as np
 import pytest
 from scipy.io import savemat
+from typer.testing import CliRunner
 
 from neuromas.actions.pool import pool
 from neuromas.actions.register import preview, register
+from neuromas.cli import verbs
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound
 from neuromas.recordings.convert import named_arrays
 from neuromas.recordings.convert.converter import convert, convert_all, find_converter
@@ -296,23 +296,13 @@ def test_what_each_cannot_be(tmp_path):
 def test_each_from_the_shell(tmp_path):
     path = write_v5(tmp_path / "m.mat", {"unit": units_of_their_own()})
     options = ["-o", "each=unit", "-o", "activity=response", "-o", 'axes=["trial","step"]', "--variable", "side=side"]
-    command = [
-        sys.executable,
-        "-m",
-        "neuromas.cli",
-        "register",
-        str(path),
-        "--set",
-        "lab",
-        "--store",
-        str(tmp_path / "s"),
-    ]
-    finished = subprocess.run([*command, *options], capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
+    words = ["register", str(path), "--set", "lab", "--store", str(tmp_path / "s")]
+    finished = CliRunner().invoke(verbs.app, [*words, *options])
+    assert finished.exit_code == 0, finished.stderr
     assert "lab/m-2 registered: 60 samples × 1 units" in finished.stdout
     # what the file holds is shown also where nothing can be made of it
-    finished = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, check=False)
-    assert finished.returncode == 3
+    finished = CliRunner().invoke(verbs.app, [*words, "--dry-run"])
+    assert finished.exit_code == 3
     assert "unit.response" in finished.stdout
     assert "no array 'activity'" in finished.stderr
 
@@ -386,8 +376,8 @@ def test_spike_times_of_the_session_for_each_unit(tmp_path, write):
 def test_spikes_of_units_with_trials_of_their_own(tmp_path, write):
     units = Structs(
         {
-            "spikes": [np.sort(RNG.uniform(0, 1, size=(1, 6)), axis=1) for _ in range(count)],
-            "side": np.arange(count)[None],
+            "spikes": [np.sort(RNG.uniform(0, 1, size=(1, 6)), axis=1) for _ in range(n_trials)],
+            "side": np.arange(n_trials)[None],
         }
         for n_trials in (3, 5)
     )
