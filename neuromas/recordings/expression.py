@@ -386,6 +386,28 @@ def _absent(values: NDArray[Any]) -> Any:
     return values == "" if values.dtype.kind == "U" else _nan(values)
 
 
+def part_of(text: str) -> tuple[str, list[Any]] | None:
+    """The array and the index that `text` names, as in ``hidden[:, 3]``; None if it is no such text.
+
+    Examples
+    --------
+    >>> part_of("hidden[:, 3]"), part_of("hidden")
+    (('hidden', [slice(None, None, None), 3]), None)
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        match tree:
+            case ast.Subscript(
+                value=ast.Name(id=name)
+                | ast.Call(func=ast.Name(id="col"), args=[ast.Constant(value=str() as name)], keywords=[]),
+                slice=index,
+            ):
+                return name, _index(index, text, text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return None
+
+
 def _index(node: ast.expr, where: str, whole: str) -> list[Any]:
     """The entries of an index: ``:``, ``...`` and whole numbers."""
     entries: list[Any] = []

@@ -32,7 +32,13 @@ def axes_of(source: Arrays, recipe: ArraysRecipe, key: str) -> tuple[str, ...]:
     shape = source.array(key, "activity").shape
     where = f"{source.where}: array {key!r} of shape {shape}"
     axes: tuple[str, ...] | None = recipe.axes
-    if axes is None and key in source.stacked:
+    if len(shape) > 3:
+        raise InvalidInput(
+            f"{where}: expected 2 or 3 axes; activity can name a part of an array, e.g. "
+            f"{spelled(recipe.activity or key, (slice(None), 0, *[slice(None)] * (len(shape) - 2)))}",
+            kind="invalid_axes",
+        )
+    if axes is None and source.vectors and key in source.stacked:
         raise InvalidInput(
             f"{where}: these are the entries of a cell or struct array, the entries first; the recipe must say what each axis "
             'is, e.g. axes = ["trial", "unit", "step"]',

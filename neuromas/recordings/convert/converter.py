@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from neuromas.errors import InvalidInput, NotFound
+from neuromas.recordings.convert.arrow import is_dataset
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recipe import Recipe
 
@@ -60,7 +61,7 @@ class Converter:
                 ) from error
 
 
-_OWN = ("nwb.converter", "spike_cells", "arrays", "tables", "anndata")
+_OWN = ("nwb.converter", "spike_cells", "arrays", "tensors", "tables", "anndata")
 """Modules of this package, each with a tuple ``CONVERTERS``."""
 
 
@@ -124,6 +125,8 @@ def find_converter(path: Path, name: str | None = None) -> Converter:
         return by_name[name]
     if (path / "manifest.json").is_file():  # a stored recording, whatever the name of its folder
         return by_name["zarr"]
+    if is_dataset(path):
+        return by_name["arrow"]
     claims = [(ending, converter) for converter in by_name.values() for ending in converter.endings]
     fitting = [claim for claim in claims if path.name.endswith(claim[0])]
     if not fitting:

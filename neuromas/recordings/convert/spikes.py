@@ -18,6 +18,7 @@ from neuromas.recordings.convert.events import as_column, bin_spikes, check_size
 from neuromas.recordings.convert.locked import Binned, in_time_order, recording_of
 from neuromas.recordings.convert.source import entry, name_of, need_variables
 from neuromas.recordings.convert.text import read_text
+from neuromas.recordings.convert.workbook import read_workbook
 from neuromas.recordings.encode import load_npz
 from neuromas.recordings.expression import evaluate, names_in
 from neuromas.recordings.matrices import Matrix, example
@@ -70,6 +71,8 @@ def record_spikes(
 
 def _columns(path: Path) -> dict[str, Any]:
     """Columns of one entry per row, or of several (`Matrix`)."""
+    if path.suffix in (".xlsx", ".xlsm"):
+        return dict(read_workbook(path))
     if path.suffix != ".npz":
         return read_text(path)
     return {name: as_column(tidy(values)) for name, values in load_npz(path).items() if values.ndim > 0}

@@ -19,6 +19,7 @@ from neuromas.errors import InvalidDocument, InvalidInput
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import make_variables, tidy
 from neuromas.recordings.convert.axes import TIME, Places, activity_of, axes_of, padding_of
+from neuromas.recordings.convert.beside import with_files_beside
 from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import assemble, free_names, provenance_of
 from neuromas.recordings.encode import SAMPLE_PREFIX, UNIT_PREFIX, Layout, as_floats, declared_names, flatten
@@ -82,12 +83,14 @@ def take(
         Variables cannot be computed, or the data are invalid; lists every problem.
     """
     user_recipe = user_recipe or recipe
+    source, beside = with_files_beside(source, recipe.beside, path)
+    source = source.with_part(recipe.activity)
     samples = _read_samples(source, recipe)
     units, renamed = _unit_names(source, recipe, samples)
     columns = _read_columns(source, recipe, samples)
     places = samples.places
     own = {samples.key, recipe.unit or dims.UNIT, recipe.trial or dims.TRIAL, recipe.step or dims.STEP}
-    own |= {dims.TOKEN, dims.ELIGIBLE, *_NO_COLUMNS}
+    own |= {dims.TOKEN, dims.ELIGIBLE, *_NO_COLUMNS, *names_in(samples.key)}
     implied = [
         label
         for label in source.arrays
@@ -106,6 +109,7 @@ def take(
     left_out = [*(label for label in source.arrays if label not in used), *source.unusable]
     notes = [
         *notes,
+        *beside,
         *samples.notes,
         *places.guesses(columns.used),
         *([f"units of one name numbered: {listing(renamed)}"] if renamed else []),
