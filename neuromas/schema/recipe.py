@@ -102,6 +102,22 @@ class EventRecipe(Recipe):
         return self.stop_s - self.start_s if self.bin_s is None else self.bin_s
 
 
+class EeglabRecipe(Recipe):
+    """What to read from an EEGLAB data set: its epochs, or activity about the events of a continuous one."""
+
+    align: str = "time"
+    """Column, or expression of columns, with the time zero of each trial in seconds. By default the time of an event, or the time
+    zero of an epoch."""
+    where: str | None = None
+    """Expression of columns. Only events or epochs for which it is true are trials."""
+    start_s: float | None = None
+    """Start of the first bin in seconds, relative to time zero. By default, the start of an epoch."""
+    stop_s: float | None = None
+    """End of the last bin in seconds, relative to time zero. By default, the end of an epoch."""
+    bin_s: float | None = Field(default=None, gt=0)
+    """Width of a bin in seconds, in which samples are averaged. By default, one sample."""
+
+
 class NwbRecipe(EventRecipe):
     """What to read from an NWB file."""
 

@@ -61,7 +61,7 @@ class Converter:
                 ) from error
 
 
-_OWN = ("nwb.converter", "spike_cells", "arrays", "tensors", "tables", "anndata")
+_OWN = ("nwb.converter", "spike_cells", "arrays", "tensors", "tables", "anndata", "eeglab")
 """Modules of this package, each with a tuple ``CONVERTERS``."""
 
 
