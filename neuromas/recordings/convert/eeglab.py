@@ -23,7 +23,8 @@ from neuromas.recordings.matrices import Matrix, of_lists
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recipe import EeglabRecipe, EventRecipe
 
-_OWN_CLOCK = "0"  # the time zero of an epoch
+_ZERO = "epoch_zero"  # the time zero of an epoch, on its own clock
+_NEEDED = ("data", "srate", "pnts", "trials", "nbchan")
 _BOUNDARY = "boundary"
 _PHYSICAL = "uV"  # by EEGLAB's convention; the file does not say it
 
@@ -114,8 +115,7 @@ def _timing(data: _Set, recipe: EeglabRecipe, where: str) -> EventRecipe:
         )
     if (recipe.start_s is None) != (recipe.stop_s is None):
         raise InvalidInput(f"{where}: expected both start_s and stop_s, or none of them", kind="invalid_recipe")
-    if data.in_epochs:
-        document.setdefault("align", _OWN_CLOCK)
+    document.setdefault("align", _ZERO if data.in_epochs else recipe.align)
     if recipe.start_s is None:
         # the centre of a step is the time of its sample
         start = data.start - 0.5 / data.rate
@@ -179,6 +179,7 @@ def _epochs(data: _Set) -> dict[str, Any]:
     ``eventlatency`` is in seconds of the epoch's clock.
     """
     table: dict[str, Any] = {dims.TRIAL: np.arange(data.n_epochs), "epoch": np.arange(1, data.n_epochs + 1)}
+    table[_ZERO] = np.zeros(data.n_epochs)
     if "latency" not in data.events:
         return table
     points = data.events["latency"] - 1
@@ -220,18 +221,15 @@ def _read(path: Path) -> _Set:
     tree = read_tree(path)
     eeg = tree.get("EEG", tree)
     values = eeg.element(0) if isinstance(eeg, Struct) and eeg.n_elements == 1 else eeg
-    missing = (
-        [name for name in ("data", "srate", "pnts", "trials", "nbchan") if name not in values]
-        if isinstance(values, Mapping)
-        else ["EEG"]
-    )
-    if missing:
+    if not isinstance(values, Mapping) or not set(_NEEDED) <= set(values):
+        missing = [name for name in _NEEDED if not isinstance(values, Mapping) or name not in values]
         raise InvalidInput(f"{path}: no data set of EEGLAB: it has no {', '.join(missing)}", kind="unreadable_source")
     n_channels, n_points, n_epochs = (int(_number(values, name, path)) for name in ("nbchan", "pnts", "trials"))
     rate, start = _number(values, "srate", path), _number(values, "xmin", path) if "xmin" in values else 0.0
     if min(n_channels, n_points, n_epochs) < 1 or not rate > 0:
         raise InvalidInput(
-            f"{path}: expected channels, points, epochs and a rate above 0, got {n_channels}, {n_points}, {n_epochs} and {rate:g}",
+            f"{path}: expected channels, points, epochs and a rate above 0, got {n_channels}, {n_points}, "
+            f"{n_epochs} and {rate:g}",
             kind="unreadable_source",
         )
     samples, notes = _samples(values["data"], path, n_channels, n_points * n_epochs)
@@ -299,7 +297,8 @@ def _samples(stored: Any, path: Path, n_channels: int, n_samples: int) -> tuple[
     if isinstance(stored, np.ndarray) and stored.dtype.kind in "biuf":
         if stored.size != n_channels * n_samples:
             raise InvalidInput(
-                f"{path}: EEG.data is of shape {stored.shape}, but nbchan, pnts and trials make {n_channels} channels of {n_samples} samples",
+                f"{path}: EEG.data is of shape {stored.shape}, but nbchan, pnts and trials make {n_channels} channels of "
+                f"{n_samples} samples",
                 kind="shape_mismatch",
             )
         return stored.reshape(n_channels, n_samples, order="F").T, []
