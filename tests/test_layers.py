@@ -48,6 +48,7 @@ MODULES = {
     "recordings": (
         "trust",
         "outside",
+        "matrices",
         "expression",
         "grouping",
         "check",

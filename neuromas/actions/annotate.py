@@ -89,6 +89,10 @@ def changed(recording: Recording, request: AnnotateRequest) -> Recording:
 def _read_table(path: Path) -> Any:
     import pandas as pd
 
+    from neuromas.recordings.convert.workbook import read_workbook
+
+    if path.suffix in (".xlsx", ".xlsm") and path.is_file():
+        return pd.DataFrame(read_workbook(path))
     try:
         return pd.read_csv(path, sep=None, engine="python")
     except FileNotFoundError:

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from neuromas.errors import InvalidInput
-from neuromas.recordings.convert.converter import convert, find_converter
+from neuromas.errors import InvalidInput, NeuromasError
+from neuromas.recordings.convert.converter import convert_all, find_converter
 from neuromas.recordings.join import join
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store.locate import resolve_store
@@ -45,14 +45,17 @@ class SourceContents:
     source, format : str
     contents : list of (str, str) or None
         What there is and which; None if the format cannot say.
-    recording : Recording or None
-        What would be registered; None as long as a recipe is missing.
+    recordings : tuple of Recording
+        What would be registered; empty as long as a recipe is missing.
+    problem : NeuromasError or None
+        Why nothing would be registered.
     """
 
     source: str
     format: str
     contents: list[tuple[str, str]] | None
-    recording: Recording | None
+    recordings: tuple[Recording, ...] = ()
+    problem: NeuromasError | None = None
 
 
 def register(request: RegisterRequest, *, store: RecordingStore | None = None) -> list[Registered]:
@@ -89,8 +92,11 @@ def register(request: RegisterRequest, *, store: RecordingStore | None = None) -
     _check_name(request)
     store = resolve_store(request.store) if store is None else store
     recordings = [
-        convert(Path(source), recipe_of(request), format=request.format, **_trust(request), **_fields(request))
+        recording
         for source in request.sources
+        for recording in convert_all(
+            Path(source), recipe_of(request), format=request.format, **_trust(request), **_fields(request)
+        )
     ]
     if request.join:
         recordings = [join(recordings, name=request.name)]
@@ -103,7 +109,7 @@ def preview(request: RegisterRequest) -> list[SourceContents]:
     Raises
     ------
     InvalidInput, NotFound
-        As `register`.
+        A source does not exist, or its format is unknown. What else is wrong is in ``problem``.
     """
     _check_name(request)
     recipe, previews = recipe_of(request), []
@@ -117,10 +123,16 @@ def preview(request: RegisterRequest) -> list[SourceContents]:
                 with trusting(**_trust(request)):
                     contents = list(converter.contents(Path(source)))
             if recipe is None and converter.contents is not None and converter.recipe.problems({}):
-                previews.append(SourceContents(source, name, contents, None))
+                previews.append(SourceContents(source, name, contents))
                 continue
-        recording = convert(Path(source), recipe, format=request.format, **_trust(request), **_fields(request))
-        previews.append(SourceContents(source, name, contents, recording))
+        try:
+            recordings = convert_all(Path(source), recipe, format=request.format, **_trust(request), **_fields(request))
+        except NeuromasError as problem:
+            if contents is None:
+                raise
+            previews.append(SourceContents(source, name, contents, problem=problem))
+        else:
+            previews.append(SourceContents(source, name, contents, tuple(recordings)))
     return previews
 
 

@@ -57,11 +57,13 @@ def register_(asked: Asked) -> None:
             for what, which in source.contents:
                 terminal.row(holds, what, which)
             terminal.show(holds)
-        if source.recording is None:
+        if source.problem is not None:
+            raise source.problem
+        if not source.recordings:
             terminal.tell("A recipe says what to take of it: --recipe, --option, --variable.")
-            continue
-        terminal.say(f"would be registered: {request.set}/{source.recording.manifest.name}", "bold")
-        show_recording(source.recording)
+        for recording in source.recordings:
+            terminal.say(f"would be registered: {request.set}/{recording.manifest.name}", "bold")
+            show_recording(recording)
     terminal.tell("Nothing was written.", "dim")
 
 

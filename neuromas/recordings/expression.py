@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuromas.errors import InvalidInput, NeuromasError, NotFound, suggestion
+from neuromas.recordings.matrices import Matrix, checked, example
 
 _LONGEST = 2000
 
@@ -86,11 +87,12 @@ def evaluate(expression: str, columns: Mapping[str, Any], where: str = "expressi
     Parameters
     ----------
     expression : str
-        Names of columns, numbers, text in quotes, ``+ - * / // % **``, comparisons, ``in`` and ``not in`` with a list of
-        numbers or text, ``and or not`` (or ``& | ~``), ``a if condition else b``, and `FUNCTIONS`. Everything is elementwise.
-        Whole numbers do not overflow; divided by zero, they are missing (NaN).
-    columns : mapping of str to array
-        Shapes that broadcast against one another, e.g. (n_trials,) each, or (n_trials, 1) beside (n_steps,).
+        Names of columns, columns of matrices (``v[:, 0]``), numbers, text in quotes, ``+ - * / // % **``, comparisons, ``in``
+        and ``not in`` with a list of numbers or text, ``and or not`` (or ``& | ~``), ``a if condition else b``, and
+        `FUNCTIONS`. Everything is elementwise. Whole numbers do not overflow; divided by zero, they are missing (NaN).
+    columns : mapping of str to array, or to `Matrix`
+        Shapes that broadcast against one another, e.g. (n_trials,) each, or (n_trials, 1) beside (n_steps,). An index names a
+        column of a `Matrix`.
     where : str
         What the expression is for, for messages.
 
@@ -215,6 +217,12 @@ def _value(node: ast.expr, columns: Mapping[str, Any], where: str, whole: str) -
             return _column(name, columns, where)
         case ast.Call(func=ast.Name(id="col"), args=[ast.Constant(value=str() as name)], keywords=[]):
             return _column(name, columns, where)
+        case ast.Subscript(
+            value=ast.Name(id=name)
+            | ast.Call(func=ast.Name(id="col"), args=[ast.Constant(value=str() as name)], keywords=[]),
+            slice=index,
+        ):
+            return _column(name, columns, where, _index(index, where, whole))
         case ast.Call(func=ast.Name(id=name), args=arguments, keywords=[]):
             if name not in FUNCTIONS:
                 functions = sorted([*FUNCTIONS, "col"])
@@ -249,10 +257,12 @@ def _value(node: ast.expr, columns: Mapping[str, Any], where: str, whole: str) -
     raise _refused(node, where, whole)
 
 
-def _refused(node: ast.AST, where: str, whole: str) -> InvalidInput:
+def _refused(node: ast.AST, where: str, whole: str, index: bool = False) -> InvalidInput:
     source = ast.get_source_segment(whole.strip(), node) or type(node).__name__
-    if isinstance(node, (ast.List, ast.Tuple)):
+    if isinstance(node, (ast.List, ast.Tuple)) and not index:
         why = "a list is allowed only on the right of 'in'"
+    elif index or isinstance(node, ast.Subscript):
+        why = "an index stands behind a column and holds whole axes and whole numbers, e.g. v[:, 0]"
     else:
         why = (
             "it may contain columns, numbers, text, arithmetic, comparisons, 'and', 'or', 'not', 'a if condition else b' and "
@@ -376,14 +386,54 @@ def _absent(values: NDArray[Any]) -> Any:
     return values == "" if values.dtype.kind == "U" else _nan(values)
 
 
-def _column(name: str, columns: Mapping[str, Any], where: str) -> _Value:
+def part_of(text: str) -> tuple[str, list[Any]] | None:
+    """The array and the index that `text` names, as in ``hidden[:, 3]``; None if it is no such text.
+
+    Examples
+    --------
+    >>> part_of("hidden[:, 3]"), part_of("hidden")
+    (('hidden', [slice(None, None, None), 3]), None)
+    """
+    try:
+        tree = ast.parse(text.strip(), mode="eval").body
+        match tree:
+            case ast.Subscript(
+                value=ast.Name(id=name)
+                | ast.Call(func=ast.Name(id="col"), args=[ast.Constant(value=str() as name)], keywords=[]),
+                slice=index,
+            ):
+                return name, _index(index, text, text)
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    return None
+
+
+def _index(node: ast.expr, where: str, whole: str) -> list[Any]:
+    """The entries of an index: ``:``, ``...`` and whole numbers."""
+    entries: list[Any] = []
+    for part in node.elts if isinstance(node, ast.Tuple) else [node]:
+        match part:
+            case ast.Slice(lower=None, upper=None, step=None):
+                entries.append(slice(None))
+            case ast.Constant(value=number) if number is ... or type(number) is int:
+                entries.append(number)
+            case ast.UnaryOp(op=ast.USub(), operand=ast.Constant(value=number)) if type(number) is int:
+                entries.append(-number)
+            case _:
+                raise _refused(part, where, whole, index=True)
+    if sum(entry is ... for entry in entries) > 1:
+        raise _refused(node, where, whole, index=True)
+    return entries
+
+
+def _column(name: str, columns: Mapping[str, Any], where: str, index: list[Any] | None = None) -> _Value:
     if name not in columns:
         raise NotFound(
             f"{where}: no column {name!r}; there are {', '.join(map(str, columns)) or 'none'}"
             + suggestion(name, map(str, columns)),
             kind="unknown_column",
         )
-    values = np.asarray(columns[name])
+    values = _stored(columns[name], name, where, index)
     if values.dtype.kind not in "biufU":
         raise InvalidInput(
             f"{where}: column {name!r} has neither numbers nor text, but {values.dtype}", kind="invalid_expression"
@@ -397,3 +447,23 @@ def _column(name: str, columns: Mapping[str, Any], where: str) -> _Value:
     values = values.view()
     values.flags.writeable = False
     return _Value(values, _absent(values))
+
+
+def _stored(column: Any, name: str, where: str, index: list[Any] | None) -> NDArray[Any]:
+    """A column as an array; of a matrix, the column that `index` names."""
+    if not isinstance(column, Matrix):
+        if index is None:
+            return np.asarray(column)
+        raise InvalidInput(
+            f"{where}: an index of {name!r} is not allowed, because this column has a single value per row",
+            kind="invalid_expression",
+        )
+    if index is not None:
+        return np.asarray(column.part(checked(column, index, name, where)))
+    if column.whole is None:
+        raise InvalidInput(
+            f"{where}: {name!r} is of shape {column.described}; name one of its columns, e.g. "
+            f"{example(name, len(column.shape))}{column.remark}",
+            kind="invalid_expression",
+        )
+    return np.asarray(column.whole)

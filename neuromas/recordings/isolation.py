@@ -30,18 +30,18 @@ def isolates(function: Callable[..., Any]) -> bool:
     return not trust().in_process and can_run(function)
 
 
-def read_recording(
+def read_recordings(
     path: Path, function: Callable[..., Any], *arguments: Any, preload: Sequence[str] = ()
-) -> tuple[xr.Dataset, RecordingManifest]:
-    """Dataset and manifest of the recording that `function(*arguments)` makes of the file at `path`, in a child process.
+) -> list[tuple[xr.Dataset, RecordingManifest]]:
+    """Dataset and manifest of the recordings that `function(*arguments)` makes of the file at `path`, in a child process.
 
-    They are not checked yet: whoever makes a recording of them does.
+    They are not checked yet: whoever makes recordings of them does.
 
     Parameters
     ----------
     path : Path
     function : callable
-        Gives a recording.
+        Gives a recording, or a list of recordings.
     *arguments
     preload : sequence of str
         Modules that the child needs.
@@ -53,14 +53,19 @@ def read_recording(
     InvalidInput
         The child crashed, or took too long.
     """
-    document, data = _run(path, _write_recording, function, arguments, preload)
+    documents, data = _run(path, _write_recordings, function, arguments, preload)
     try:
-        manifest = RecordingManifest.model_validate(document["manifest"])
-        variables = {name: _variable(entry, data) for name, entry in document["variables"].items()}
-        activity = {dims.ACTIVITY: variables.pop(dims.ACTIVITY)}
-        return labelled(xr.Dataset(activity, coords=variables), manifest), manifest
+        return [_recording(document, data) for document in documents]
     except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as problem:
         raise unusable(str(path), problem) from problem
+
+
+def read_recording(
+    path: Path, function: Callable[..., Any], *arguments: Any, preload: Sequence[str] = ()
+) -> tuple[xr.Dataset, RecordingManifest]:
+    """As `read_recordings`, where `function` gives one recording."""
+    (recording,) = read_recordings(path, function, *arguments, preload=preload)
+    return recording
 
 
 def read_contents(
@@ -99,14 +104,18 @@ def _size(path: Path) -> int:
 # ----------------------------------------------------------------------------------------------------------- in the child
 
 
-def _write_recording(file: Any, function: Callable[..., Any], arguments: Sequence[Any], allow_external: bool) -> Any:
+def _write_recordings(file: Any, function: Callable[..., Any], arguments: Sequence[Any], allow_external: bool) -> Any:
     with trusting(in_process=True, allow_external=allow_external):
-        recording = function(*arguments)
-        variables = {
-            str(name): _written(file, variable)
-            for name, variable in recording.dataset.variables.items()
-            if name != dims.SAMPLE
-        }
+        made = function(*arguments)
+        return [_write_recording(file, recording) for recording in (made if isinstance(made, list) else [made])]
+
+
+def _write_recording(file: Any, recording: Any) -> dict[str, Any]:
+    variables = {
+        str(name): _written(file, variable)
+        for name, variable in recording.dataset.variables.items()
+        if name != dims.SAMPLE
+    }
     return {"manifest": recording.manifest.model_dump(mode="json", exclude_unset=True), "variables": variables}
 
 
@@ -136,6 +145,13 @@ def _written(file: Any, variable: xr.Variable) -> dict[str, Any]:
 
 
 # ------------------------------------------------------------------------------------------------- in the process that asks
+
+
+def _recording(document: Mapping[str, Any], data: memoryview) -> tuple[xr.Dataset, RecordingManifest]:
+    manifest = RecordingManifest.model_validate(document["manifest"])
+    variables = {name: _variable(entry, data) for name, entry in document["variables"].items()}
+    activity = {dims.ACTIVITY: variables.pop(dims.ACTIVITY)}
+    return labelled(xr.Dataset(activity, coords=variables), manifest), manifest
 
 
 def _variable(entry: Mapping[str, Any], data: memoryview) -> xr.Variable:

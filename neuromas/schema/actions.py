@@ -74,7 +74,7 @@ class AnnotateRequest(StoreRequest):
     recipe: Annotated[dict[str, JsonValue], Shell(metavar="FILE", file=True)] = Field(default_factory=dict)
     """Variables to add, with meanings, bins or units."""
     table: Annotated[str | None, Shell(metavar="FILE")] = None
-    """CSV file with more columns."""
+    """CSV file or workbook (.xlsx) with more columns."""
     on: Annotated[tuple[str, ...], Shell(metavar="NAME,…")] = ("trial",)
     """Columns by which rows of the table belong to samples."""
     replace: bool = False

@@ -12,7 +12,7 @@ from neuromas.schema.actions import requests_by_verb
 from neuromas.schema.document import Document
 from neuromas.schema.evaluation import Evaluation
 from neuromas.schema.fit import FitConfig, FitReport, FitRequest
-from neuromas.schema.recipe import ArraysRecipe, NwbRecipe, SpikesRecipe
+from neuromas.schema.recipe import ArraysRecipe, EeglabRecipe, NwbRecipe, SpikesRecipe
 from neuromas.schema.recording import GroupTable, RecordingManifest, RecordingSetIndex
 from neuromas.schema.sweep import MeasureReport, Sweep, SweepJob
 from neuromas.schema.system import LanguageModelCard, SystemConfig, TrainRequest
@@ -22,6 +22,7 @@ def json_schemas() -> dict[str, str]:
     """File name → JSON Schema text of every document that reaches a disk."""
     documents: list[type[Document]] = [
         RecordingManifest,
+        EeglabRecipe,
         NwbRecipe,
         SpikesRecipe,
         ArraysRecipe,

@@ -102,6 +102,22 @@ class EventRecipe(Recipe):
         return self.stop_s - self.start_s if self.bin_s is None else self.bin_s
 
 
+class EeglabRecipe(Recipe):
+    """What to read from an EEGLAB data set: its epochs, or activity about the events of a continuous one."""
+
+    align: str = "time"
+    """Column, or expression of columns, with the time zero of each trial in seconds. By default the time of an event, or the time
+    zero of an epoch."""
+    where: str | None = None
+    """Expression of columns. Only events or epochs for which it is true are trials."""
+    start_s: float | None = None
+    """Start of the first bin in seconds, relative to time zero. By default, the start of an epoch."""
+    stop_s: float | None = None
+    """End of the last bin in seconds, relative to time zero. By default, the end of an epoch."""
+    bin_s: float | None = Field(default=None, gt=0)
+    """Width of a bin in seconds, in which samples are averaged. By default, one sample."""
+
+
 class NwbRecipe(EventRecipe):
     """What to read from an NWB file."""
 
@@ -134,13 +150,20 @@ class SpikesRecipe(EventRecipe):
     event_columns: str | None = None
     """Regular expression for the names of columns that each hold the times of one kind of event. Its named groups become columns
     of the table of events, beside ``time``."""
+    axes: tuple[Literal["trial", "unit"], ...] | None = None
+    """What each axis of a cell array of spike times in a .mat file is. By default unit, or unit, trial. Times are then those of
+    the session, or with trials those of the trial's own clock, whose zero is ``align`` (by default 0)."""
+    each: str | None = None
+    """Struct array or cell array of a .mat file, of which each element becomes a recording of its own. The recipe then names the
+    fields of an element, and what else the file holds."""
     coverage: Literal["spikes", "session"] = "spikes"
     """When a unit counts as recorded: from its first to its last spike (``spikes``), or from the first to the last spike of all
     units (``session``). Trials outside are missing, never zero."""
 
 
 class ArraysRecipe(Recipe):
-    """What to read from a file of arrays or a table: npz, mat, csv, parquet, netCDF, zarr, AnnData."""
+    """What to read from a file of arrays or a table: npy, npz, mat, safetensors, pt, csv, xlsx, parquet, arrow, netCDF, zarr,
+    AnnData."""
 
     activity: str | None = None
     """Name of the array with the activity, of shape (n_trials, n_steps, n_units) or (n_samples, n_units). By default
@@ -159,3 +182,10 @@ class ArraysRecipe(Recipe):
     """Start of the first step in seconds, if steps are bins of time."""
     step_s: float | None = Field(default=None, gt=0)
     """Length of a step in seconds, if steps are bins of time."""
+    each: str | None = None
+    """Struct array or cell array of a .mat file, of which each element becomes a recording of its own. The recipe then names the
+    fields of an element, and what else the file holds."""
+    beside: tuple[str, ...] = ()
+    """Names of files beside the source with further arrays: a ``.npy`` counts by its name, of others the arrays or columns."""
+    sheet: str | None = None
+    """Name of the sheet of a workbook. By default the first one."""

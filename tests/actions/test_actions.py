@@ -94,7 +94,7 @@ def test_registering_again_changes_nothing_and_says_so(store: str, tmp_path: Pat
 def test_a_preview_writes_nothing(tmp_path: Path) -> None:
     (tmp_path / "spikes.csv").write_text("unit,time\na,0.5\nb,1.5\n")
     (source,) = preview(RegisterRequest(sources=(str(tmp_path / "spikes.csv"),), set="x", format="spikes"))
-    assert source.recording is None
+    assert source.recordings == ()
     assert source.contents
     assert [path.name for path in tmp_path.iterdir()] == ["spikes.csv"]
 

@@ -90,6 +90,12 @@ def _arrays(adata: Any, recipe: ArraysRecipe, where: str) -> Arrays:
             unusable[name] = f"a column of obs of {values.dtype}, or with the name of the activity or the units"
         else:
             arrays[name], named[name] = values, (dims.SAMPLE,)
+    for name, values in adata.obsm.items():
+        if issparse(values):
+            continue
+        matrix = np.asarray(values)
+        if name != recipe.activity and name not in arrays and matrix.ndim == 2 and matrix.dtype.kind in "biuf":
+            arrays[name], named[name] = matrix, (dims.SAMPLE, f"{name}_column")
     if units is not None and recipe.activity not in adata.obsm:
         for name, values in _columns(adata.var).items():
             if values.dtype.kind in "biufU":

@@ -11,18 +11,28 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from neuromas import dims
+from neuromas.errors import InvalidInput
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.converter import Converter
-from neuromas.recordings.convert.matlab import read_mat
+from neuromas.recordings.convert.matlab import read_mat, read_tree
 from neuromas.recordings.convert.named_arrays import Arrays
-from neuromas.recordings.convert.source import check_fields, name_of, unreadable, with_provenance
+from neuromas.recordings.convert.source import (
+    check_fields,
+    name_of,
+    numbered_names,
+    same_source,
+    unreadable,
+    with_provenance,
+)
 from neuromas.recordings.convert.take import take
+from neuromas.recordings.convert.tree import arrays_of, elements
 from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, labelled, load_npz, manifest_text
 from neuromas.recordings.export import readable
 from neuromas.recordings.outside import refuse_outside
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recipe import ArraysRecipe
 
+_MAT_LIBRARIES = ("scipy", "h5py")
 _PRESENT = "present"  # (trial, step): which entries are samples
 
 
@@ -38,9 +48,33 @@ def convert_npz(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any]) -> 
     return take(_read_npz(path), recipe, fields, name=name_of(path), path=path)
 
 
-def convert_mat(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any]) -> Recording:
-    """From a ``.mat`` file, v5 or v7.3; axes are in MATLAB's order."""
-    return take(read_mat(path), recipe, fields, name=name_of(path), path=path, libraries=("scipy", "h5py"))
+def convert_mat(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any]) -> Recording | list[Recording]:
+    """From a ``.mat`` file, v5 or v7.3; axes are in MATLAB's order. With ``each``, a recording for each element."""
+    if recipe.each is not None:
+        return _convert_each(path, recipe, fields)
+    return take(read_mat(path), recipe, fields, name=name_of(path), path=path, libraries=_MAT_LIBRARIES)
+
+
+def _convert_each(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any]) -> list[Recording]:
+    """A recording for each element of the struct or cell array ``recipe.each``."""
+    parts = list(elements(read_tree(path), str(recipe.each), str(path)))
+    sources = [
+        arrays_of(values, f"{path}: {recipe.each}({number})", vectors=True) for number, values in enumerate(parts, 1)
+    ]
+    key = recipe.activity or dims.ACTIVITY
+    if recipe.axes is None and any(source.array(key, "activity").ndim < 3 for source in sources):
+        raise InvalidInput(
+            f"{path}: each={recipe.each!r}: the recipe must say what the axes of {key!r} are, e.g. axes = "
+            '["trial", "step"] for a single unit',
+            kind="invalid_axes",
+        )
+    names = numbered_names(name_of(path), len(sources), fields)
+    return same_source(
+        (
+            take(source, recipe, {**fields, "name": name}, name=name, path=first, libraries=_MAT_LIBRARIES)
+            for source, name, first in zip(sources, names, (path, *[None] * (len(sources) - 1)), strict=True)
+        )
+    )
 
 
 def convert_netcdf(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any]) -> Recording:

@@ -14,6 +14,7 @@ from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.encode import UNIT_PREFIX
+from neuromas.recordings.matrices import Index, kept_axes, spelled
 from neuromas.schema.recipe import ArraysRecipe
 
 TIME = "time"
@@ -31,6 +32,18 @@ def axes_of(source: Arrays, recipe: ArraysRecipe, key: str) -> tuple[str, ...]:
     shape = source.array(key, "activity").shape
     where = f"{source.where}: array {key!r} of shape {shape}"
     axes: tuple[str, ...] | None = recipe.axes
+    if len(shape) > 3:
+        raise InvalidInput(
+            f"{where}: expected 2 or 3 axes; activity can name a part of an array, e.g. "
+            f"{spelled(recipe.activity or key, (slice(None), 0, *[slice(None)] * (len(shape) - 2)))}",
+            kind="invalid_axes",
+        )
+    if axes is None and source.vectors and key in source.stacked:
+        raise InvalidInput(
+            f"{where}: these are the entries of a cell or struct array, the entries first; the recipe must say what each axis "
+            'is, e.g. axes = ["trial", "unit", "step"]',
+            kind="invalid_axes",
+        )
     if axes is None and key in source.dims:
         axes = _named_axes(source.dims[key], where)
     if axes is None:
@@ -58,15 +71,37 @@ def _named_axes(names: Sequence[str], where: str) -> tuple[str, ...]:
 def _check_axes(source: Arrays, key: str, axes: tuple[str, ...], where: str) -> None:
     n_axes = source.arrays[key].ndim
     missing_last = source.vectors and n_axes < len(axes) and key not in source.dims
+    vector = source.vectors and len(axes) == 1 and n_axes == 2 and 1 in source.arrays[key].shape
     if len(set(axes)) < len(axes):
         problem = "names an axis twice"
     elif dims.SAMPLE in axes and (dims.TRIAL in axes or dims.STEP in axes):
         problem = "a sample is one step of a trial, so it cannot stand beside trial or step"
-    elif len(axes) != n_axes and not missing_last:
+    elif len(axes) != n_axes and not missing_last and not vector:
         problem = f"names {len(axes)} axes, the array has {n_axes}"
+    elif (axis := _filled_axis(source, key, axes)) not in (None, dims.STEP):
+        problem = (
+            f"entries of the cell or struct array differ in their number of {axis}s, which only steps may; with 'each', every "
+            "entry becomes a recording of its own"
+        )
     else:
         return
     raise InvalidInput(f"{where}: axes={list(axes)}: {problem}", kind="invalid_axes")
+
+
+def _filled_axis(source: Arrays, key: str, axes: tuple[str, ...]) -> str | None:
+    """The axis along which entries of different lengths were filled up; None if there is none."""
+    if key not in source.filled:
+        return None
+    squeezed = key in source.dropped and len(axes) == source.arrays[key].ndim
+    return axes[source.filled[key] - squeezed]
+
+
+def activity_of(source: Arrays, key: str, axes: tuple[str, ...]) -> NDArray[Any]:
+    """The activity with as many axes as `axes`, in the order of `in_order`."""
+    array = source.array(key, "activity")
+    if key in source.dropped and len(axes) == array.ndim + 1:
+        array = np.expand_dims(array, source.dropped[key])
+    return in_order(array, axes)
 
 
 def _canonical(axes: Sequence[str]) -> tuple[str, ...]:
@@ -81,6 +116,8 @@ def in_order(array: NDArray[Any], axes: tuple[str, ...]) -> NDArray[Any]:
     >>> in_order(np.zeros((7, 5)), ("unit", "trial")).shape
     (5, 1, 7)
     """
+    if len(axes) == 1:
+        array = array.ravel()
     array = array.reshape(array.shape + (1,) * (len(axes) - array.ndim))
     canonical = _canonical(axes)
     sizes: dict[str, int] = dict(zip(axes, array.shape, strict=True))
@@ -140,11 +177,16 @@ class Places:
         """Shape of the activity with its axes, for messages."""
         return f"{tuple(self.sizes.values())} ({', '.join(self.canonical)})"
 
-    def _axes_of(self, label: str) -> tuple[tuple[str, ...], NDArray[Any]] | None:
-        """What the axes of an array are, and the array; None if they are none of the activity's."""
+    def _axes_of(self, label: str, index: Index | None = None) -> tuple[tuple[str, ...], NDArray[Any]] | None:
+        """What the axes of an array are, or of the part that `index` names, and the array; None if they are none of the
+        activity's."""
         array = self.source.arrays[label]
-        if label in self.source.dims and self.axis_of:
-            names = self.source.dims[label]
+        names: Sequence[str] | None = self.source.dims.get(label)
+        if index is not None:
+            array = array[index]
+            names = None if names is None else kept_axes(names, index)
+            label = spelled(label, index)
+        if names is not None and self.axis_of:
             return (tuple(self.axis_of[name] for name in names), array) if set(names) <= set(self.axis_of) else None
         if array.ndim == 2 and (array.shape[1] == 1 or (self.source.vectors and 1 in array.shape)):
             per_step = (self.sizes.get(dims.TRIAL), self.sizes.get(dims.STEP))
@@ -181,9 +223,9 @@ class Places:
         fitting = (pair for pair in (own, own[::-1]) if shape == tuple(self.sizes[axis] for axis in pair))
         return next(fitting, None)
 
-    def find(self, label: str) -> NDArray[Any] | None:
-        """An array as `Layout.column` expects it; None if it has no value per trial, step or sample."""
-        placed = self._axes_of(label)
+    def find(self, label: str, index: Index | None = None) -> NDArray[Any] | None:
+        """An array, or a part of it, as `Layout.column` expects it; None if it has no value per trial, step or sample."""
+        placed = self._axes_of(label, index)
         if placed is None or dims.UNIT in placed[0]:
             return None
         axes, array = placed

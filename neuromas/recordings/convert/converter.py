@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from neuromas.errors import InvalidInput, NotFound
+from neuromas.recordings.convert.arrow import is_dataset
 from neuromas.recordings.encode import labelled
-from neuromas.recordings.isolation import isolates, read_contents, read_recording
+from neuromas.recordings.isolation import isolates, read_contents, read_recordings
 from neuromas.recordings.outside import outside_hashes
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.trust import trust, trusting
@@ -39,8 +40,8 @@ class Converter:
     recipe : type of Recipe
         The document that says what to read from a file.
     convert : callable
-        ``convert(path, recipe, fields) -> Recording``. `fields` are fields of the manifest that the user gives. They override
-        what the file says.
+        ``convert(path, recipe, fields) -> Recording``, or a list of recordings. `fields` are fields of the manifest that the
+        user gives. They override what the file says.
     contents : callable, optional
         ``contents(path) -> list of (name, description)``: what a file holds, for people who write a recipe.
     requires : tuple of str
@@ -52,7 +53,7 @@ class Converter:
     name: str
     endings: tuple[str, ...]
     recipe: type[Recipe]
-    convert: Callable[[Path, Any, Mapping[str, Any]], Recording]
+    convert: Callable[[Path, Any, Mapping[str, Any]], Recording | list[Recording]]
     contents: Callable[[Path], list[tuple[str, str]]] | None = None
     requires: tuple[str, ...] = field(default=())
     extra: str = ""
@@ -73,16 +74,18 @@ class Converter:
 
 
 def _apart(
-    convert: Callable[[Path, Any, Mapping[str, Any]], Recording], requires: Sequence[str]
-) -> Callable[[Path, Any, Mapping[str, Any]], Recording]:
+    convert: Callable[[Path, Any, Mapping[str, Any]], Recording | list[Recording]], requires: Sequence[str]
+) -> Callable[[Path, Any, Mapping[str, Any]], Recording | list[Recording]]:
     """`convert` in a child process, unless files are to be read in this one."""
 
     @wraps(convert)
-    def read(path: Path, recipe: Any, fields: Mapping[str, Any]) -> Recording:
+    def read(path: Path, recipe: Any, fields: Mapping[str, Any]) -> Recording | list[Recording]:
         if not isolates(convert):
             return _converted(convert, path, recipe, fields)
         preload = _preload(convert, requires)
-        return Recording(*read_recording(path, _converted, convert, path, recipe, dict(fields), preload=preload))
+        read = read_recordings(path, _converted, convert, path, recipe, dict(fields), preload=preload)
+        recordings = [Recording(dataset, manifest) for dataset, manifest in read]
+        return recordings[0] if len(recordings) == 1 else recordings
 
     return read
 
@@ -108,19 +111,25 @@ def _preload(function: Callable[..., Any], requires: Sequence[str]) -> tuple[str
 
 
 def _converted(
-    convert: Callable[[Path, Any, Mapping[str, Any]], Recording], path: Path, recipe: Any, fields: Mapping[str, Any]
-) -> Recording:
-    """The recording, with the hashes of the files that its source refers to."""
-    recording = convert(path, recipe, fields)
+    convert: Callable[[Path, Any, Mapping[str, Any]], Recording | list[Recording]],
+    path: Path,
+    recipe: Any,
+    fields: Mapping[str, Any],
+) -> list[Recording]:
+    """The recordings, with the hashes of the files that their source refers to."""
+    made = convert(path, recipe, fields)
+    recordings = made if isinstance(made, list) else [made]
     hashes = outside_hashes(path) if trust().allow_external else {}
-    if not hashes:
-        return recording
+    return [_with_hashes(recording, hashes) for recording in recordings] if hashes else recordings
+
+
+def _with_hashes(recording: Recording, hashes: Mapping[str, str]) -> Recording:
     provenance = recording.manifest.provenance.model_copy(update={"external_sha256": hashes})
     manifest = recording.manifest.model_copy(update={"provenance": provenance})
     return recording.replaced(labelled(recording.dataset, manifest), manifest)
 
 
-_OWN = ("nwb.converter", "spikes", "arrays", "tables", "anndata")
+_OWN = ("nwb.converter", "spike_cells", "arrays", "tensors", "tables", "anndata", "eeglab")
 """Modules of this package, each with a tuple ``CONVERTERS``."""
 
 
@@ -184,6 +193,8 @@ def find_converter(path: Path, name: str | None = None) -> Converter:
         return by_name[name]
     if (path / "manifest.json").is_file():  # a stored recording, whatever the name of its folder
         return by_name["zarr"]
+    if is_dataset(path):
+        return by_name["arrow"]
     claims = [(ending, converter) for converter in by_name.values() for ending in converter.endings]
     fitting = [claim for claim in claims if path.name.endswith(claim[0])]
     if not fitting:
@@ -238,7 +249,7 @@ def convert(
         The file does not exist, or something that the recipe names is not in it.
     InvalidInput
         The file is not what its ending says, refers to other files, crashes its reader or keeps it too long; its format is
-        unknown, or a library that it needs is not installed.
+        unknown, a library that it needs is not installed, or the recipe makes several recordings of it (`convert_all`).
     InvalidDocument
         The recipe, or the recording that it gives, is invalid; lists every problem.
 
@@ -251,6 +262,38 @@ def convert(
     ...     convert(f"{folder}/toy.npz", {"activity": "rates", "variables": {"odd": "stimulus % 2 == 1"}}).describe()
     [('odd', 'categorical: false, true')]
     """
+    recordings = convert_all(
+        path,
+        recipe,
+        format=format,
+        allow_external=allow_external,
+        in_process=in_process,
+        timeout_s=timeout_s,
+        **fields,
+    )
+    if len(recordings) != 1:
+        raise InvalidInput(
+            f"{path}: the recipe makes {len(recordings)} recordings of this file; expected one. convert_all gives all of them",
+            kind="invalid_recipe",
+        )
+    return recordings[0]
+
+
+def convert_all(
+    path: str | Path,
+    recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+    *,
+    format: str | None = None,
+    allow_external: bool = False,
+    in_process: bool = False,
+    timeout_s: float | None = None,
+    **fields: Any,
+) -> list[Recording]:
+    """Every recording that a recipe makes of a foreign file; parameters and errors are those of `convert`.
+
+    Most recipes make one. With ``each``, there is one for every element of a struct array, e.g. for units with trials of their
+    own. `NAME-1`, `NAME-2`, … are their names.
+    """
     path = Path(path)
     if not path.exists():
         raise NotFound(f"no such file: {path}", kind="unknown_file")
@@ -258,7 +301,8 @@ def convert(
     converter.check_requirements()
     options = {"allow_external": allow_external, "in_process": in_process, "timeout_s": timeout_s}
     with trusting(**{name: value for name, value in options.items() if value}):
-        return converter.convert(path, read_recipe(converter, recipe), fields)
+        recordings = converter.convert(path, read_recipe(converter, recipe), fields)
+    return recordings if isinstance(recordings, list) else [recordings]
 
 
 def read_recipe(converter: Converter, recipe: Recipe | Mapping[str, Any] | str | Path | None) -> Recipe:

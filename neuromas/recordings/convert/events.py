@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from neuromas.errors import InvalidInput
 from neuromas.recordings.columns import make_variables, tidy
 from neuromas.recordings.expression import evaluate, evaluate_mask
+from neuromas.recordings.matrices import Matrix, of_table
 from neuromas.schema.recipe import EventRecipe
 from neuromas.schema.recording import Sampling, VariableSpec
 
@@ -63,7 +64,7 @@ def take_events(columns: Mapping[str, Any], recipe: EventRecipe, where: str) -> 
 
     Parameters
     ----------
-    columns : mapping of str to array, each of shape (n_rows,)
+    columns : mapping of str to array, each of shape (n_rows,), or to `Matrix` of n_rows rows
     recipe : EventRecipe
         In ``where``, ``time`` is a column of the table, if the table has one; in variables it is the centre of a bin. In
         both, ``event_time`` is the trial's time zero, unless a column has this name.
@@ -90,8 +91,8 @@ def take_events(columns: Mapping[str, Any], recipe: EventRecipe, where: str) -> 
     >>> events.rows.tolist(), events.edges.tolist(), events.variables["n"].tolist(), events.notes
     ([0, 2], [[1.0, 1.1, 1.2], [3.0, 3.1, 3.2]], [[2, 2], [3, 3]], '1 rows without a time')
     """
-    columns = {name: tidy(values) for name, values in columns.items()}
-    n_rows = len(next(iter(columns.values()), ()))
+    columns = {name: as_column(values) for name, values in columns.items()}
+    n_rows = n_rows_of(columns)
     times = event_times(columns, recipe.align, where)
     columns.setdefault(EVENT_TIME, times)
     selected = np.ones(n_rows, dtype=bool)
@@ -111,7 +112,7 @@ def take_events(columns: Mapping[str, Any], recipe: EventRecipe, where: str) -> 
     width = recipe.width_s
     relative = recipe.start_s + width * np.arange(recipe.n_steps + 1)
     centres = relative[:-1] + width / 2
-    trials = {name: values[rows][:, None] for name, values in columns.items() if np.ndim(values) == 1}
+    trials = {name: _of_trials(values, rows) for name, values in columns.items()}
     values, specs = make_variables(recipe.variables, {**trials, "time": centres[None, :]}, where)
     shape = (len(rows), recipe.n_steps)
     return Events(
@@ -125,9 +126,31 @@ def take_events(columns: Mapping[str, Any], recipe: EventRecipe, where: str) -> 
     )
 
 
+def as_column(values: Any) -> NDArray[Any] | Matrix:
+    """A column of a table: one entry per row, or an array of which expressions name a column."""
+    if isinstance(values, Matrix):
+        return values
+    tidied = tidy(values)
+    return tidied if tidied.ndim < 2 else of_table(tidied)
+
+
+def n_rows_of(columns: Mapping[str, NDArray[Any] | Matrix]) -> int:
+    """Rows of a table; 0 without columns."""
+    first = next(iter(columns.values()), None)
+    return 0 if first is None else first.shape[0]
+
+
+def _of_trials(column: NDArray[Any] | Matrix, rows: NDArray[np.int64]) -> NDArray[Any] | Matrix:
+    """Selected rows of a column, shape (n_trials, 1)."""
+    if not isinstance(column, Matrix):
+        return column[rows][:, None]
+    selected = column.of_rows(rows)
+    return replace(selected, part=lambda index: selected.part(index)[:, None])
+
+
 def event_times(columns: Mapping[str, Any], align: str, where: str) -> NDArray[np.float64]:
     """The time of each row by the expression `align`, in seconds; InvalidInput if it gives no numbers."""
-    n_rows = len(next(iter(columns.values()), ()))
+    n_rows = n_rows_of(columns)
     times = evaluate(align, columns, f"{where}: align")
     if times.dtype.kind not in "biuf" or times.shape not in ((), (n_rows,)):
         raise InvalidInput(

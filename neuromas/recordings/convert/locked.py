@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from neuromas import dims
 from neuromas.errors import InvalidInput
 from neuromas.recordings.check import listing
-from neuromas.recordings.columns import tidy
-from neuromas.recordings.convert.events import Events, event_times, sampling_of
+from neuromas.recordings.convert.events import Events, as_column, event_times, sampling_of
 from neuromas.recordings.convert.source import assemble, free_names, provenance_of
+from neuromas.recordings.matrices import Matrix
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recipe import EventRecipe
 
@@ -58,7 +58,7 @@ class Binned:
         return ~np.isnan(self.activity).all(axis=2)
 
 
-def in_time_order(columns: Mapping[str, Any], align: str, where: str) -> dict[str, NDArray[Any]]:
+def in_time_order(columns: Mapping[str, Any], align: str, where: str) -> dict[str, NDArray[Any] | Matrix]:
     """Rows of a table of events in order of their times, so that trial numbers do not depend on the selected rows.
 
     Examples
@@ -66,9 +66,11 @@ def in_time_order(columns: Mapping[str, Any], align: str, where: str) -> dict[st
     >>> in_time_order({"cue": np.array([2.0, np.nan, 1.0]), "side": ["l", "?", "r"]}, "cue", "example")["side"].tolist()
     ['r', 'l', '?']
     """
-    tidied = {name: tidy(values) for name, values in columns.items()}
+    tidied = {name: as_column(values) for name, values in columns.items()}
     order = np.argsort(event_times(tidied, align, where), kind="stable")  # NaN last
-    return {name: values[order] for name, values in tidied.items()}
+    return {
+        name: values.of_rows(order) if isinstance(values, Matrix) else values[order] for name, values in tidied.items()
+    }
 
 
 def recording_of(
@@ -84,6 +86,7 @@ def recording_of(
     libraries: Sequence[str] = (),
     row_ids: NDArray[Any] | None = None,
     keep_empty_bins: bool = False,
+    session_times: bool = True,
 ) -> Recording:
     """A recording of `events`, without the trials in which no unit was recorded and without the units that never were.
 
@@ -109,6 +112,8 @@ def recording_of(
         have the numbers of their rows.
     keep_empty_bins : bool
         Whether a kept trial keeps its bins in which no unit was recorded, as NaN. By default these bins are no samples.
+    session_times : bool
+        Whether times of events are those of the session. If each trial has a clock of its own, they are not kept.
 
     Raises
     ------
@@ -150,7 +155,9 @@ def recording_of(
         present=present[trials],
         units=[name for name, recorded in zip(binned.units, units, strict=True) if recorded],
         unit_metadata={free[name]: _of_units(values, units) for name, values in binned.unit_metadata.items()},
-        sample_metadata={} if dims.EVENT_S in events.variables else {dims.EVENT_S: events.times[trials]},
+        sample_metadata={}
+        if dims.EVENT_S in events.variables or not session_times
+        else {dims.EVENT_S: events.times[trials]},
     )
 
 

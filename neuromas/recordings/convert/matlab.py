@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +14,28 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatlabFunction, MatlabObject, MatlabOpaque
 from scipy.sparse import csc_matrix, issparse
 
-from neuromas.errors import InvalidInput
 from neuromas.recordings.convert import named_arrays
 from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import unreadable
+from neuromas.recordings.convert.tree import DEEPEST, Cell, Struct, Unusable, arrays_of
 from neuromas.recordings.trust import trust
 
-_DEEPEST = 16  # structs within structs
-_MOST_NAMES = 100_000
 _OBJECT = "an object of MATLAB's (table, string, datetime, function, class); save plain arrays instead"
 
 
-@dataclass(frozen=True)
-class _Struct:
-    """``fields[name]`` lists the value of each element."""
-
-    fields: dict[str, list[Any]]
-
-
-@dataclass(frozen=True)
-class _Cell:
-    entries: list[Any]
-    """In MATLAB's order, without the shape."""
-
-
-@dataclass(frozen=True)
-class _Unusable:
-    reason: str
-
-
 def read_mat(path: Path) -> Arrays:
-    """Every array of a ``.mat`` file: numbers, logicals and text; fields of structs as ``struct.field``.
+    """Every array of a ``.mat`` file, as `arrays_of` makes them of cell and struct arrays.
 
-    A cell array with one number or text per cell becomes an array, and so does a field of a struct array with one number or
-    text per element.
+    Raises
+    ------
+    InvalidInput
+        The file is not a ``.mat`` file, or is damaged.
+    """
+    return arrays_of(read_tree(path), str(path), vectors=True)
+
+
+def read_tree(path: Path) -> dict[str, Any]:
+    """Every variable of a ``.mat`` file: an array, a `Struct`, a `Cell`, or `Unusable`.
 
     Raises
     ------
@@ -56,61 +43,23 @@ def read_mat(path: Path) -> Arrays:
         The file is not a ``.mat`` file, or is damaged.
     """
     try:
-        values = _read_hdf5(path) if h5py.is_hdf5(path) else _read_v5(path)
+        return _read_hdf5(path) if h5py.is_hdf5(path) else _read_v5(path)
     except Exception as error:  # whatever a foreign file makes these libraries raise
         raise unreadable(path, "a .mat file", error) from error
-    source = Arrays({}, str(path), vectors=True)
-    for name, value in values.items():
-        _add(source, name, value, 0)
-    return source
 
 
-def _add(source: Arrays, name: str, value: Any, depth: int) -> None:
-    """Add what `value` holds to `source`, structs by field."""
-    if len(source.arrays) + len(source.unusable) > _MOST_NAMES:
-        raise InvalidInput(
-            f"{source.where}: holds more than {_MOST_NAMES:,} arrays, counting each under all of its names",
-            kind="too_large",
-        )
-    if isinstance(value, _Struct) and depth < _DEEPEST:
-        for label, entries in value.fields.items():
-            _add(source, f"{name}.{label}", entries[0] if len(entries) == 1 else _Cell(entries), depth + 1)
-        return
-    if isinstance(value, _Struct):
-        value = _Unusable(f"structs within structs, more than {_DEEPEST} deep")
-    if isinstance(value, _Cell):
-        value = _joined(value)
-    if isinstance(value, _Unusable):
-        source.unusable[name] = value.reason
-    else:
-        source.arrays[name] = value
-
-
-def _joined(cell: _Cell) -> NDArray[Any] | _Unusable:
-    """A cell array of one number or text per cell as an array."""
-    plain: list[Any] = []
-    for entry in cell.entries:
-        if not isinstance(entry, np.ndarray) or entry.size > 1 or (entry.size == 0 and entry.dtype.kind != "U"):
-            what = f"an array of shape {entry.shape}" if isinstance(entry, np.ndarray) else "other things"
-            return _Unusable(f"a cell or struct array of {what}; expected one number or text in each")
-        plain.append(entry.item() if entry.size else "")
-    if len({isinstance(value, str) for value in plain}) > 1:
-        return _Unusable("a cell or struct array of both numbers and text")
-    return np.array(plain)
-
-
-def _numbers(array: NDArray[Any]) -> NDArray[Any] | _Unusable:
+def _numbers(array: NDArray[Any]) -> NDArray[Any] | Unusable:
     if array.dtype.kind == "c":
-        return _Unusable("complex numbers; save a part of them, or the magnitude")
+        return Unusable("complex numbers; save a part of them, or the magnitude")
     if array.dtype.kind in "biuf":
         return array.astype(array.dtype.newbyteorder("="), copy=False)
-    return _Unusable(f"{array.dtype}, which is neither numbers nor text")
+    return Unusable(f"{array.dtype}, which is neither numbers nor text")
 
 
-def _dense(matrix: Any) -> NDArray[Any] | _Unusable:
+def _dense(matrix: Any) -> NDArray[Any] | Unusable:
     size = int(np.prod(matrix.shape, dtype=np.float64) * matrix.dtype.itemsize)
     if size > named_arrays.LARGEST_DENSE_BYTES:
-        return _Unusable(f"sparse, and of {size / 2**30:.1f} GiB when written out in full")
+        return Unusable(f"sparse, and of {size / 2**30:.1f} GiB when written out in full")
     return _numbers(matrix.toarray())
 
 
@@ -135,18 +84,16 @@ def _read_v5(path: Path) -> dict[str, Any]:
 
 def _from_v5(value: Any) -> Any:
     if isinstance(value, MatlabOpaque | MatlabObject | MatlabFunction):
-        return _Unusable(_OBJECT)
+        return Unusable(_OBJECT)
     if issparse(value):
         return _dense(value)
     if not isinstance(value, np.ndarray):
-        return _Unusable("an empty struct")
+        return Unusable("an empty struct")
     array = value
     if array.dtype.names is not None:
-        return _Struct(
-            {name: [_from_v5(value) for value in array[name].ravel(order="F")] for name in array.dtype.names}
-        )
+        return Struct({name: [_from_v5(value) for value in array[name].ravel(order="F")] for name in array.dtype.names})
     if array.dtype.kind == "O":
-        return _Cell([_from_v5(entry) for entry in array.ravel(order="F")])
+        return Cell([_from_v5(entry) for entry in array.ravel(order="F")], array.shape)
     if array.dtype.kind == "U":
         return np.char.rstrip(array) if array.size > 1 else array
     return _numbers(array)
@@ -163,11 +110,11 @@ def _read_hdf5(path: Path) -> dict[str, Any]:
 
 def _member(group: Any, name: str, known: dict[Any, Any], depth: int) -> Any:
     if isinstance(group.get(name, getlink=True), h5py.ExternalLink) and not trust().allow_external:
-        return _Unusable("a link to another file")
+        return Unusable("a link to another file")
     try:
         item = group[name]
     except (KeyError, OSError, RuntimeError):
-        return _Unusable("a link that leads nowhere")
+        return Unusable("a link that leads nowhere")
     return _once(item, group.file, known, depth)
 
 
@@ -175,11 +122,11 @@ def _once(item: Any, file: Any, known: dict[Any, Any], depth: int) -> Any:
     """What `item` holds; each object is read once, whatever the number of its names. `file` is what leads to it."""
     if item.file != file and not trust().allow_external:
         # by way of a soft link to a link to another file
-        return _Unusable("a link to another file")
+        return Unusable("a link to another file")
     info = h5py.h5o.get_info(item.id)
     identity = info.fileno, info.addr
     if identity not in known:
-        known[identity] = _Unusable("a link back to what holds it")
+        known[identity] = Unusable("a link back to what holds it")
         known[identity] = _from_hdf5(item, known, depth)
     return known[identity]
 
@@ -187,20 +134,20 @@ def _once(item: Any, file: Any, known: dict[Any, Any], depth: int) -> Any:
 def _from_hdf5(item: Any, known: dict[Any, Any], depth: int) -> Any:
     kind = item.attrs.get("MATLAB_class", b"")
     kind = kind.decode() if isinstance(kind, bytes) else str(kind)
-    if depth > _DEEPEST:
-        return _Unusable(f"more than {_DEEPEST} deep")
+    if depth > DEEPEST:
+        return Unusable(f"more than {DEEPEST} deep")
     if "MATLAB_object_decode" in item.attrs or kind in ("function_handle", "opaque"):
-        return _Unusable(_OBJECT)
+        return Unusable(_OBJECT)
     if isinstance(item, h5py.Group):
         return _sparse(item) if "MATLAB_sparse" in item.attrs else _struct(item, known, depth)
     if (item.external is not None or item.is_virtual) and not trust().allow_external:
-        return _Unusable("numbers that lie in another file")
+        return Unusable("numbers that lie in another file")
     if item.attrs.get("MATLAB_empty", 0):
         return _empty(item, kind)
     if h5py.check_ref_dtype(item.dtype) is not None:
         references = np.asarray(item[()]).ravel()
         entries = [_once(item.file[reference], item.file, known, depth + 1) for reference in references]
-        return _Cell(entries) if kind == "cell" else entries  # a field of a struct array
+        return Cell(entries, item.shape[::-1]) if kind == "cell" else entries  # a field of a struct array
     # MATLAB writes its last axis first
     array = np.asarray(item[()]).T
     if kind == "char" or array.dtype.kind in "SO":
@@ -208,18 +155,18 @@ def _from_hdf5(item: Any, known: dict[Any, Any], depth: int) -> Any:
     return _numbers(array.astype(bool) if kind == "logical" else array)
 
 
-def _struct(group: Any, known: dict[Any, Any], depth: int) -> _Struct:
+def _struct(group: Any, known: dict[Any, Any], depth: int) -> Struct:
     fields = {name: _member(group, name, known, depth + 1) for name in group}
     if fields and all(isinstance(value, list) for value in fields.values()):
-        return _Struct(fields)
-    return _Struct({name: [value] for name, value in fields.items()})
+        return Struct(fields)
+    return Struct({name: [value] for name, value in fields.items()})
 
 
 def _empty(item: Any, kind: str) -> Any:
     """An empty array, of which MATLAB stores the shape."""
     if kind == "char":
         return np.array([], dtype=str)
-    return _Cell([]) if kind == "cell" else np.zeros(tuple(int(size) for size in np.atleast_1d(item[()])))
+    return Cell([], (0,)) if kind == "cell" else np.zeros(tuple(int(size) for size in np.atleast_1d(item[()])))
 
 
 def _texts(array: NDArray[Any], kind: str) -> NDArray[Any]:

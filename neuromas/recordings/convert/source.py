@@ -153,6 +153,30 @@ def with_provenance(recording: Recording, path: Path, recipe: Recipe, libraries:
     return Recording(labelled(recording.dataset, manifest), manifest)
 
 
+def numbered_names(name: str, count: int, fields: Mapping[str, Any]) -> list[str]:
+    """Names of `count` recordings of one file.
+
+    Examples
+    --------
+    >>> numbered_names("day", 2, {}), numbered_names("day", 1, {"name": "mine"})
+    (['day-1', 'day-2'], ['mine-1'])
+    """
+    return [f"{fields.get('name', name)}-{number}" for number in range(1, count + 1)]
+
+
+def same_source(recordings: Iterable[Recording]) -> list[Recording]:
+    """`recordings` of one file, each with the file and the hash that the first one has in its provenance."""
+    first, *others = recordings
+    origin = first.manifest.provenance
+    shared = {"source": origin.source, "source_sha256": origin.source_sha256}
+    same = [first]
+    for recording in others:
+        provenance = recording.manifest.provenance.model_copy(update=shared)
+        manifest = recording.manifest.model_copy(update={"provenance": provenance})
+        same.append(Recording(labelled(recording.dataset, manifest), manifest))
+    return same
+
+
 def entry(values: NDArray[Any], most: int = 3) -> str:
     """An array in words: shape, dtype and the first few values.
 

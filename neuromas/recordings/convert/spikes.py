@@ -14,13 +14,14 @@ from neuromas.errors import InvalidInput, NotFound
 from neuromas.files import sha256_file
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import as_text, tidy
-from neuromas.recordings.convert.converter import Converter
-from neuromas.recordings.convert.events import bin_spikes, check_size, spanned, take_events
+from neuromas.recordings.convert.events import as_column, bin_spikes, check_size, spanned, take_events
 from neuromas.recordings.convert.locked import Binned, in_time_order, recording_of
 from neuromas.recordings.convert.source import entry, name_of, need_variables
 from neuromas.recordings.convert.text import read_text
+from neuromas.recordings.convert.workbook import read_workbook
 from neuromas.recordings.encode import load_npz
 from neuromas.recordings.expression import evaluate, names_in
+from neuromas.recordings.matrices import Matrix, example
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recipe import SpikesRecipe
 
@@ -35,7 +36,17 @@ def convert_spikes(path: Path, recipe: SpikesRecipe, fields: Mapping[str, Any]) 
     the same trials.
     """
     columns = _columns(path)
-    spikes = _spikes(columns, recipe, path)
+    return record_spikes(columns, spikes_of(columns, recipe, path), path, recipe, fields)
+
+
+def record_spikes(
+    columns: Mapping[str, Any],
+    spikes: Mapping[str, NDArray[np.float64]],
+    path: Path,
+    recipe: SpikesRecipe,
+    fields: Mapping[str, Any],
+) -> Recording:
+    """Activity about the events in `columns`, or in the recipe's file of events, from the spike times of each unit."""
     table, where, notes = _events(columns, recipe, path)
     need_variables(recipe, list(table), where)
     events = take_events(in_time_order(table, recipe.align, where), recipe, where)
@@ -58,16 +69,22 @@ def convert_spikes(path: Path, recipe: SpikesRecipe, fields: Mapping[str, Any]) 
     )
 
 
-def _columns(path: Path) -> dict[str, NDArray[Any]]:
+def _columns(path: Path) -> dict[str, Any]:
+    """Columns of one entry per row, or of several (`Matrix`)."""
+    if path.suffix in (".xlsx", ".xlsm"):
+        return dict(read_workbook(path))
     if path.suffix != ".npz":
         return read_text(path)
-    return {name: tidy(values) for name, values in load_npz(path).items() if values.ndim == 1}
+    return {name: as_column(tidy(values)) for name, values in load_npz(path).items() if values.ndim > 0}
 
 
-def _column(columns: Mapping[str, NDArray[Any]], name: str, where: object) -> NDArray[Any]:
-    if name not in columns:
+def _column(columns: Mapping[str, Any], name: str, what: str, where: object) -> NDArray[Any]:
+    """The column called `name`, or what the expression `name` makes of columns."""
+    if name in columns and not isinstance(columns[name], Matrix):
+        return np.asarray(columns[name])
+    if not set(columns) & names_in(name):
         raise NotFound(f"{where}: no column {name!r}; there are {listing(list(columns))}", kind="unknown_column")
-    return columns[name]
+    return np.atleast_1d(evaluate(name, columns, f"{where}: {what}"))
 
 
 def _seconds(values: NDArray[Any], what: str) -> NDArray[np.float64]:
@@ -77,24 +94,18 @@ def _seconds(values: NDArray[Any], what: str) -> NDArray[np.float64]:
     return values.astype(np.float64)
 
 
-def _spikes(columns: Mapping[str, NDArray[Any]], recipe: SpikesRecipe, path: Path) -> dict[str, NDArray[np.float64]]:
+def spikes_of(columns: Mapping[str, Any], recipe: SpikesRecipe, path: Path) -> dict[str, NDArray[np.float64]]:
     """Spike times of each unit, in order of the units' names."""
     if not columns:
         raise InvalidInput(f"{path}: no column of spike times", kind="unreadable_source")
     name = next(iter(columns)) if recipe.times is None else recipe.times
-    if name in columns:
-        stored = columns[name]
-    elif set(columns) & names_in(name):
-        stored = np.atleast_1d(evaluate(name, columns, f"{path}: times"))
-    else:
-        stored = _column(columns, name, path)
-    times = _seconds(stored, f"{path}: spike times in column {name!r}")
+    times = _seconds(_column(columns, name, "times", path), f"{path}: spike times in column {name!r}")
     fired = np.isfinite(times)
     if not fired.any():
         raise InvalidInput(f"{path}: column {name!r} holds no spike time", kind="unreadable_source")
     if recipe.unit is None:
         return {name if name in columns else name_of(path, (*ENDINGS, ".csv.gz")): times[fired]}
-    units = _column(columns, recipe.unit, path)
+    units = _column(columns, recipe.unit, "unit", path)
     if units.shape != times.shape:
         raise InvalidInput(
             f"{path}: {name!r} holds {times.size} spike times, but {recipe.unit!r} holds {units.size} units",
@@ -116,9 +127,7 @@ def _names(units: NDArray[Any]) -> NDArray[Any]:
     return np.where(np.isnan(units), "", as_text(units)) if units.dtype.kind == "f" else as_text(units)
 
 
-def _events(
-    columns: Mapping[str, NDArray[Any]], recipe: SpikesRecipe, path: Path
-) -> tuple[dict[str, NDArray[Any]], str, list[str]]:
+def _events(columns: Mapping[str, Any], recipe: SpikesRecipe, path: Path) -> tuple[dict[str, Any], str, list[str]]:
     """The table of events, its file for messages, and notes for the provenance."""
     notes: list[str] = []
     where = str(path)
@@ -135,14 +144,15 @@ def _events(
         notes.append(f"events {recipe.events} (sha256 {sha256_file(beside)})")
     else:
         first = recipe.times or next(iter(columns))
-        own = {recipe.unit, *([first] if first in columns else names_in(first))}
+        named = (name for name in (first, recipe.unit) if name is not None)
+        own = {part for name in named for part in ([name] if name in columns else names_in(name))}
         columns = {name: values for name, values in columns.items() if name not in own}
     if recipe.event_columns is not None:
         return _wide(columns, recipe.event_columns, where), where, notes
     return _long(columns, recipe.align, where), where, notes
 
 
-def _long(columns: Mapping[str, NDArray[Any]], align: str, where: str) -> dict[str, NDArray[Any]]:
+def _long(columns: Mapping[str, Any], align: str, where: str) -> dict[str, Any]:
     """Columns as long as those that `align` names, without the rows that are empty."""
     named = [name for name in columns if name in names_in(align)]
     if not named:
@@ -158,11 +168,16 @@ def _long(columns: Mapping[str, NDArray[Any]], align: str, where: str) -> dict[s
     fitting = {name: values for name, values in columns.items() if len(values) == len(columns[named[0]])}
     blank = np.ones(len(columns[named[0]]), dtype=bool)
     for values in fitting.values():
+        if isinstance(values, Matrix):
+            continue
         blank &= np.isnan(values) if values.dtype.kind == "f" else values == "" if values.dtype.kind == "U" else False
-    return {name: values[~blank] for name, values in fitting.items()}
+    rows = np.flatnonzero(~blank)
+    return {
+        name: values.of_rows(rows) if isinstance(values, Matrix) else values[rows] for name, values in fitting.items()
+    }
 
 
-def _wide(columns: Mapping[str, NDArray[Any]], pattern: str, where: str) -> dict[str, NDArray[Any]]:
+def _wide(columns: Mapping[str, Any], pattern: str, where: str) -> dict[str, NDArray[Any]]:
     """One row for each time in each column that `pattern` matches; named groups become columns beside the time."""
     try:
         expression = re.compile(pattern)
@@ -170,7 +185,8 @@ def _wide(columns: Mapping[str, NDArray[Any]], pattern: str, where: str) -> dict
         raise InvalidInput(
             f"event_columns={pattern!r} is not a regular expression: {error}", kind="invalid_recipe"
         ) from error
-    matched = {name: match for name in columns if (match := expression.fullmatch(name))}
+    single = [name for name, values in columns.items() if not isinstance(values, Matrix)]
+    matched = {name: match for name in single if (match := expression.fullmatch(name))}
     if not matched:
         raise NotFound(
             f"{where}: event_columns={pattern!r} matches no column; there are {listing(list(columns)) or 'none'}",
@@ -221,9 +237,9 @@ def contents_spikes(path: Path) -> list[tuple[str, str]]:
     """Columns, each with the number of its entries and a few of them."""
     listed = []
     for name, values in _columns(path).items():
+        if isinstance(values, Matrix):
+            listed.append((name, f"{values.described}, e.g. {example(name, len(values.shape))}"))
+            continue
         present = values[np.isfinite(values)] if values.dtype.kind == "f" else values
         listed.append((name, entry(present)))
     return listed
-
-
-CONVERTERS: tuple[Converter, ...] = (Converter("spikes", ENDINGS, SpikesRecipe, convert_spikes, contents_spikes),)

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,13 @@ from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import make_variables, tidy
-from neuromas.recordings.convert.axes import TIME, Places, axes_of, in_order, padding_of
+from neuromas.recordings.convert.axes import TIME, Places, activity_of, axes_of, padding_of
+from neuromas.recordings.convert.beside import with_files_beside
 from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import assemble, free_names, provenance_of
 from neuromas.recordings.encode import SAMPLE_PREFIX, UNIT_PREFIX, Layout, as_floats, declared_names, flatten
 from neuromas.recordings.expression import names_in
+from neuromas.recordings.matrices import Index, Matrix, spelled
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recipe import ArraysRecipe, VariableRecipe
 from neuromas.schema.recording import Sampling
@@ -80,12 +83,14 @@ def take(
         Variables cannot be computed, or the data are invalid; lists every problem.
     """
     user_recipe = user_recipe or recipe
+    source, beside = with_files_beside(source, recipe.beside, path)
+    source = source.with_part(recipe.activity)
     samples = _read_samples(source, recipe)
-    units, renamed = _unit_names(source, recipe, samples.activity.shape[-1])
+    units, renamed = _unit_names(source, recipe, samples)
     columns = _read_columns(source, recipe, samples)
     places = samples.places
     own = {samples.key, recipe.unit or dims.UNIT, recipe.trial or dims.TRIAL, recipe.step or dims.STEP}
-    own |= {dims.TOKEN, dims.ELIGIBLE, *_NO_COLUMNS}
+    own |= {dims.TOKEN, dims.ELIGIBLE, *_NO_COLUMNS, *names_in(samples.key)}
     implied = [
         label
         for label in source.arrays
@@ -104,6 +109,7 @@ def take(
     left_out = [*(label for label in source.arrays if label not in used), *source.unusable]
     notes = [
         *notes,
+        *beside,
         *samples.notes,
         *places.guesses(columns.used),
         *([f"units of one name numbered: {listing(renamed)}"] if renamed else []),
@@ -144,14 +150,17 @@ class _Samples:
     layout: Layout
     places: Places
     notes: list[str]
+    lost_axis: str
+    """Advice, if the activity may have lost a last axis of length 1."""
 
 
 def _read_samples(source: Arrays, recipe: ArraysRecipe) -> _Samples:
     """The activity that the recipe names, one row per sample, with numbers of trials and steps."""
     key = recipe.activity or dims.ACTIVITY
     axes = axes_of(source, recipe, key)
-    activity = in_order(source.array(key, "activity"), axes)
+    activity = activity_of(source, key, axes)
     places = Places(source, key, axes, activity.shape)
+    lost_axis = _lost_axis(source, recipe, activity)
     lengths = _beside(source, places, "lengths", must_fit=True)
     present = _beside(source, places, "present", must_fit=True)
     if present is not None and present.dtype.kind in "iu" and np.isin(present, (0, 1)).all():
@@ -165,16 +174,26 @@ def _read_samples(source: Arrays, recipe: ArraysRecipe) -> _Samples:
         present, notes = padding_of(floats)
     flat, layout = flatten(floats, None if lengths is None else _whole(lengths), present, problems)
     if layout is None or problems:
-        raise InvalidInput(f"{source.where}: {'; '.join(problems)}", kind="invalid_axes")
+        raise InvalidInput(f"{source.where}: {'; '.join(problems)}{lost_axis}", kind="invalid_axes")
     trial, step = _numbers(source, recipe, places, layout)
-    return _Samples(key, flat, trial, step, layout, places, notes)
+    return _Samples(key, flat, trial, step, layout, places, notes, lost_axis)
+
+
+def _lost_axis(source: Arrays, recipe: ArraysRecipe, activity: NDArray[Any]) -> str:
+    """What to try if an array is a matrix only because MATLAB dropped a last axis of length 1."""
+    if not source.vectors or recipe.axes is not None or activity.ndim != 2:
+        return ""
+    return (
+        ". MATLAB drops a last axis of length 1: if this is activity of a single unit, name all axes, e.g. axes = "
+        '["trial", "step", "unit"]'
+    )
 
 
 def _beside(
     source: Arrays, places: Places, what: str, named: str | None = None, must_fit: bool = False
 ) -> NDArray[Any] | None:
     """The array beside the activity that the recipe calls `named`, or that is called `what`; None if there is none."""
-    if named is None and what not in source.arrays:
+    if named is None and (what not in source.arrays or what == places.key):
         return None
     name = named or what
     source.array(name, what)
@@ -258,29 +277,62 @@ def _check_steps_count(source: Arrays, step: NDArray[Any]) -> None:
 # ------------------------------------------------------------------------------------------------------- columns
 
 
-class _Columns(Mapping[str, NDArray[Any]]):
-    """What expressions may name, one value per sample each; remembers what they named."""
+class _Columns(Mapping[str, Any]):
+    """What expressions may name, one value per sample each, and arrays of which they name a column; remembers what they named.
 
-    def __init__(self, source: Arrays, values_of: dict[str, NDArray[Any]], shape: str) -> None:
+    Parameters
+    ----------
+    source : Arrays
+    values_of : dict of str to ndarray of shape (n_samples,)
+    samples : _Samples
+    """
+
+    def __init__(self, source: Arrays, values_of: dict[str, NDArray[Any]], samples: _Samples) -> None:
         self.source = source
         self.values_of = values_of
-        self.shape = shape  # of the activity, for messages
+        self.samples = samples
         self.used: set[str] = set()
 
-    def __getitem__(self, name: str) -> NDArray[Any]:
-        values = self.values_of[name]
+    def __getitem__(self, name: str) -> NDArray[Any] | Matrix:
         self.used.add(name)
-        return values
+        array = self.source.arrays.get(name)
+        if array is None or array.ndim < 2:
+            return self.values_of[name]
+        remark = f"; the activity is of shape {self.samples.places.shape}{self.samples.lost_axis}"
+        return Matrix(array.shape, partial(self._part, name), self.values_of.get(name), remark=remark)
+
+    def _part(self, name: str, index: Index) -> NDArray[Any]:
+        """The values per sample of a part of an array."""
+        places = self.samples.places
+        values = places.find(name, index)
+        if values is None:
+            part = self.source.arrays[name][index]
+            raise InvalidInput(
+                f"{self.source.where}: {spelled(name, index)} is of shape {part.shape} and has no value per trial, step or "
+                f"sample; {name!r} is of shape {self.source.arrays[name].shape}, the activity of shape {places.shape}",
+                kind="invalid_axes",
+            )
+        self.used.add(spelled(name, index))
+        return tidy(self.samples.layout.column(name, values, []))
 
     def __contains__(self, name: object) -> bool:
         self.source.refuse_unusable(name)
-        if name not in self.values_of and name in self.source.arrays:
+        array = self.source.arrays.get(str(name))
+        if name in self.values_of or (array is not None and self._columns_of(str(name))):
+            return True
+        if array is not None:
             raise InvalidInput(
-                f"{self.source.where}: array {name!r} of shape {self.source.arrays[str(name)].shape} has no value per trial, "
-                f"step or sample; the activity is of shape {self.shape}",
+                f"{self.source.where}: array {name!r} of shape {array.shape} has no value per trial, step or sample; the "
+                f"activity is of shape {self.samples.places.shape}{self.samples.lost_axis}",
                 kind="invalid_axes",
             )
-        return name in self.values_of
+        return False
+
+    def _columns_of(self, name: str) -> bool:
+        """Whether an array that has no value per sample has columns that an expression can name."""
+        sizes = {size for axis, size in self.samples.places.sizes.items() if axis != dims.UNIT}
+        shape = self.source.arrays[name].shape
+        return len(shape) >= 2 and bool(sizes & set(shape)) and name not in (self.samples.key, *_NO_COLUMNS)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.values_of)
@@ -301,7 +353,7 @@ def _read_columns(source: Arrays, recipe: ArraysRecipe, samples: _Samples) -> _C
     if recipe.step_s is not None and recipe.start_s is not None:
         centres = recipe.start_s + recipe.step_s * (samples.step + 0.5)
         values_of[TIME] = _time(source, recipe, values_of.get(TIME), centres)
-    return _Columns(source, values_of, samples.places.shape)
+    return _Columns(source, values_of, samples)
 
 
 def _time(source: Arrays, recipe: ArraysRecipe, own: NDArray[Any] | None, centres: NDArray[np.float64]) -> NDArray[Any]:
@@ -345,7 +397,9 @@ def _variables(
     documents = _declared(source, recipe, fields)
     declared = declared_names(documents)
     if declared is not None:
-        return {label: columns[label] for label in columns.values_of if label in declared}, list(documents)
+        values = {label: values for label, values in columns.values_of.items() if label in declared}
+        columns.used |= set(values)
+        return values, list(documents)
     labels = [label for label in implied if label != dims.EVENT_S and not label.startswith(SAMPLE_PREFIX)]
     recipes = {
         name: VariableRecipe(expression=f"col({json.dumps(label, ensure_ascii=False)})")
@@ -410,17 +464,18 @@ def _clean(name: str) -> str:
     return f"{cleaned}_" if cleaned in dims.RESERVED else cleaned
 
 
-def _unit_names(source: Arrays, recipe: ArraysRecipe, n_units: int) -> tuple[NDArray[Any] | None, list[str]]:
+def _unit_names(source: Arrays, recipe: ArraysRecipe, samples: _Samples) -> tuple[NDArray[Any] | None, list[str]]:
     """Names of the units, shape (n_units,), and those that occur more than once and were numbered; None without names."""
     label = recipe.unit or dims.UNIT
     if recipe.unit is None and label not in source.arrays:
         return None, []
-    names = _whole(tidy(source.array(label, "names of the units")))
+    names, n_units = _whole(tidy(source.array(label, "names of the units"))), samples.activity.shape[-1]
     if names.size != n_units:
         if recipe.unit is None and names.ndim != 1:
             return None, []
         raise InvalidInput(
-            f"{source.where}: {label!r} names {names.size} units, the activity has {n_units}", kind="unit_mismatch"
+            f"{source.where}: {label!r} names {names.size} units, the activity has {n_units}{samples.lost_axis}",
+            kind="unit_mismatch",
         )
     return _numbered(names.ravel().astype(str))
 

@@ -18,7 +18,7 @@ from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.source import unreadable
 
-_MISSING = ("", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "null", "NULL", "None", "-nan", "#N/A")
+MISSING = ("", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "null", "NULL", "None", "-nan", "#N/A")
 """Words for a missing number in a column of numbers; in a column of text only an empty cell is missing."""
 
 
@@ -104,7 +104,7 @@ def _settled(values: NDArray[Any]) -> NDArray[Any]:
     """Text as numbers, if all of it is numbers or words such as ``NA``; other values as they are."""
     if values.dtype.kind != "U":
         return values
-    present = ~np.isin(np.char.strip(values), _MISSING)
+    present = ~np.isin(np.char.strip(values), MISSING)
     if not present.any():
         return values
     try:

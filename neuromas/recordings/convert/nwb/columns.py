@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
+import h5py
 import numpy as np
 from numpy.typing import NDArray
 
@@ -12,10 +14,19 @@ from neuromas.errors import InvalidInput, NotFound
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.expression import evaluate_mask
+from neuromas.recordings.matrices import Matrix, of_lists
 from neuromas.schema.recipe import NwbRecipe
 
 _NAME_COLUMNS = ("unit_name", "label", "channel_name")
 """Columns that name units, if every row has a different name there."""
+
+_LONG_COLUMNS = ("spike_times", "obs_intervals", "timeseries")
+"""Columns of lists that are no values of a row."""
+
+_WHOLE = 2**22
+"""Up to so many rows of lists are read at once; of more, only those that are asked for."""
+
+_AT_ONCE = 2**12
 
 
 def read_columns(table: Any) -> dict[str, NDArray[Any]]:
@@ -30,7 +41,6 @@ def read_columns(table: Any) -> dict[str, NDArray[Any]]:
 
 def plain_column(column: Any) -> NDArray[Any] | None:
     """One number or text per row of a column; None if a row holds several, or a reference."""
-    import h5py
     from hdmf.common import DynamicTableRegion, EnumData, VectorIndex
 
     if isinstance(column, (VectorIndex, DynamicTableRegion)):
@@ -48,6 +58,52 @@ def plain_column(column: Any) -> NDArray[Any] | None:
         elements = tidy(column.elements.data[:])
         values = elements[values.astype(np.int64)]
     return values if values.ndim == 1 and values.dtype.kind in "biufU" else None
+
+
+def read_matrices(table: Any) -> dict[str, Matrix]:
+    """Columns of a table with several numbers or texts per row, of which expressions name one: ``v[:, 0]``."""
+    matrices = {str(name): _matrix(table[name]) for name in table.colnames if name not in _LONG_COLUMNS}
+    return {name: matrix for name, matrix in matrices.items() if matrix is not None}
+
+
+def _matrix(column: Any) -> Matrix | None:
+    """A column of vectors or of lists; None if its entries are neither numbers nor text."""
+    from hdmf.common import DynamicTableRegion, EnumData, VectorIndex
+
+    lists = isinstance(column, VectorIndex)
+    entries = column.target if lists else column
+    if isinstance(entries, (VectorIndex, DynamicTableRegion, EnumData)):
+        return None
+    data = entries.data
+    shape, dtype = getattr(data, "shape", None), getattr(data, "dtype", None)
+    if shape is None and isinstance(data, (list, tuple)):
+        data = np.asarray(data)
+        shape, dtype = data.shape, data.dtype
+    if shape is None or dtype is None or not _plain(dtype):
+        return None
+    if lists:
+        return of_lists(partial(_rows_of, data), np.asarray(column.data[:]), tuple(shape[1:]))
+    if len(shape) < 2 or 0 in shape[1:]:
+        return None
+    return Matrix(tuple(shape), lambda index: tidy(data[index]), per_row=True)
+
+
+def _plain(dtype: Any) -> bool:
+    """Whether entries are numbers or text."""
+    return (
+        isinstance(dtype, np.dtype)
+        and h5py.check_ref_dtype(dtype) is None
+        and (dtype.kind in "biufSU" or h5py.check_string_dtype(dtype) is not None)
+    )
+
+
+def _rows_of(data: Any, places: NDArray[np.int64]) -> NDArray[Any]:
+    """Rows of `data` at rising `places`; of large data in a file, those alone are read."""
+    if places.size == 0:
+        return np.zeros((0, *data.shape[1:]))
+    if data.shape[0] <= _WHOLE:
+        return tidy(np.asarray(data[:]))[places]
+    return tidy(np.concatenate([data[chunk.tolist()] for chunk in np.array_split(places, -(-places.size // _AT_ONCE))]))
 
 
 def electrode_columns(column: Any) -> dict[str, NDArray[Any]]:
@@ -74,7 +130,9 @@ def _region(column: Any) -> tuple[Any, list[NDArray[np.int64]]]:
     return column.table, [np.array([row], dtype=np.int64) for row in column.data[:]]
 
 
-def select_units(columns: Mapping[str, NDArray[Any]], recipe: NwbRecipe, n_units: int, where: str) -> NDArray[np.int64]:
+def select_units(
+    columns: Mapping[str, NDArray[Any] | Matrix], recipe: NwbRecipe, n_units: int, where: str
+) -> NDArray[np.int64]:
     """Rows of the units for which ``units_where`` is true; InvalidInput if there are none."""
     if recipe.units_where is None:
         return np.arange(n_units)

@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromas.recordings.convert.nwb.columns import read_columns
+from neuromas.recordings.convert.nwb.columns import read_columns, read_matrices
 from neuromas.recordings.convert.nwb.file import open_nwb
 from neuromas.recordings.convert.nwb.series import describe_series
+from neuromas.recordings.matrices import Matrix, example
 
 _SHOWN = 6  # different values of a column
 
@@ -40,14 +41,22 @@ def contents(path: Path) -> list[tuple[str, str]]:
                 rows.append((name, kind.format(len(table))))
                 columns = read_columns(table)
                 rows += [(f"{name}.{column}", _examples(values)) for column, values in columns.items()]
+                matrices = read_matrices(table)
                 rows += [
-                    (f"{name}.{column}", "not one number or text per row")
+                    (f"{name}.{column}", _of_columns(matrices.get(column), column))
                     for column in table.colnames
                     if column not in columns
                 ]
         for place, series in file.series.items():
             rows.append((place, describe_series(series, file.array(series.data))))
     return rows
+
+
+def _of_columns(matrix: Matrix | None, column: str) -> str:
+    """A column of several entries per row, and how an expression names one."""
+    if matrix is None:
+        return "not one number or text per row"
+    return f"{matrix.described}: an expression names one entry per row, e.g. {example(column, len(matrix.shape))}"
 
 
 def _examples(values: NDArray[Any]) -> str:

@@ -12,7 +12,7 @@ from neuromas.errors import InvalidInput, NotFound
 from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.convert.events import take_events
 from neuromas.recordings.convert.locked import Binned, recording_of
-from neuromas.recordings.convert.nwb.columns import read_columns
+from neuromas.recordings.convert.nwb.columns import read_columns, read_matrices
 from neuromas.recordings.convert.nwb.contents import contents
 from neuromas.recordings.convert.nwb.file import NwbFile, find_place, open_nwb
 from neuromas.recordings.convert.nwb.series import average_series, readable_shape
@@ -62,7 +62,7 @@ def convert(path: Path, recipe: NwbRecipe, fields: Mapping[str, Any]) -> Recordi
         columns = read_columns(file.tables[table])
         need_variables(recipe, list(columns), where)
         source, place = _find_source(file, recipe)
-        events = take_events(columns, recipe, where)
+        events = take_events(read_matrices(file.tables[table]) | columns, recipe, where)
         read = bin_units if source == "units" else average_series
         binned = read(file, place, recipe, events, f"{path}: {place}")
         defaults = _manifest(file)

@@ -13,7 +13,13 @@ from neuromas.errors import InvalidInput
 from neuromas.recordings.check import BLOCK_BYTES
 from neuromas.recordings.convert.events import SLACK_S, Events, check_size
 from neuromas.recordings.convert.locked import Binned
-from neuromas.recordings.convert.nwb.columns import metadata_columns, read_columns, select_units, unit_names
+from neuromas.recordings.convert.nwb.columns import (
+    metadata_columns,
+    read_columns,
+    read_matrices,
+    select_units,
+    unit_names,
+)
 from neuromas.recordings.convert.nwb.file import NwbFile
 from neuromas.schema.recipe import NwbRecipe
 
@@ -34,7 +40,7 @@ def average_series(file: NwbFile, place: str, recipe: NwbRecipe, events: Events,
         )
     n_samples, n_channels = shape[0], shape[1] if len(shape) == 2 else 1
     columns, prefix = _channels(series, n_channels, where)
-    rows = select_units(columns, recipe, n_channels, where)
+    rows = select_units(_matrices(series) | columns, recipe, n_channels, where)
     clock = _clock(file, series, n_samples, where)
     check_size(len(events.rows), recipe.n_steps, len(rows), where)
     n_trials, n_edges = events.edges.shape
@@ -137,6 +143,16 @@ def _channels(series: Any, n_channels: int, where: str) -> tuple[dict[str, NDArr
             )
         return {name: values[rows] for name, values in read_columns(region.table).items()}, prefix
     return {"id": np.arange(n_channels)}, "channel"
+
+
+def _matrices(series: Any) -> dict[str, Any]:
+    """Columns that describe the channels with several entries per channel."""
+    region = getattr(series, "electrodes", None)
+    region = getattr(series, "rois", None) if region is None else region
+    if region is None:
+        return {}
+    rows = np.asarray(region.data[:], dtype=np.int64)
+    return {name: matrix.of_rows(rows) for name, matrix in read_matrices(region.table).items()}
 
 
 # ------------------------------------------------------------------------------------------------------- sample times

@@ -14,6 +14,7 @@ from neuromas.recordings.convert.nwb.columns import (
     electrode_columns,
     metadata_columns,
     read_columns,
+    read_matrices,
     select_units,
     unit_names,
 )
@@ -67,7 +68,7 @@ def bin_units(file: NwbFile, place: str, recipe: NwbRecipe, events: Events, wher
     spikes = _Spikes(table)
     _check_coverage(spikes, recipe, where)
     extents, session = spikes.extents(where)
-    rows = select_units(columns, recipe, spikes.n_units, where)
+    rows = select_units({**read_matrices(table), **columns}, recipe, spikes.n_units, where)
     check_size(len(events.rows), recipe.n_steps, len(rows), where)
     metadata: dict[str, Any] = {name: values[rows] for name, values in metadata_columns(columns, recipe, where).items()}
     metadata |= {name: (extents[rows, end], {"units": "s"}) for end, name in enumerate(("first_spike", "last_spike"))}
