@@ -367,6 +367,9 @@ def test_spike_times_of_the_session_for_each_unit(tmp_path, write):
         cube = recording.latents().reshape(3, 4, 2).transpose(0, 2, 1)
         assert cube.reshape(-1, 4).tolist() == expected
         assert recording.dataset["event_s"].values[::4].tolist() == [2, 9, 15]
+    path = write(tmp_path / "never.mat", {"spikes": [*trains, np.array([[np.nan]])]} | events)
+    recipe = WINDOW | {"align": "cue", "variables": {"side": "side"}, "times": "spikes", "coverage": "session"}
+    assert convert(path, recipe, format="spikes").unit_names == ["u0", "u1"]  # NaN: the third was not recorded
     assert convert(tmp_path / "structs.mat", WINDOW | {
         "times": "units.spikes", "unit": "units.label", "align": "cue", "variables": {"side": "side"}
     }, format="spikes").unit_names == ["u-0", "u-1"]  # fmt: skip
@@ -393,6 +396,9 @@ def test_cells_that_are_no_lists_of_spikes(tmp_path):
     recipe = WINDOW | {"align": "cue", "variables": {"c": "cue"}}
     with pytest.raises(InvalidInput, match="expected a list of spike times in each cell, got an array of shape"):
         convert(path, recipe | {"times": "spikes"}, format="spikes")
+    nothing = write_v5(tmp_path / "b.mat", {"spikes": [np.array([[np.nan]])] * 2, "cue": np.array([[1.0, 2.0]])})
+    with pytest.raises(InvalidInput, match="'spikes' holds no spike time"):
+        convert(nothing, recipe | {"times": "spikes"}, format="spikes")
     with pytest.raises(InvalidInput, match="times names it"):
         convert(path, recipe, format="spikes")
     with pytest.raises(InvalidInput, match="names 2 axes"):

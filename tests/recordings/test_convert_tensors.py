@@ -139,7 +139,9 @@ def test_activity_may_be_a_part_of_lists_of_lists(tmp_path):
     np.savez(tmp_path / "a.npz", hidden=layers, label=LABEL)
     again = convert(tmp_path / "a.npz", {"activity": "hidden[:, 1, ...]", "variables": {"label": "label"}})
     assert np.array_equal(again.latents(), recording.latents())
-    with pytest.raises(InvalidInput, match=r"shape \(6, 2, 4, 3\): expected 2 or 3 axes; activity can name a part"):
+    with pytest.raises(
+        InvalidInput, match=r"shape \(6, 2, 4, 3\): expected 2 or 3 axes; the recipe can name them for a part"
+    ):
         convert(path, {"activity": "hidden", "variables": {"label": "label"}})
     with pytest.raises(InvalidInput, match=r"\(6, 2, 4, 3\); its axis 1 has no entry 2"):
         convert(path, {"activity": "hidden[:, 2, :, :]", "variables": {"label": "label"}})
@@ -345,7 +347,8 @@ def test_archives_of_pytorch_that_were_tampered_with(tmp_path, monkeypatch):
     nested: list[Any] = [1, "a"]
     for _ in range(14):
         nested = [nested] * 10
-    with pytest.raises(InvalidInput, match=r"values more than 16 deep|more than 1048576 values"):
+    monkeypatch.setattr(tensor_files, "_MOST_VALUES", 1000)
+    with pytest.raises(InvalidInput, match="more than 1000 values"):
         convert(write_pt(tmp_path / "d", {"x": nested}))
     monkeypatch.setattr(tensor_files, "_SAFE_TORCH", (99, 0))
     with pytest.raises(InvalidInput, match=r"PyTorch 2.6 or later"):

@@ -34,7 +34,7 @@ def axes_of(source: Arrays, recipe: ArraysRecipe, key: str) -> tuple[str, ...]:
     axes: tuple[str, ...] | None = recipe.axes
     if len(shape) > 3:
         raise InvalidInput(
-            f"{where}: expected 2 or 3 axes; activity can name a part of an array, e.g. "
+            f"{where}: expected 2 or 3 axes; the recipe can name them for a part of the array, e.g. activity = "
             f"{spelled(recipe.activity or key, (slice(None), 0, *[slice(None)] * (len(shape) - 2)))}",
             kind="invalid_axes",
         )

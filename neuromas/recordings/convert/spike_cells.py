@@ -66,7 +66,9 @@ def _from_values(
     lists = _lists(stored, recipe, source, where)
     if dims.TRIAL in lists.axes:
         return _of_trials(lists, source, path, recipe, fields, where)
-    spikes = {name: lists.trains[unit][0] for unit, name in enumerate(lists.units)}
+    spikes = {name: train for name, (train,) in zip(lists.units, lists.trains, strict=True) if train is not None}
+    if not spikes:
+        raise InvalidInput(f"{where}: {recipe.times!r} holds no spike time", kind="no_units")
     return record_spikes(_columns(source), spikes, path, recipe, fields)
 
 
