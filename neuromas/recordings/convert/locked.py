@@ -84,6 +84,7 @@ def recording_of(
     libraries: Sequence[str] = (),
     row_ids: NDArray[Any] | None = None,
     keep_empty_bins: bool = False,
+    files: Sequence[Path] = (),
 ) -> Recording:
     """A recording of `events`, without the trials in which no unit was recorded and without the units that never were.
 
@@ -109,6 +110,8 @@ def recording_of(
         have the numbers of their rows.
     keep_empty_bins : bool
         Whether a kept trial keeps its bins in which no unit was recorded, as NaN. By default these bins are no samples.
+    files : sequence of Path
+        Of a folder, the files that were read. They are hashed in the provenance.
 
     Raises
     ------
@@ -136,7 +139,7 @@ def recording_of(
         "missing": bool(np.isnan(activity[present]).any()),
         "sampling": sampling_of(recipe),
         "provenance": provenance_of(
-            path, recipe, [*notes, f"left out: {'; '.join(left_out)}" if left_out else ""], libraries
+            path, recipe, [*notes, f"left out: {'; '.join(left_out)}" if left_out else ""], libraries, files
         ),
     }
     free = free_names(binned.unit_metadata, [*events.variables, dims.EVENT_S])

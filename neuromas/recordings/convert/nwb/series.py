@@ -13,8 +13,10 @@ from neuromas.errors import InvalidInput
 from neuromas.recordings.check import BLOCK_BYTES
 from neuromas.recordings.convert.events import SLACK_S, Events, check_size
 from neuromas.recordings.convert.locked import Binned
-from neuromas.recordings.convert.nwb.columns import metadata_columns, read_columns, select_units, unit_names
+from neuromas.recordings.convert.nwb.columns import read_columns, unit_names
 from neuromas.recordings.convert.nwb.file import NwbFile
+from neuromas.recordings.convert.nwb.invalid import without_invalid_times
+from neuromas.recordings.convert.units import by_activity, metadata_columns, select_units
 from neuromas.schema.recipe import NwbRecipe
 
 _WHOLE = 2**20
@@ -41,15 +43,17 @@ def average_series(file: NwbFile, place: str, recipe: NwbRecipe, events: Events,
     activity = np.empty((n_trials, n_edges - 1, len(rows)), dtype=np.float32)
     for trial, edges in enumerate(events.edges):
         activity[trial] = _scaled(series, _means(data, rows, clock.samples_at(edges)), rows)
+    invalid = without_invalid_times(activity, file, series, recipe, events)
     n_excluded = n_channels - len(rows)
-    return Binned(
+    binned = Binned(
         activity=activity,
         units=unit_names(columns, prefix)[rows].tolist(),
         physical=str(series.unit or "1"),
         unit_metadata={name: values[rows] for name, values in metadata_columns(columns, recipe, where).items()},
-        span=f"the series has samples from {clock.first:g} to {clock.last:g} s",
-        left_out=(f"{n_excluded} channels not selected",) if n_excluded else (),
+        span="; ".join([f"the series has samples from {clock.first:g} to {clock.last:g} s", *invalid]),
+        left_out=(*invalid, *([f"{n_excluded} channels not selected"] if n_excluded else [])),
     )
+    return by_activity(binned, {name: values[rows] for name, values in columns.items()}, recipe, where)
 
 
 def _check_recipe(recipe: NwbRecipe, where: str) -> None:

@@ -1,0 +1,98 @@
+"""Files of a folder, and files beside a source, such as its table of events. What lies elsewhere is refused."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from neuromas.errors import InvalidInput, NotFound
+from neuromas.recordings.check import listing
+from neuromas.recordings.convert.source import unreadable
+
+
+def beside(path: Path, name: str, what: str) -> Path:
+    """The file `name` beside the source at `path`, or in it if the source is a folder.
+
+    Parameters
+    ----------
+    path : Path
+        The source, a file or a folder.
+    name : str
+        Relative to the folder that holds the source, or to the source itself.
+    what : str
+        The field of the recipe, for messages.
+
+    Raises
+    ------
+    InvalidInput
+        The file lies elsewhere, or two files have this name.
+    NotFound
+        There is no such file.
+    """
+    around = path.resolve().parent
+    candidates = list(dict.fromkeys([*([path / name] if path.is_dir() else []), path.parent / name]))
+    inside = [file for file in candidates if file.resolve().is_relative_to(around)]
+    if not inside:
+        raise InvalidInput(
+            f"{path}: {what}={name!r}: expected a file beside the {_of(path)}, or in a folder there", kind="invalid_recipe"
+        )
+    existing = [file for file in inside if file.is_file()]
+    if not existing:
+        raise NotFound(f"no such file of {what}: {' or '.join(map(str, inside))}", kind="unknown_file")
+    if len(existing) > 1:
+        raise InvalidInput(
+            f"{path}: {what}={name!r}: there are two such files, {existing[0]} and {existing[1]}; rename one of them",
+            kind="duplicate_name",
+        )
+    return existing[0]
+
+
+def _of(path: Path) -> str:
+    return "folder" if path.is_dir() else "spikes"
+
+
+def files_in(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    """Files in `folder` whose names match one of `patterns`, in order; InvalidInput if a link leads out of its parent."""
+    around = folder.resolve().parent
+    files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+    for file in files:
+        if not file.resolve().is_relative_to(around):
+            raise InvalidInput(
+                f"{file}: a link that leads to {file.resolve()}, outside {around}; put the file itself there",
+                kind="unreadable_source",
+            )
+    return files
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """The array in a ``.npy`` file, left on disk until it is used; pickled objects are refused unread.
+
+    Raises
+    ------
+    InvalidInput
+        The file is no such array, is cut off, or holds pickled objects.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, OverflowError, SyntaxError, TypeError) as error:
+        if "object" in str(error).lower():
+            raise InvalidInput(
+                f"{path}: holds pickled Python objects, which are refused because reading them would run code",
+                kind="pickle_refused",
+            ) from error
+        raise unreadable(path, "a NumPy array (.npy)", error) from error
+    return array
+
+
+def need_array(files: dict[str, Path], name: str, folder: Path) -> NDArray[Any]:
+    """The array ``NAME.npy`` of a folder; NotFound lists the others."""
+    if name not in files:
+        raise NotFound(
+            f"{folder}: no file {name}.npy; there are {listing([file.name for file in files.values()]) or 'no .npy files'}",
+            kind="unknown_array",
+        )
+    return read_npy(files[name])
