@@ -49,6 +49,7 @@ MODULES = {
         "store",
         "export",
         "split",
+        "units",
         "annotate",
         "shuffle",
         "poolable",

@@ -59,6 +59,10 @@ class UnitColumns(Mapping[str, NDArray[Any]]):
         self._units = units
         self._step_s = step_s
 
+    def with_columns(self, columns: Mapping[str, NDArray[Any]]) -> UnitColumns:
+        """These and more columns; the new ones come first."""
+        return UnitColumns({**self._columns, **columns}, self._blocks, self._units, self._step_s)
+
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name in self._columns:
             return self._columns[name]
@@ -194,8 +198,9 @@ def taken_rows(values: NDArray[Any], rows: NDArray[np.int64]) -> NDArray[Any]:
 
     Examples
     --------
-    >>> taken_rows(np.array(["good", "mua"]), np.array([1, -1])).tolist(), taken_rows(np.array([4, 5]), np.array([0, -1])).tolist()
-    (['mua', ''], [4.0, nan])
+    >>> rows = np.array([1, -1])
+    >>> taken_rows(np.array(["good", "mua"]), rows).tolist(), taken_rows(np.array([4, 5]), rows).tolist()
+    (['mua', ''], [5.0, nan])
     """
     absent = rows < 0
     if not absent.any():

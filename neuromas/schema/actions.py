@@ -57,18 +57,18 @@ class FormatsRequest(Document):
 
 
 class AnnotateRequest(StoreRequest):
-    """Make another version of a recording: select, add, drop, rename, standardise, shuffle, in this order."""
+    """Make another version of a recording: describe units, select, add, drop, rename, standardise, shuffle, in this order."""
 
     recording: RecordingName
     """The recording. It stays as it is."""
     variable: Annotated[dict[str, JsonValue], Shell(metavar="NAME=EXPRESSION")] = Field(default_factory=dict)
-    """Variable to add, as an expression of coordinates and columns."""
+    """Variable to add, as an expression of coordinates and columns; with --on unit, metadata of the units."""
     recipe: Annotated[dict[str, JsonValue], Shell(metavar="FILE", file=True)] = Field(default_factory=dict)
     """Variables to add, with meanings, bins or units."""
     table: Annotated[str | None, Shell(metavar="FILE")] = None
     """CSV file with more columns."""
     on: Annotated[tuple[str, ...], Shell(metavar="NAME,…")] = ("trial",)
-    """Columns by which rows of the table belong to samples."""
+    """Columns by which rows of the table belong to samples, or to units (unit). NAME=COLUMN if the column has another name."""
     replace: bool = False
     """Let a new variable replace one of the same name."""
     rename: Annotated[dict[str, str], Shell(metavar="OLD=NEW")] = Field(default_factory=dict)
@@ -78,7 +78,7 @@ class AnnotateRequest(StoreRequest):
     where: Annotated[str | None, Shell(metavar="EXPRESSION")] = None
     """Samples to keep."""
     units_where: Annotated[str | None, Shell(metavar="EXPRESSION")] = None
-    """Units to keep."""
+    """Units to keep. Activity counts as well: 'rate > 0.5', 'not silent'."""
     standardise: bool = False
     """Subtract each unit's mean and divide by its standard deviation."""
     shuffle: Annotated[int | None, Field(ge=0), Shell(metavar="SEED")] = None

@@ -137,7 +137,7 @@ def _coverage(coverage: object, words: tuple[str, ...]) -> object:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
 class NwbRecipe(UnitsRecipe):
@@ -209,10 +209,18 @@ class PhyRecipe(SpikesRecipe):
     sample_rate: float | None = Field(default=None, gt=0)
     """Samples per second. By default, ``params.py`` says it; that file is read, never run."""
 
+    @model_validator(mode="after")
+    def _check_times(self) -> Self:
+        if self.times is not None and self.sample_rate is not None:
+            raise ValueError("expected either times, in seconds, or sample_rate; got both")
+        return self
+
 
 class Suite2pRecipe(SessionRecipe):
-    """What to read from a folder of one plane that suite2p wrote: ``F.npy``, ``iscell.npy``."""
+    """What to read from a folder of suite2p, or of one of its planes: ``F.npy``, ``iscell.npy``."""
 
+    plane: str | None = None
+    """Name of the plane in the folder, e.g. ``plane1``. By default, the folder is a plane, or holds only one."""
     source: Literal["F", "Fneu", "spks"] = "F"
     """Fluorescence of the regions of interest (``F``) or around them (``Fneu``), or deconvolved activity (``spks``). Frames are
     averaged in each bin."""

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.recordings.check import listing
-from neuromas.recordings.convert.source import unreadable
+from neuromas.recordings.convert.source import entry, unreadable
+from neuromas.recordings.convert.text import read_text
 
 
 def beside(path: Path, name: str, what: str) -> Path:
@@ -38,7 +39,8 @@ def beside(path: Path, name: str, what: str) -> Path:
     inside = [file for file in candidates if file.resolve().is_relative_to(around)]
     if not inside:
         raise InvalidInput(
-            f"{path}: {what}={name!r}: expected a file beside the {_of(path)}, or in a folder there", kind="invalid_recipe"
+            f"{path}: {what}={name!r}: expected a file beside the {_of(path)}, or in a folder there",
+            kind="invalid_recipe",
         )
     existing = [file for file in inside if file.is_file()]
     if not existing:
@@ -96,3 +98,18 @@ def need_array(files: dict[str, Path], name: str, folder: Path) -> NDArray[Any]:
             kind="unknown_array",
         )
     return read_npy(files[name])
+
+
+def contents_of(folder: Path, tables: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """Arrays of a folder, with shape, dtype and a few values, and columns of its tables."""
+    listed = []
+    for file in files_in(folder, ["*.npy"]):
+        try:
+            listed.append((file.stem, entry(read_npy(file))))
+        except InvalidInput as error:
+            listed.append(
+                (file.stem, "not usable: pickled objects" if error.kind == "pickle_refused" else error.message)
+            )
+    for file in files_in(folder, tables):
+        listed += [(f"{file.name}: {name}", entry(values)) for name, values in read_text(file).items()]
+    return listed

@@ -99,7 +99,7 @@ def locked_spikes(
     """
     need_variables(recipe, list(events.columns), events.where)
     trials = take_events(in_time_order(events.columns, recipe.align, events.where), recipe, events.where)
-    columns = {"unit": np.array(list(spikes), dtype=str), **units.columns}
+    columns = {**units.columns, "unit": np.array(list(spikes), dtype=str)}
     rows = select_units(columns, recipe, len(spikes), str(path))
     kept = {name: spikes[name] for name in columns["unit"][rows].tolist()}
     check_size(len(trials.rows), recipe.n_steps, len(kept), events.where)
@@ -172,9 +172,7 @@ def units_of_table(table: UnitTable | None, names: Sequence[str], recipe: Sessio
     return Described(columns.columns, [table.note, *columns.notes])
 
 
-def _silent(
-    table: UnitTable, names: Sequence[str], recipe: SpikesRecipe, path: Path
-) -> dict[str, NDArray[np.float64]]:
+def _silent(table: UnitTable, names: Sequence[str], recipe: SpikesRecipe, path: Path) -> dict[str, NDArray[np.float64]]:
     """Units that the table lists but that have no spike: silent where they count as recorded."""
     if recipe.coverage == "spikes" or recipe.unit is None:
         return {}

@@ -79,14 +79,18 @@ def described(units: Sequence[str], table: Mapping[str, Any], on: str | None, wh
     )
 
 
-def select_units(columns: Mapping[str, NDArray[Any]], recipe: UnitsRecipe, n_units: int, where: str) -> NDArray[np.int64]:
+def select_units(
+    columns: Mapping[str, NDArray[Any]], recipe: UnitsRecipe, n_units: int, where: str
+) -> NDArray[np.int64]:
     """Positions of the units for which ``units_where`` is true; InvalidInput if there are none.
 
     All units, if ``units_where`` asks for their activity: `by_activity` then selects them.
     """
     if recipe.units_where is None or _statistics_in(recipe.units_where, columns):
         return np.arange(n_units)
-    rows = np.flatnonzero(evaluate_mask(recipe.units_where, columns, n_units, f"{where}: units_where"))
+    # it asks for no statistic, but messages list them
+    every = UnitColumns(columns, lambda: (), "")
+    rows = np.flatnonzero(evaluate_mask(recipe.units_where, every, n_units, f"{where}: units_where"))
     return _some(rows, recipe, n_units, where)
 
 
