@@ -20,7 +20,7 @@ from neuromas.recordings.encode import encode, labelled, plain
 from neuromas.recordings.export import readable
 from neuromas.recordings.expression import evaluate_known, evaluate_mask, names_in
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.units import STATISTICS, UnitColumns, rows_of_units, taken_rows
+from neuromas.recordings.units import KEYS, STATISTICS, UnitColumns, rows_of_units, taken_rows
 from neuromas.schema.document import Provenance
 from neuromas.schema.recipe import VariableRecipe
 from neuromas.schema.recording import RecordingManifest, VariableSpec
@@ -183,7 +183,7 @@ def _with_unit_metadata(
         )
     columns = columns.with_columns(added)
     made = {name: _unit_values(name, recipe, columns, where) for name, recipe in recipes.items()}
-    made = made or {name: (values, "1") for name, values in added.items()}
+    made = made or {re.sub(r"\W", "_", name, flags=re.ASCII): (values, "1") for name, values in added.items()}
     metadata = {str(name) for name, coord in recording.dataset.coords.items() if coord.dims == (dims.UNIT,)}
     taken = {*map(str, recording.dataset.coords), *dims.RESERVED} - (metadata - {dims.UNIT} if replace else set())
     clashing = [name for name in made if name in taken]
@@ -204,11 +204,13 @@ def _with_unit_metadata(
 def _keyed(table: pd.DataFrame | Mapping[str, ArrayLike], keys: Mapping[str, str]) -> dict[str, NDArray[Any]]:
     """Columns of the table; those that it is matched by, under the names of the coordinates."""
     frame = {str(name): tidy(np.asarray(table[name])) for name in table}
+    if keys.get(dims.UNIT) == dims.UNIT and dims.UNIT not in frame:
+        keys = {**keys, dims.UNIT: next((key for key in KEYS if key in frame), dims.UNIT)}
     missing = [column for column in keys.values() if column not in frame]
     if missing:
         raise NotFound(
-            f"the table has no column {listing(missing)}; it has {', '.join(frame)}"
-            + suggestion(missing[0], list(frame)),
+            f"the table has no column {listing(missing)}; it has {', '.join(frame)}{suggestion(missing[0], frame)}; if another "
+            f"column holds it, say which (on='{missing[0]}=COLUMN')",
             kind="unknown_column",
         )
     names = {column: name for name, column in keys.items()}

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from neuromas.errors import InvalidInput
 from neuromas.recordings.check import listing
@@ -23,6 +23,9 @@ STATISTICS = {
     "recorded": "share of the samples in which the unit was recorded",
 }
 """Statistics of a unit's activity that an expression about units may name. A column of the same name comes first."""
+
+KEYS = ("unit", "cluster_id", "id", "roi")
+"""Columns of a table that name units, the first that exists, unless somebody says which."""
 
 _HERTZ = ("Hz", "1/s", "s-1", "s^-1", "spikes/s")
 
@@ -143,7 +146,7 @@ def statistics(blocks: Iterable[NDArray[Any]]) -> dict[str, NDArray[Any]]:
 
 
 def rows_of_units(
-    units: Sequence[Sequence[Any]], rows: Sequence[NDArray[Any]], where: str, on: Sequence[str]
+    units: Sequence[ArrayLike], rows: Sequence[ArrayLike], where: str, on: Sequence[str]
 ) -> NDArray[np.int64]:
     """The row of a table that describes each unit, shape (n_units,); -1 where there is none.
 
@@ -174,7 +177,7 @@ def rows_of_units(
                 f"{where} has two rows for {_named(on, key)}; expected one row per unit", kind="duplicate_row"
             )
         place[key] = row
-    keys = _keys([np.asarray(values) for values in units])
+    keys = _keys(units)
     found = np.array([place.get(key, -1) for key in keys], dtype=np.int64)
     if (found < 0).all():
         raise InvalidInput(
@@ -185,7 +188,7 @@ def rows_of_units(
     return found
 
 
-def _keys(columns: Sequence[NDArray[Any]]) -> list[tuple[str, ...]]:
+def _keys(columns: Sequence[ArrayLike]) -> list[tuple[str, ...]]:
     return list(zip(*(as_text(np.asarray(values)).tolist() for values in columns), strict=True))
 
 

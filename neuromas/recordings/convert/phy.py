@@ -16,6 +16,7 @@ from neuromas.recordings.convert.beside import contents_of, files_in, need_array
 from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.convert.source import unreadable
 from neuromas.recordings.convert.spikes import (
+    arrays_used,
     event_table,
     locked_spikes,
     read_columns,
@@ -25,7 +26,6 @@ from neuromas.recordings.convert.spikes import (
 )
 from neuromas.recordings.convert.text import read_text
 from neuromas.recordings.convert.units import Described, described
-from neuromas.recordings.expression import names_in
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recipe import PhyRecipe
 
@@ -51,8 +51,7 @@ def convert_phy(path: Path, recipe: PhyRecipe, fields: Mapping[str, Any]) -> Rec
     clusters, tables = cluster_columns(path, list(spikes))
     own = units_of_table(units_beside(path, recipe), list(spikes), recipe)
     units = Described({**_numbers(spikes), **clusters.columns, **own.columns}, [*clusters.notes, *own.notes])
-    used = {filled.unit, filled.times, *names_in(filled.times or "")}
-    read = [*parameters, *tables, *(file for name, file in files.items() if name in used)]
+    read = [*arrays_used(path, filled), *parameters, *tables]
     return locked_spikes(path, recipe, fields, spikes, events, units, read)
 
 
@@ -149,8 +148,9 @@ def cluster_columns(path: Path, names: Sequence[str]) -> tuple[Described, list[P
     columns: dict[str, NDArray[Any]] = {}
     notes: list[str] = []
     for file in files:
+        rows = read_text(file)
         try:
-            table = described(names, read_text(file), None, file.name)
+            table = described(names, rows, next((key for key in _KEYS if key in rows), _KEYS[0]), file.name)
         except NotFound:
             notes.append(f"{file.name} was not read: no column {' or '.join(_KEYS)}")
             continue

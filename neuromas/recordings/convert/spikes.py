@@ -68,7 +68,7 @@ def convert_spikes(path: Path, recipe: SpikesRecipe, fields: Mapping[str, Any]) 
     if table is not None:
         spikes |= _silent(table, list(spikes), recipe, path)
     units = units_of_table(table, list(spikes), recipe)
-    return locked_spikes(path, recipe, fields, spikes, events, units)
+    return locked_spikes(path, recipe, fields, spikes, events, units, arrays_used(path, recipe))
 
 
 def locked_spikes(
@@ -140,6 +140,12 @@ def read_columns(path: Path) -> dict[str, NDArray[Any]]:
     return {path.stem: read_npy(path).ravel()} if path.suffix == ".npy" else read_text(path)
 
 
+def arrays_used(path: Path, recipe: SpikesRecipe) -> list[Path]:
+    """Files of the arrays of a folder that a recipe names; none if the source is a file."""
+    names = {recipe.unit, recipe.times, *names_in(recipe.times or "")}
+    return [file for file in files_in(path, ["*.npy"]) if file.stem in names] if path.is_dir() else []
+
+
 def _vectors(folder: Path) -> Iterator[tuple[Path, NDArray[Any]]]:
     """Files of a folder with one number or text per entry; others and pickles are passed over."""
     for file in files_in(folder, ["*.npy"]):
@@ -202,6 +208,11 @@ def spike_trains(
     """Spike times of each unit in seconds, in order of the units' names."""
     if not columns:
         raise InvalidInput(f"{path}: no column of spike times", kind="unreadable_source")
+    if recipe.times is None and path.is_dir():
+        raise InvalidInput(
+            f"{path}: expected the array of spike times in seconds (times); there are {listing(list(columns))}",
+            kind="invalid_recipe",
+        )
     name = next(iter(columns)) if recipe.times is None else recipe.times
     if name in columns:
         stored = columns[name]

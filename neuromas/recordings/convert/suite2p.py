@@ -80,11 +80,9 @@ def _plane(path: Path, name: str | None) -> Path:
     if name is None and len(planes) == 1:
         return next(iter(planes.values()))
     if name is None or name not in planes:
-        what = "no plane" if name is None else f"no plane {name!r}"
         held = f"it holds {', '.join(planes)}; name one in the recipe (plane)" if planes else "it has no F.npy"
-        raise InvalidInput(
-            f"{path}: {what if planes or name else 'no folder of suite2p'}: {held}", kind="invalid_recipe"
-        )
+        what = "expected a folder of suite2p" if name is None else f"no plane {name!r}"
+        raise InvalidInput(f"{path}: {what}; {held}", kind="invalid_recipe")
     return planes[name]
 
 

@@ -14,11 +14,8 @@ from neuromas.recordings.check import BLOCK_BYTES, listing
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.locked import Binned
 from neuromas.recordings.expression import evaluate_mask, names_in
-from neuromas.recordings.units import STATISTICS, UnitColumns, rows_of_units, taken_rows
+from neuromas.recordings.units import KEYS, STATISTICS, UnitColumns, rows_of_units, taken_rows
 from neuromas.schema.recipe import UnitsRecipe
-
-KEYS = ("unit", "cluster_id", "id", "roi")
-"""Columns of a table that name units, the first that exists, unless the recipe says which."""
 
 
 @dataclass(frozen=True)
