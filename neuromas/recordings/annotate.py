@@ -52,8 +52,9 @@ def unit_columns(recording: Recording) -> UnitColumns:
     columns = {name: tidy(recording.dataset[name].values) for name in sorted(names, key=lambda name: name != dims.UNIT)}
 
     def eligible() -> Iterator[NDArray[Any]]:
+        rows = recording.eligible
         for start, block in recording.blocks():
-            yield block[recording.eligible[start : start + len(block)]]
+            yield block[rows[start : start + len(block)]]
 
     units = "standard deviations" if STANDARD_SD in columns else recording.manifest.units
     return UnitColumns(columns, eligible, units, recording.manifest.sampling.step_s)

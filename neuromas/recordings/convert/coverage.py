@@ -32,7 +32,7 @@ class Coverage:
     def __init__(self, coverage: Any, session: NDArray[np.float64]) -> None:
         self.by = coverage if isinstance(coverage, str) else "intervals"
         self.intervals = np.empty((0, 2)) if isinstance(coverage, str) else np.asarray(coverage, dtype=np.float64)
-        self.session = session
+        self.session = np.array([session.min(), session.max()]) if session.size else session
         self.n_spikes = self.n_outside = self.n_quiet = 0
 
     def recorded(self, times: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.bool_]:
