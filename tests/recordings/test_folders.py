@@ -261,6 +261,20 @@ def test_links_that_lead_out_of_a_folder_are_refused(ks, tmp_path_factory):
         convert(ks, RECIPE)
 
 
+def test_a_folder_may_be_a_link_or_where_one_stands(ks, tmp_path_factory, monkeypatch):
+    counted = convert(ks, RECIPE).latents()
+    here = tmp_path_factory.mktemp("links")
+    (here / "linked").symlink_to(ks)
+    cues(here)
+    linked = convert(here / "linked", RECIPE)
+    assert (linked.manifest.name, linked.manifest.provenance.source) == ("linked", "linked")
+    monkeypatch.chdir(ks)
+    inside = convert(".", RECIPE)
+    assert (inside.manifest.name, inside.manifest.provenance.source) == ("sorted.v2", "sorted.v2")
+    for recording in (linked, inside):
+        np.testing.assert_array_equal(recording.latents(), counted)
+
+
 def test_other_arrays_of_spikes_with_names_of_their_own(tmp_path):
     folder = tmp_path / "alf"
     folder.mkdir()

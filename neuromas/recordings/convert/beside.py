@@ -34,9 +34,11 @@ def beside(path: Path, name: str, what: str) -> Path:
     NotFound
         There is no such file.
     """
-    around = path.resolve().parent
-    candidates = list(dict.fromkeys([*([path / name] if path.is_dir() else []), path.parent / name]))
-    inside = [file for file in candidates if file.resolve().is_relative_to(around)]
+    # the source may be a link, or "."
+    parent = (path if path.name not in ("", "..") else path.resolve()).parent
+    around = (parent.resolve(), path.resolve().parent)
+    candidates = list(dict.fromkeys([*([path / name] if path.is_dir() else []), parent / name]))
+    inside = [file for file in candidates if any(file.resolve().is_relative_to(folder) for folder in around)]
     if not inside:
         raise InvalidInput(
             f"{path}: {what}={name!r}: expected a file beside the {_of(path)}, or in a folder there",

@@ -33,9 +33,14 @@ def name_of(path: Path, endings: Sequence[str] = ()) -> str:
     """
     ends = [ending for ending in endings if path.name.endswith(ending)]
     if path.is_dir() and not ends:
-        return name_from(path.resolve().name, "recording")
+        return name_from(_own_name(path), "recording")
     stem = path.name.removesuffix(max(ends, key=len)) if ends else path.stem
     return name_from(stem, "recording")
+
+
+def _own_name(path: Path) -> str:
+    """The name of a file or folder, also of ``.``."""
+    return path.name if path.name not in ("", "..") else path.resolve().name
 
 
 def provenance_of(
@@ -51,7 +56,7 @@ def provenance_of(
     """
     texts = [f"recipe {recipe.model_dump_json(exclude_unset=True)}", *filter(None, notes)]
     return Provenance(
-        source=(path.name or path.resolve().name) if path is not None else "",
+        source=_own_name(path) if path is not None else "",
         source_sha256=None if path is None else _hash(path, files),
         created=now(),
         versions=versions(("numpy", *libraries)),
