@@ -122,6 +122,10 @@ def annotate(
         return _with_unit_metadata(recording, recipes, table, keys, replace)
     columns = sample_columns(recording)
     if table is not None:
+        if not recipes:
+            raise InvalidInput(
+                "a table of samples brings columns; variables say which of them to take", kind="no_effect"
+            )
         columns |= _matched(recording, columns, table, keys)
     existing = {str(name) for name in recording.dataset.coords} | {str(name) for name in recording.dataset.dims}
     replaceable = set(recording.variable_names) if replace else set()
@@ -175,7 +179,8 @@ def _with_unit_metadata(
         notes = [f"the table has no row for units {listing(without)}"] if without else []
         added = {name: taken_rows(values, rows) for name, values in frame.items() if values.dtype.kind in "biufU"}
     used = {name for recipe in recipes.values() for name in names_in(recipe.expression)}
-    ambiguous = [name for name in added if name in used and name in columns and not replace]
+    metadata = {str(name) for name, coord in recording.dataset.coords.items() if coord.dims == (dims.UNIT,)}
+    ambiguous = [name for name in added if name in used and name in metadata and not replace]
     if ambiguous:
         raise InvalidInput(
             f"the table's column {listing(ambiguous)} is also metadata of the units of recording {recording.name!r}; rename it, "
@@ -185,7 +190,6 @@ def _with_unit_metadata(
     columns = columns.with_columns(added)
     made = {name: _unit_values(name, recipe, columns, where) for name, recipe in recipes.items()}
     made = made or {re.sub(r"\W", "_", name, flags=re.ASCII): (values, "1") for name, values in added.items()}
-    metadata = {str(name) for name, coord in recording.dataset.coords.items() if coord.dims == (dims.UNIT,)}
     taken = {*map(str, recording.dataset.coords), *dims.RESERVED} - (metadata - {dims.UNIT} if replace else set())
     clashing = [name for name in made if name in taken]
     if clashing or not made:

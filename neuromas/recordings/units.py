@@ -172,6 +172,8 @@ def rows_of_units(
     keys_of_rows = _keys(rows)
     place: dict[tuple[str, ...], int] = {}
     for row, key in enumerate(keys_of_rows):
+        if "" in key:  # such as an empty line
+            continue
         if key in place:
             raise InvalidInput(
                 f"{where} has two rows for {_named(on, key)}; expected one row per unit", kind="duplicate_row"
@@ -189,7 +191,18 @@ def rows_of_units(
 
 
 def _keys(columns: Sequence[ArrayLike]) -> list[tuple[str, ...]]:
-    return list(zip(*(as_text(np.asarray(values)).tolist() for values in columns), strict=True))
+    return list(zip(*(names_of(np.asarray(values)).tolist() for values in columns), strict=True))
+
+
+def names_of(values: NDArray[Any]) -> NDArray[Any]:
+    """Names of units as text; a whole number without ``.0``, a missing one as empty text.
+
+    Examples
+    --------
+    >>> names_of(np.array([3.0, np.nan])).tolist()
+    ['3', '']
+    """
+    return np.where(np.isnan(values), "", as_text(values)) if values.dtype.kind == "f" else as_text(values)
 
 
 def _named(on: Sequence[str], key: Sequence[str]) -> str:

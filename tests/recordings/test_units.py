@@ -206,6 +206,16 @@ def test_tables_that_do_not_fit(made, table, on, error, message):
         annotate(made, {"d": "depth"}, table={"unit": ["0"], "depth": [1]}, on="unit")
 
 
+def test_a_table_of_samples_without_variables_is_refused_and_a_column_called_as_a_statistic_is_a_column(made):
+    with pytest.raises(InvalidInput, match="variables say which of them to take"):
+        annotate(made, table={"trial": [0, 1, 2], "x": [1, 2, 3]})
+    table = {"unit": [0.0, 2.0, 10.0, 11.0, np.nan, np.nan], "rate": [9, 8, 7, 6, 5, 4]}
+    assert annotate(made, {"r": "rate"}, table=table, on="unit").dataset["r"].values.tolist() == [9, 8, 7, 6]
+    stored = annotate(made, {"r": "rate", "quiet": "silent"}, on="unit")
+    np.testing.assert_allclose(stored.dataset["r"].values, np.nanmean(RATES, axis=0), rtol=1e-6)
+    assert stored.dataset["quiet"].values.tolist() == [True, False, False, False]
+
+
 def test_in_the_shell_a_table_of_units_comes_first_so_that_units_where_can_use_it(made, tmp_path):
     store = RecordingStore(tmp_path / "store")
     store.register([made], set="s")

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.files import sha256_file
 from neuromas.recordings.check import listing
-from neuromas.recordings.columns import as_text, tidy
+from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.beside import beside, files_in, read_npy
 from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.convert.coverage import Coverage
@@ -33,6 +33,7 @@ from neuromas.recordings.convert.units import (
 from neuromas.recordings.encode import load_npz
 from neuromas.recordings.expression import evaluate, names_in
 from neuromas.recordings.recording import Recording
+from neuromas.recordings.units import names_of
 from neuromas.schema.recipe import SessionRecipe, SpikesRecipe
 
 ENDINGS = (".txt", ".txt.gz")
@@ -182,7 +183,7 @@ def _silent(table: UnitTable, names: Sequence[str], recipe: SpikesRecipe, path: 
     """Units that the table lists but that have no spike: silent where they count as recorded."""
     if recipe.coverage == "spikes" or recipe.unit is None:
         return {}
-    listed = as_text(tidy(table.columns[key_of(table.columns, recipe.units_on, table.where)])).tolist()
+    listed = names_of(tidy(table.columns[key_of(table.columns, recipe.units_on, table.where)])).tolist()
     return {name: np.empty(0) for name in listed if name and name not in names}
 
 
@@ -233,7 +234,7 @@ def spike_trains(
             kind="unreadable_source",
         )
     values, which = np.unique(units[fired], return_inverse=True)
-    names = _names(values)
+    names = names_of(values)
     nameless = int(np.isin(which, np.flatnonzero(names == "")).sum())
     if nameless:
         raise InvalidInput(
@@ -243,11 +244,6 @@ def spike_trains(
     by_unit = np.argsort(which, kind="stable")
     trains = np.split(times[fired][by_unit], np.cumsum(np.bincount(which))[:-1])
     return {str(names[number]): trains[number] for number in np.argsort(names, kind="stable").tolist()}
-
-
-def _names(units: NDArray[Any]) -> NDArray[Any]:
-    """Names as text; a whole number without ``.0``, a missing one as empty text."""
-    return np.where(np.isnan(units), "", as_text(units)) if units.dtype.kind == "f" else as_text(units)
 
 
 def event_table(columns: Mapping[str, NDArray[Any]], recipe: SessionRecipe, path: Path) -> EventTable:
