@@ -122,11 +122,11 @@ def annotate(
         return _with_unit_metadata(recording, recipes, table, keys, replace)
     columns = sample_columns(recording)
     if table is not None:
+        columns |= _matched(recording, columns, table, keys)
         if not recipes:
             raise InvalidInput(
                 "a table of samples brings columns; variables say which of them to take", kind="no_effect"
             )
-        columns |= _matched(recording, columns, table, keys)
     existing = {str(name) for name in recording.dataset.coords} | {str(name) for name in recording.dataset.dims}
     replaceable = set(recording.variable_names) if replace else set()
     clashing = [name for name in recipes if name in existing - replaceable]
