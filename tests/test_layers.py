@@ -65,6 +65,7 @@ MODULES = {
         "store",
         "export",
         "split",
+        "units",
         "annotate",
         "shuffle",
         "rebin",

@@ -8,14 +8,15 @@ from typing import Any
 from neuromas.actions.register import Registered, publish
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.recordings.annotate import (
-    annotate as add_variables,
-)
-from neuromas.recordings.annotate import (
+    about_units,
     drop_variables,
     next_version,
     rename_variables,
     select,
     standardised,
+)
+from neuromas.recordings.annotate import (
+    annotate as add_variables,
 )
 from neuromas.recordings.rebin import rebinned
 from neuromas.recordings.recording import Recording
@@ -27,7 +28,7 @@ from neuromas.schema.actions import AnnotateRequest
 def annotate(request: AnnotateRequest) -> Registered:
     """Register another version of a recording; the recording itself stays as it is.
 
-    The order is: select samples and units, add variables, drop, rename, bin, standardise, shuffle.
+    The order is: add metadata of units, select samples and units, add variables, drop, rename, bin, standardise, shuffle.
 
     Parameters
     ----------
@@ -64,12 +65,17 @@ def annotate(request: AnnotateRequest) -> Registered:
 
 def changed(recording: Recording, request: AnnotateRequest) -> Recording:
     """`recording` with the changes that `request` asks for; the same object if there are none."""
-    recording = select(recording, request.where, request.units_where)
     added: dict[str, Any] = {**request.recipe, **request.variable}
-    if added:
-        columns = None if request.table is None else _read_table(Path(request.table))
-        recording = add_variables(recording, added, table=columns, on=list(request.on), replace=request.replace)
-    elif request.table is not None:
+    table = None if request.table is None else _read_table(Path(request.table))
+    how: dict[str, Any] = {"table": table, "on": list(request.on), "replace": request.replace}
+    of_units = about_units(recording, how["on"]) and (bool(added) or table is not None)
+    if of_units:
+        # first, so that units_where can use it
+        recording = add_variables(recording, added, **how)
+    recording = select(recording, request.where, request.units_where)
+    if added and not of_units:
+        recording = add_variables(recording, added, **how)
+    elif table is not None and not of_units:
         raise InvalidInput(
             "a table brings columns; variable NAME=COLUMN says which of them to take", kind="invalid_option"
         )
@@ -93,8 +99,10 @@ def _read_table(path: Path) -> Any:
 
     if path.suffix in (".xlsx", ".xlsm") and path.is_file():
         return pd.DataFrame(read_workbook(path))
+    # pandas guesses the separator, unless the name says it
+    separator = "\t" if path.name.removesuffix(".gz").endswith(".tsv") else None
     try:
-        return pd.read_csv(path, sep=None, engine="python")
+        return pd.read_csv(path, sep=separator, engine="python")
     except FileNotFoundError:
         raise NotFound(f"no such file: {path}", kind="unknown_file") from None
     # pandas' errors are ValueErrors

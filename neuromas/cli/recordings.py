@@ -75,6 +75,7 @@ def formats_(asked: Asked) -> None:
         {
             "format": name,
             "endings": list(converter.endings),
+            "holds": list(converter.holds),
             "recipe": converter.recipe.__name__,
             "needs": list(converter.requires),
             "extra": converter.extra,
@@ -88,7 +89,11 @@ def formats_(asked: Asked) -> None:
     for entry in rows:
         install = f'pip install "neuromas[{entry["extra"]}]"' if entry["extra"] else ", ".join(entry["needs"])
         terminal.row(
-            table, entry["format"], " ".join(entry["endings"]), entry["recipe"], install if entry["needs"] else ""
+            table,
+            entry["format"],
+            " ".join(entry["endings"]) or f"a folder with {' or '.join(entry['holds'])}",
+            entry["recipe"],
+            install if entry["needs"] else "",
         )
     terminal.show(table)
 

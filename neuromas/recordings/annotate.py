@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -15,13 +16,16 @@ from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound, suggestion
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import make_variables, tidy
-from neuromas.recordings.encode import encode, labelled
+from neuromas.recordings.encode import encode, labelled, plain
 from neuromas.recordings.export import readable
-from neuromas.recordings.expression import evaluate_mask
+from neuromas.recordings.expression import evaluate_known, evaluate_mask, names_in
 from neuromas.recordings.recording import Recording
+from neuromas.recordings.units import KEYS, STATISTICS, UnitColumns, rows_of_units, taken_rows
 from neuromas.schema.document import Provenance
 from neuromas.schema.recipe import VariableRecipe
 from neuromas.schema.recording import RecordingManifest, VariableSpec
+
+STANDARD_MEAN, STANDARD_SD, STANDARD_UNITS = "standard_mean", "standard_sd", "standard_units"
 
 
 def sample_columns(recording: Recording) -> dict[str, NDArray[Any]]:
@@ -38,34 +42,49 @@ def sample_columns(recording: Recording) -> dict[str, NDArray[Any]]:
     return columns if seconds is None or "time" in columns else columns | {"time": seconds}
 
 
-def unit_columns(recording: Recording) -> dict[str, NDArray[Any]]:
-    """The names that an expression about units may use, with values of shape (n_units,): ``unit`` and all metadata."""
+def unit_columns(recording: Recording) -> UnitColumns:
+    """The names that an expression about units may use, with values of shape (n_units,).
+
+    These are ``unit``, all metadata, and `neuromas.recordings.units.STATISTICS` of the activity in eligible samples. Activity is
+    read only if an expression names one of them.
+    """
     names = [str(name) for name, coord in recording.dataset.coords.items() if coord.dims == (dims.UNIT,)]
-    return {name: tidy(recording.dataset[name].values) for name in sorted(names, key=lambda name: name != dims.UNIT)}
+    columns = {name: tidy(recording.dataset[name].values) for name in sorted(names, key=lambda name: name != dims.UNIT)}
+
+    def eligible() -> Iterator[NDArray[Any]]:
+        rows = recording.eligible
+        for start, block in recording.blocks():
+            yield block[rows[start : start + len(block)]]
+
+    units = "standard deviations" if STANDARD_SD in columns else recording.manifest.units
+    return UnitColumns(columns, eligible, units, recording.manifest.sampling.step_s)
 
 
 def annotate(
     recording: Recording,
-    variables: Mapping[str, str | VariableRecipe | Mapping[str, Any]],
+    variables: Mapping[str, str | VariableRecipe | Mapping[str, Any]] = MappingProxyType({}),
     *,
     table: pd.DataFrame | Mapping[str, ArrayLike] | None = None,
-    on: str | Sequence[str] = dims.TRIAL,
+    on: str | Sequence[str] | Mapping[str, str] = dims.TRIAL,
     replace: bool = False,
 ) -> Recording:
-    """The recording with more causal variables.
+    """The recording with more causal variables, or with more metadata of its units.
 
     Parameters
     ----------
     recording : Recording
     variables : mapping of str to str, VariableRecipe or mapping
         Name → an expression, or a `neuromas.schema.recipe.VariableRecipe` with meanings, bins, units. An expression may
-        use the coordinates on sample (`sample_columns`) and the columns of the table.
+        use the coordinates on sample (`sample_columns`) and the columns of the table. If `on` names coordinates of units, the
+        results are metadata of the units, and an expression may use `unit_columns`. Without any, all columns of the table are.
     table : DataFrame or mapping of str to array, optional
-        More columns, with one row per value of `on`. Rows for trials that were not recorded are ignored.
-    on : str or sequence of str
-        The coordinates by which rows of the table belong to samples; the table has columns of the same names.
+        More columns, with one row per value of `on`. Rows for trials or units that were not recorded are ignored. A unit without
+        a row has missing metadata.
+    on : str, sequence of str or mapping of str to str
+        The coordinates by which rows of the table belong to samples, or to units (``"unit"``). The table has columns of the same
+        names; or a mapping, or ``"unit=cluster_id"``, names the column.
     replace : bool
-        Whether a new variable may replace an old one of the same name.
+        Whether a new variable, or new metadata, may replace an old one of the same name.
 
     Returns
     -------
@@ -87,17 +106,27 @@ def annotate(
     >>> table = pd.DataFrame({"trial": [0, 1, 2], "reaction_s": [0.3, 0.5, 0.9]})
     >>> annotate(recording, {"fast": "reaction_s < 0.4", "left": "side == 'l'"}, table=table).variable_names
     ['side', 'fast', 'left']
+    >>> clusters = pd.DataFrame({"cluster_id": ["u0"], "group": ["good"]})
+    >>> annotate(recording, table=clusters, on="unit=cluster_id").dataset["group"].values.tolist()
+    ['good']
     """
     where = f"recording {recording.name!r}"
+    keys = _keys(on)
     recipes = {
         name: recipe
         if isinstance(recipe, VariableRecipe)
         else VariableRecipe.parse(_expanded(recipe), f"variable {name!r}")
         for name, recipe in variables.items()
     }
+    if about_units(recording, on):
+        return _with_unit_metadata(recording, recipes, table, keys, replace)
     columns = sample_columns(recording)
     if table is not None:
-        columns |= _matched(recording, columns, table, on)
+        columns |= _matched(recording, columns, table, keys)
+        if not recipes:
+            raise InvalidInput(
+                "a table of samples brings columns; variables say which of them to take", kind="no_effect"
+            )
     existing = {str(name) for name in recording.dataset.coords} | {str(name) for name in recording.dataset.dims}
     replaceable = set(recording.variable_names) if replace else set()
     clashing = [name for name in recipes if name in existing - replaceable]
@@ -116,31 +145,125 @@ def _how(name: str, recording: Recording) -> str:
     return "; replace it with replace=True" if name in recording.variable_names else ", as a coordinate"
 
 
+def _keys(on: str | Sequence[str] | Mapping[str, str]) -> dict[str, str]:
+    """The table's column for each coordinate by which it is matched."""
+    if isinstance(on, Mapping):
+        return dict(on)
+    pairs = [name.partition("=") for name in ([on] if isinstance(on, str) else on)]
+    return {name: column or name for name, _, column in pairs}
+
+
+def about_units(recording: Recording, on: str | Sequence[str] | Mapping[str, str]) -> bool:
+    """Whether `on` names coordinates of the units, rather than of samples."""
+    coordinates = [recording.dataset.coords.get(name) for name in _keys(on)]
+    return bool(coordinates) and all(
+        coordinate is not None and coordinate.dims == (dims.UNIT,) for coordinate in coordinates
+    )
+
+
+def _with_unit_metadata(
+    recording: Recording,
+    recipes: Mapping[str, VariableRecipe],
+    table: pd.DataFrame | Mapping[str, ArrayLike] | None,
+    keys: Mapping[str, str],
+    replace: bool,
+) -> Recording:
+    """The recording with metadata of its units from a table, or from expressions of what describes them."""
+    where = f"recording {recording.name!r}"
+    columns = unit_columns(recording)
+    notes, added = [], {}
+    if table is not None:
+        frame = _keyed(table, keys)
+        rows = rows_of_units([columns[key] for key in keys], [frame.pop(key) for key in keys], "the table", list(keys))
+        without = [name for name, row in zip(recording.unit_names, rows.tolist(), strict=True) if row < 0]
+        notes = [f"the table has no row for units {listing(without)}"] if without else []
+        added = {name: taken_rows(values, rows) for name, values in frame.items() if values.dtype.kind in "biufU"}
+    used = {name for recipe in recipes.values() for name in names_in(recipe.expression)}
+    metadata = {str(name) for name, coord in recording.dataset.coords.items() if coord.dims == (dims.UNIT,)}
+    ambiguous = [name for name in added if name in used and name in metadata and not replace]
+    if ambiguous:
+        raise InvalidInput(
+            f"the table's column {listing(ambiguous)} is also metadata of the units of recording {recording.name!r}; rename it, "
+            "or let it replace them (replace)",
+            kind="duplicate_column",
+        )
+    columns = columns.with_columns(added)
+    made = {name: _unit_values(name, recipe, columns, where) for name, recipe in recipes.items()}
+    made = made or {re.sub(r"\W", "_", name, flags=re.ASCII): (values, "1") for name, values in added.items()}
+    taken = {*map(str, recording.dataset.coords), *dims.RESERVED} - (metadata - {dims.UNIT} if replace else set())
+    clashing = [name for name in made if name in taken]
+    if clashing or not made:
+        problems = [
+            f"{name!r} exists already; give it another name, or replace metadata (replace)" for name in clashing
+        ]
+        raise InvalidDocument(where, problems or ["the table has no column beside those that it is matched by"])
+    coordinates = {
+        name: xr.Variable((dims.UNIT,), plain(values), {} if units == "1" else {"units": units})
+        for name, (values, units) in made.items()
+    }
+    dataset = recording.dataset.drop_vars([name for name in made if name in metadata]).assign_coords(coordinates)
+    note = "; ".join([f"metadata of units {', '.join(made)} added", *notes])
+    return derived(recording, dataset, recording.manifest.variables, note)
+
+
+def _keyed(table: pd.DataFrame | Mapping[str, ArrayLike], keys: Mapping[str, str]) -> dict[str, NDArray[Any]]:
+    """Columns of the table; those that it is matched by, under the names of the coordinates."""
+    frame = {str(name): tidy(np.asarray(table[name])) for name in table}
+    if keys.get(dims.UNIT) == dims.UNIT and dims.UNIT not in frame:
+        keys = {**keys, dims.UNIT: next((key for key in KEYS if key in frame), dims.UNIT)}
+    missing = [column for column in keys.values() if column not in frame]
+    if missing:
+        raise NotFound(
+            f"the table has no column {listing(missing)}; it has {', '.join(frame)}{suggestion(missing[0], frame)}; if another "
+            f"column holds it, say which (on='{missing[0]}=COLUMN')",
+            kind="unknown_column",
+        )
+    names = {column: name for name, column in keys.items()}
+    twice = [name for name in keys if name in frame and name not in names]
+    if twice:
+        raise InvalidInput(
+            f"the table's column {listing(twice)} is also a coordinate that it is matched by; rename it, or match by it (on)",
+            kind="duplicate_column",
+        )
+    return {names.get(name, name): values for name, values in frame.items()}
+
+
+def _unit_values(
+    name: str, recipe: VariableRecipe, columns: Mapping[str, NDArray[Any]], where: str
+) -> tuple[NDArray[Any], str]:
+    """One value per unit and its physical unit. Missing entries stay missing, unless they need a meaning or a bin."""
+    size = len(columns[dims.UNIT])
+    if recipe.meanings is not None or recipe.bins is not None:
+        values, _ = make_variables({name: recipe}, columns, where)
+        return np.broadcast_to(values[name], size), "1"
+    computed, missing = evaluate_known(recipe.expression, columns, f"{where}, units: {name!r}")
+    rows = np.where(np.broadcast_to(missing, size), -1, np.arange(size))
+    return taken_rows(np.broadcast_to(computed, size), rows), recipe.units
+
+
 def _matched(
     recording: Recording,
     columns: Mapping[str, NDArray[Any]],
     table: pd.DataFrame | Mapping[str, ArrayLike],
-    on: str | Sequence[str],
+    on: Mapping[str, str],
 ) -> dict[str, NDArray[Any]]:
     """The table's columns, one value per sample."""
-    keys = [on] if isinstance(on, str) else list(on)
+    keys = list(on)
     if dims.TRIAL in keys and recording.manifest.pseudo_population is not None:
         raise InvalidInput(
             f"recording {recording.name!r} is a pseudo-population: its trials were joined and have new numbers, so no table of"
             " trials fits them; annotate the recordings before you pool them",
             kind="pooled",
         )
-    frame = pd.DataFrame({str(name): tidy(np.asarray(table[name])) for name in table})
-    for what, names in (
-        (f"recording {recording.name!r} has no coordinate", list(columns)),
-        ("the table has no column", [str(name) for name in frame]),
-    ):
-        missing = [key for key in keys if key not in names]
-        if missing:
-            raise NotFound(
-                f"{what} {listing(missing)}; it has {', '.join(names)}" + suggestion(missing[0], names),
-                kind="unknown_column",
-            )
+    unknown = [key for key in keys if key not in columns]
+    if unknown:
+        raise NotFound(
+            f"recording {recording.name!r} has no coordinate {listing(unknown)}; it has {', '.join(columns)}, and of units "
+            f"{', '.join(name for name in unit_columns(recording) if name not in STATISTICS)}"
+            + suggestion(unknown[0], columns),
+            kind="unknown_column",
+        )
+    frame = pd.DataFrame(_keyed(table, on))
     clashing = [name for name in frame if name in columns and name not in keys]
     if clashing:
         raise InvalidInput(
@@ -282,7 +405,7 @@ def select(recording: Recording, where: str | None = None, units_where: str | No
         `sample_columns`.
     units_where : str, optional
         An expression that is true of the units to keep, e.g. ``"region == 'CA1' and quality > 0.8"``. It may use
-        `unit_columns`.
+        `unit_columns`, which include statistics of the activity: ``"rate > 0.5 and not constant"``.
 
     Returns
     -------
@@ -327,9 +450,6 @@ def _mask(expression: str, columns: Mapping[str, Any], recording: Recording, dim
             raise InvalidInput(message, kind="no_units")
         raise InvalidInput(message, kind="no_samples")
     return mask
-
-
-STANDARD_MEAN, STANDARD_SD, STANDARD_UNITS = "standard_mean", "standard_sd", "standard_units"
 
 
 def standardised(recording: Recording) -> Recording:

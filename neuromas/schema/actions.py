@@ -65,18 +65,18 @@ class FormatsRequest(Document):
 
 
 class AnnotateRequest(StoreRequest):
-    """Make another version of a recording: select, add, drop, rename, bin, standardise, shuffle, in this order."""
+    """Make another version of a recording: describe units, select, add, drop, rename, bin, standardise, shuffle, in order."""
 
     recording: RecordingName
     """The recording. It stays as it is."""
     variable: Annotated[dict[str, JsonValue], Shell(metavar="NAME=EXPRESSION")] = Field(default_factory=dict)
-    """Variable to add, as an expression of coordinates and columns."""
+    """Variable to add, as an expression of coordinates and columns; with --on unit, metadata of the units."""
     recipe: Annotated[dict[str, JsonValue], Shell(metavar="FILE", file=True)] = Field(default_factory=dict)
     """Variables to add, with meanings, bins or units."""
     table: Annotated[str | None, Shell(metavar="FILE")] = None
     """CSV file or workbook (.xlsx) with more columns."""
     on: Annotated[tuple[str, ...], Shell(metavar="NAME,…")] = ("trial",)
-    """Columns by which rows of the table belong to samples."""
+    """Columns by which rows of the table belong to samples, or to units (unit). NAME=COLUMN if the column has another name."""
     replace: bool = False
     """Let a new variable replace one of the same name."""
     rename: Annotated[dict[str, str], Shell(metavar="OLD=NEW")] = Field(default_factory=dict)
@@ -86,7 +86,7 @@ class AnnotateRequest(StoreRequest):
     where: Annotated[str | None, Shell(metavar="EXPRESSION")] = None
     """Samples to keep."""
     units_where: Annotated[str | None, Shell(metavar="EXPRESSION")] = None
-    """Units to keep."""
+    """Units to keep. Activity counts as well: 'rate > 0.5', 'not silent'."""
     steps_per_bin: Annotated[int | None, Field(ge=2)] = None
     """Let this many steps become one, such as 50 steps of 1 ms."""
     bin_by: Literal["mean", "sum"] = "mean"

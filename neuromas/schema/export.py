@@ -12,7 +12,7 @@ from neuromas.schema.actions import requests_by_verb
 from neuromas.schema.document import Document
 from neuromas.schema.evaluation import Evaluation
 from neuromas.schema.fit import FitConfig, FitReport, FitRequest
-from neuromas.schema.recipe import ArraysRecipe, EeglabRecipe, NwbRecipe, SpikesRecipe
+from neuromas.schema.recipe import ArraysRecipe, EeglabRecipe, NwbRecipe, PhyRecipe, SpikesRecipe, Suite2pRecipe
 from neuromas.schema.recording import GroupTable, RecordingManifest, RecordingSetIndex
 from neuromas.schema.sweep import MeasureReport, Sweep, SweepJob
 from neuromas.schema.system import LanguageModelCard, SystemConfig, TrainRequest
@@ -25,6 +25,8 @@ def json_schemas() -> dict[str, str]:
         EeglabRecipe,
         NwbRecipe,
         SpikesRecipe,
+        PhyRecipe,
+        Suite2pRecipe,
         ArraysRecipe,
         RecordingSetIndex,
         GroupTable,

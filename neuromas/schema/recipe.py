@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
-from typing import Literal, Self
+from typing import Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
@@ -118,7 +118,45 @@ class EeglabRecipe(Recipe):
     """Width of a bin in seconds, in which samples are averaged. By default, one sample."""
 
 
-class NwbRecipe(EventRecipe):
+Interval = tuple[float, float]
+"""Start and end in seconds."""
+
+
+class UnitsRecipe(EventRecipe):
+    """Activity about events, of units that are described by columns of a table."""
+
+    units_where: str | None = None
+    """Expression of the columns that describe the units, or the channels of a series. Only units for which it is true are
+    read. It may also use their activity in the selected trials: ``rate > 0.5``, ``not silent``."""
+    unit_columns: tuple[str, ...] | None = None
+    """Columns to keep as metadata of the units. By default, all columns with one number or text per unit."""
+
+
+SpikesCovered = Literal["spikes", "session", "throughout"]
+NwbCovered = Literal["auto", "obs_intervals", "spikes", "session", "throughout"]
+
+
+def _coverage(coverage: object, words: tuple[str, ...]) -> object:
+    """One of `words`, or intervals; a single interval may be written without its own brackets."""
+    if coverage in words:
+        return coverage
+    listed = coverage if isinstance(coverage, (list, tuple)) else ()
+    pairs = [listed] if all(_is_number(edge) for edge in listed) else list(listed)
+    for pair in pairs:
+        ends = pair if isinstance(pair, (list, tuple)) and all(_is_number(end) for end in pair) else ()
+        if len(ends) != 2 or not ends[0] < ends[1]:
+            named = ", ".join(repr(word) for word in words)
+            raise ValueError(
+                f"expected {named}, [start, stop] in seconds with start < stop, or a list of such intervals, got {coverage!r}"
+            )
+    return tuple((float(start), float(stop)) for start, stop in pairs)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and -1e300 < value < 1e300
+
+
+class NwbRecipe(UnitsRecipe):
     """What to read from an NWB file."""
 
     table: str = "trials"
@@ -126,39 +164,107 @@ class NwbRecipe(EventRecipe):
     source: str = "units"
     """``units`` for spike times, or the path of a time series in the file, e.g. ``acquisition/ElectricalSeries``. Samples of a
     time series are averaged in each bin."""
-    units_where: str | None = None
-    """Expression of the columns that describe the units, or the channels of a series. Only units for which it is true are
-    read."""
-    unit_columns: tuple[str, ...] | None = None
-    """Columns to keep as metadata of the units. By default, all columns with one number or text per unit."""
-    coverage: Literal["auto", "obs_intervals", "spikes", "session"] = "auto"
-    """When a unit counts as recorded: in its ``obs_intervals``, from its first to its last spike (``spikes``), or in the whole
-    ``session``. ``auto`` means ``obs_intervals`` if the file has them, else ``spikes``; other times are missing, never zero."""
+    coverage: NwbCovered | Interval | tuple[Interval, ...] = "auto"
+    """When units count as recorded: ``[start, stop]`` in seconds, or a list of such intervals; in the unit's ``obs_intervals``;
+    from its first to its last spike (``spikes``); from the first to the last spike of all units (``session``); at all times
+    (``throughout``). ``auto`` means ``obs_intervals`` if the file has them, else ``spikes``. Other times are missing, never
+    zero."""
+    invalid_times: Literal["missing", "keep"] = "missing"
+    """Whether bins that touch the file's ``invalid_times`` are missing, as if not recorded, or are kept."""
+
+    @field_validator("coverage", mode="before")
+    @classmethod
+    def _check_coverage(cls, coverage: object) -> object:
+        return _coverage(coverage, get_args(NwbCovered))
 
 
-class SpikesRecipe(EventRecipe):
-    """What to read from a table of spike times and a table of events, each as text, CSV or NPZ."""
+class SessionRecipe(UnitsRecipe):
+    """Activity about events, from files with a table of events and a table of units beside them."""
 
     align: str = "time"
     """Column, or expression of columns, with the time zero of each trial in seconds."""
+    events: str | None = None
+    """Name of a file beside the source, or in it if the source is a folder, with one row per event. By default, the events are
+    columns of the source."""
+    event_columns: str | None = None
+    """Regular expression for the names of columns that each hold the times of one kind of event. Its named groups become columns
+    of the table of events, beside ``time``."""
+    units: str | None = None
+    """Name of a file beside the source, or in it if the source is a folder, with one row per unit. Its columns become metadata
+    of the units, and ``units_where`` may use them."""
+    units_on: str | None = None
+    """Column of that file with the names of the units. By default ``unit``, ``cluster_id``, ``id`` or ``roi``, the first that
+    exists."""
+
+
+class SpikesRecipe(SessionRecipe):
+    """What to read from a table of spike times and a table of events, each as text, CSV or NPZ."""
+
     times: str | None = None
     """Column, or expression of columns, with spike times in seconds. By default, the first column."""
     unit: str | None = None
     """Column that names the unit of each spike. By default, the file holds one unit."""
-    events: str | None = None
-    """Name of a file beside the spikes with one row per event. By default, the events are columns of the same file."""
-    event_columns: str | None = None
-    """Regular expression for the names of columns that each hold the times of one kind of event. Its named groups become columns
-    of the table of events, beside ``time``."""
     axes: tuple[Literal["trial", "unit"], ...] | None = None
     """What each axis of a cell array of spike times in a .mat file is. By default unit, or unit, trial. Times are then those of
     the session, or with trials those of the trial's own clock, whose zero is ``align`` (by default 0)."""
     each: str | None = None
     """Struct array or cell array of a .mat file, of which each element becomes a recording of its own. The recipe then names the
     fields of an element, and what else the file holds."""
-    coverage: Literal["spikes", "session"] = "spikes"
-    """When a unit counts as recorded: from its first to its last spike (``spikes``), or from the first to the last spike of all
-    units (``session``). Trials outside are missing, never zero."""
+    coverage: SpikesCovered | Interval | tuple[Interval, ...] = "spikes"
+    """When units count as recorded: ``[start, stop]`` in seconds, or a list of such intervals; from a unit's first to its last
+    spike (``spikes``); from the first to the last spike of all units (``session``); at all times (``throughout``). Other times
+    are missing, never zero."""
+
+    @field_validator("coverage", mode="before")
+    @classmethod
+    def _check_coverage(cls, coverage: object) -> object:
+        return _coverage(coverage, get_args(SpikesCovered))
+
+
+class PhyRecipe(SpikesRecipe):
+    """What to read from a folder that Kilosort, phy or SpikeInterface wrote: ``spike_times.npy``, ``spike_clusters.npy``."""
+
+    times: str | None = None
+    """Expression of the folder's arrays with spike times in seconds. By default ``spike_times`` divided by the sample rate."""
+    unit: str | None = None
+    """Array that names the unit of each spike. By default ``spike_clusters``, else ``spike_templates``."""
+    sample_rate: float | None = Field(default=None, gt=0)
+    """Samples per second. By default, ``params.py`` says it; that file is read, never run."""
+
+    @model_validator(mode="after")
+    def _check_times(self) -> Self:
+        if self.times is not None and self.sample_rate is not None:
+            raise ValueError("expected either times, in seconds, or sample_rate; got both")
+        return self
+
+
+class Suite2pRecipe(SessionRecipe):
+    """What to read from a folder of suite2p, or of one of its planes: ``F.npy``, ``iscell.npy``."""
+
+    plane: str | None = None
+    """Name of the plane in the folder, e.g. ``plane1``. By default, the folder is a plane, or holds only one."""
+    source: Literal["F", "Fneu", "spks"] = "F"
+    """Fluorescence of the regions of interest (``F``) or around them (``Fneu``), or deconvolved activity (``spks``). Frames are
+    averaged in each bin."""
+    neuropil: float | None = Field(default=None, ge=0)
+    """Share of ``Fneu`` that is subtracted from ``F``; suite2p itself uses 0.7. By default nothing is."""
+    fs: float | None = Field(default=None, gt=0)
+    """Frames per second of this plane. suite2p keeps it in ``ops.npy``, a pickle, which is not opened."""
+    first_frame_s: float = 0.0
+    """Time of the first frame in seconds, on the clock of the events."""
+    frame_times: str | None = None
+    """Instead of ``fs``: name of a file in the folder or beside it (``.npy``, or a table, of which the first column counts) with
+    the time of each frame in seconds."""
+
+    @model_validator(mode="after")
+    def _check_fluorescence(self) -> Self:
+        if self.neuropil is not None and self.source != "F":
+            raise ValueError(f"neuropil is subtracted from F, but source is {self.source!r}")
+        if self.activity == "count":
+            raise ValueError("activity 'count' is for spikes; frames are averaged")
+        if self.frame_times is not None and self.model_fields_set & {"fs", "first_frame_s"}:
+            raise ValueError("expected either frame_times, or fs with first_frame_s; got both")
+        return self
 
 
 class ArraysRecipe(Recipe):

@@ -364,7 +364,7 @@ def test_conversion_offset_and_the_channels_own_factors_apply(write):
 def test_timestamps_tell_where_samples_lie(write, monkeypatch, whole):
     from pynwb import TimeSeries
 
-    monkeypatch.setattr("neuromas.recordings.convert.nwb.series._WHOLE", 10**6 if whole else 0)
+    monkeypatch.setattr("neuromas.recordings.convert.nwb.series.READ_AT_ONCE", 10**6 if whole else 0)
     # 1.1 and 1.3 lie on edges; between 3.0 and 3.4 there is nothing; at 5 only one sample, and one that is NaN
     times = [0.2, 1.0, 1.05, 1.1, 1.3, 1.39, 2.9, 3.4, 5.25, 5.35, 6.0]
     values = [9.0, 1.0, 3.0, 5.0, 7.0, 8.0, 9.0, 9.0, 4.0, np.nan, 9.0]

@@ -1,82 +1,117 @@
-"""Further arrays from files beside the source: labels for a file that holds activity alone."""
+"""Files of a folder, and files beside a source, such as its table of events. What lies elsewhere is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
-from neuromas import dims
 from neuromas.errors import InvalidInput, NotFound
-from neuromas.files import sha256_file
 from neuromas.recordings.check import listing
-from neuromas.recordings.columns import tidy
-from neuromas.recordings.convert.arrow import read_columns
-from neuromas.recordings.convert.matlab import read_mat
-from neuromas.recordings.convert.named_arrays import Arrays
-from neuromas.recordings.convert.source import needed
-from neuromas.recordings.convert.tensor_files import read_npy, read_pt, read_safetensors
+from neuromas.recordings.convert.source import entry, unreadable
 from neuromas.recordings.convert.text import read_text
-from neuromas.recordings.convert.workbook import read_workbook
-from neuromas.recordings.encode import load_npz
 
 
-def with_files_beside(source: Arrays, names: tuple[str, ...], path: Path | None) -> tuple[Arrays, list[str]]:
-    """`source` with the arrays of the files `names` beside `path`, and a note on each file.
+def beside(path: Path, name: str, what: str) -> Path:
+    """The file `name` beside the source at `path`, or in it if the source is a folder.
+
+    Parameters
+    ----------
+    path : Path
+        The source, a file or a folder.
+    name : str
+        Relative to the folder that holds the source, or to the source itself.
+    what : str
+        The field of the recipe, for messages.
 
     Raises
     ------
+    InvalidInput
+        The file lies elsewhere, or two files have this name.
     NotFound
         There is no such file.
-    InvalidInput
-        A file lies elsewhere, cannot be read, or holds an array whose name is in use.
     """
-    if not names:
-        return source, []
-    if path is None:
-        raise InvalidInput(f"{source.where}: 'beside' needs a single recording from a file", kind="invalid_recipe")
-    arrays, notes = dict(source.arrays), []
-    for name in names:
-        beside = path.parent / name
-        if not beside.resolve().is_relative_to(path.parent.resolve()):
-            raise InvalidInput(
-                f"{path}: beside={name!r}: expected a file beside the source, or in a folder there",
-                kind="invalid_recipe",
-            )
-        if not beside.is_file():
-            raise NotFound(f"no such file beside {path}: {name}", kind="unknown_file")
-        added = read_beside(beside)
-        twice = [key for key in added if key in arrays]
-        if twice:
-            raise InvalidInput(
-                f"{beside}: {listing(twice)} also in {path} or in another file beside it; rename them",
-                kind="duplicate_column",
-            )
-        arrays |= added
-        notes.append(f"beside it {name} (sha256 {sha256_file(beside)})")
-    return replace(source, arrays=arrays), notes
+    # the source may be a link, or "."
+    parent = (path if path.name not in ("", "..") else path.resolve()).parent
+    around = (parent.resolve(), path.resolve().parent)
+    candidates = list(dict.fromkeys([*([path / name] if path.is_dir() else []), parent / name]))
+    inside = [file for file in candidates if any(file.resolve().is_relative_to(folder) for folder in around)]
+    if not inside:
+        raise InvalidInput(
+            f"{path}: {what}={name!r}: expected a file beside the {_of(path)}, or in a folder there",
+            kind="invalid_recipe",
+        )
+    existing = [file for file in inside if file.is_file()]
+    if not existing:
+        raise NotFound(f"no such file of {what}: {' or '.join(map(str, inside))}", kind="unknown_file")
+    if len(existing) > 1:
+        raise InvalidInput(
+            f"{path}: {what}={name!r}: there are two such files, {existing[0]} and {existing[1]}; rename one of them",
+            kind="duplicate_name",
+        )
+    return existing[0]
 
 
-def read_beside(path: Path) -> Mapping[str, NDArray[Any]]:
-    """Arrays or columns of a file, whatever its format."""
-    match path.suffix:
-        case ".npy":
-            arrays = read_npy(path).arrays
-            return {path.stem: arrays[dims.ACTIVITY]} if list(arrays) == [dims.ACTIVITY] else arrays
-        case ".npz":
-            return {name: tidy(values) for name, values in load_npz(path).items()}
-        case ".mat":
-            return read_mat(path).arrays
-        case ".safetensors":
-            return read_safetensors(path).arrays
-        case ".pt" | ".pth":
-            return read_pt(path).arrays
-        case ".parquet" | ".arrow":
-            needed("pyarrow", "parquet")
-            return read_columns(path).arrays
-        case ".xlsx" | ".xlsm":
-            return read_workbook(path)
-    return read_text(path)
+def _of(path: Path) -> str:
+    return "folder" if path.is_dir() else "spikes"
+
+
+def files_in(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    """Files in `folder` whose names match one of `patterns`, in order; InvalidInput if a link leads out of its parent."""
+    around = folder.resolve().parent
+    files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
+    for file in files:
+        if not file.resolve().is_relative_to(around):
+            raise InvalidInput(
+                f"{file}: a link that leads to {file.resolve()}, outside {around}; put the file itself there",
+                kind="unreadable_source",
+            )
+    return files
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    """The array in a ``.npy`` file, left on disk until it is used; pickled objects are refused unread.
+
+    Raises
+    ------
+    InvalidInput
+        The file is no such array, is cut off, or holds pickled objects.
+    """
+    try:
+        array = np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError, OverflowError, SyntaxError, TypeError) as error:
+        if "object" in str(error).lower():
+            raise InvalidInput(
+                f"{path}: holds pickled Python objects, which are refused because reading them would run code",
+                kind="pickle_refused",
+            ) from error
+        raise unreadable(path, "a NumPy array (.npy)", error) from error
+    return array
+
+
+def need_array(files: dict[str, Path], name: str, folder: Path) -> NDArray[Any]:
+    """The array ``NAME.npy`` of a folder; NotFound lists the others."""
+    if name not in files:
+        raise NotFound(
+            f"{folder}: no file {name}.npy; there are {listing([file.name for file in files.values()]) or 'no .npy files'}",
+            kind="unknown_array",
+        )
+    return read_npy(files[name])
+
+
+def contents_of(folder: Path, tables: Sequence[str] = ()) -> list[tuple[str, str]]:
+    """Arrays of a folder, with shape, dtype and a few values, and columns of its tables."""
+    listed = []
+    for file in files_in(folder, ["*.npy"]):
+        try:
+            listed.append((file.stem, entry(read_npy(file))))
+        except InvalidInput as error:
+            listed.append(
+                (file.stem, "not usable: pickled objects" if error.kind == "pickle_refused" else error.message)
+            )
+    for file in files_in(folder, tables):
+        listed += [(f"{file.name}: {name}", entry(values)) for name, values in read_text(file).items()]
+    return listed

@@ -48,6 +48,8 @@ class Converter:
         Modules that must be importable.
     extra : str
         The extra of neuromas that installs them: ``pip install "neuromas[EXTRA]"``.
+    holds : tuple of str
+        If the format is a folder: a folder is of this format if it holds one of these files.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Converter:
     contents: Callable[[Path], list[tuple[str, str]]] | None = None
     requires: tuple[str, ...] = field(default=())
     extra: str = ""
+    holds: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "convert", _apart(self.convert, self.requires))
@@ -129,7 +132,7 @@ def _with_hashes(recording: Recording, hashes: Mapping[str, str]) -> Recording:
     return recording.replaced(labelled(recording.dataset, manifest), manifest)
 
 
-_OWN = ("nwb.converter", "spike_cells", "arrays", "tensors", "tables", "anndata", "eeglab")
+_OWN = ("nwb.converter", "spike_cells", "phy", "suite2p", "arrays", "tensors", "tables", "anndata", "eeglab")
 """Modules of this package, each with a tuple ``CONVERTERS``."""
 
 
@@ -177,14 +180,14 @@ def _plugin(point: EntryPoint) -> Converter:
 
 
 def find_converter(path: Path, name: str | None = None) -> Converter:
-    """The converter called `name`, or the one that claims the ending of `path`.
+    """The converter called `name`, or the one that claims the ending of `path` or what a folder holds.
 
     Raises
     ------
     NotFound
         No format has that name; the message lists the existing ones.
     InvalidInput
-        No format has the file's ending; the message lists the known endings.
+        No format has the file's ending, or the folder's files; the message lists the known ones.
     """
     by_name = converters()
     if name is not None:
@@ -195,12 +198,17 @@ def find_converter(path: Path, name: str | None = None) -> Converter:
         return by_name["zarr"]
     if is_dataset(path):
         return by_name["arrow"]
+    for converter in by_name.values():
+        if any((path / name).is_file() for name in converter.holds):
+            return converter
     claims = [(ending, converter) for converter in by_name.values() for ending in converter.endings]
     fitting = [claim for claim in claims if path.name.endswith(claim[0])]
     if not fitting:
         endings = ", ".join(sorted({ending for ending, _ in claims}))
+        folders = "; ".join(f"{name}: {' or '.join(own.holds)}" for name, own in by_name.items() if own.holds)
+        held = f" Folders are known by a file that they hold ({folders})." if path.is_dir() else ""
         raise InvalidInput(
-            f"{path}: no format has this ending; the known endings are {endings}. --format can name the format: "
+            f"{path}: no format has this ending; the known endings are {endings}.{held} --format can name the format: "
             f"{', '.join(by_name)}",
             kind="invalid_format",
         )

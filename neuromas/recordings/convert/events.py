@@ -238,3 +238,19 @@ def _merged(intervals: NDArray[np.float64]) -> list[list[float]]:
         else:
             merged.append([start, stop])
     return merged
+
+
+def touching(intervals: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Whether each bin has a moment in common with one of `intervals`; the result has shape (n_trials, n_steps).
+
+    Examples
+    --------
+    >>> touching(np.array([[0.1, 0.2], [0.35, 0.35]]), np.array([[0.0, 0.1, 0.2], [0.2, 0.3, 0.4]]))
+    array([[False,  True],
+           [False,  True]])
+    """
+    touched = np.zeros((len(edges), edges.shape[1] - 1), dtype=bool)
+    for start, stop in intervals:
+        touched |= (edges[:, :-1] < stop - SLACK_S) & (edges[:, 1:] > start + SLACK_S)
+        touched |= (edges[:, :-1] <= start) & (edges[:, 1:] > start) & (stop <= start)
+    return touched

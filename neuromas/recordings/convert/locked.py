@@ -87,6 +87,7 @@ def recording_of(
     row_ids: NDArray[Any] | None = None,
     keep_empty_bins: bool = False,
     session_times: bool = True,
+    files: Sequence[Path] = (),
 ) -> Recording:
     """A recording of `events`, without the trials in which no unit was recorded and without the units that never were.
 
@@ -114,6 +115,8 @@ def recording_of(
         Whether a kept trial keeps its bins in which no unit was recorded, as NaN. By default these bins are no samples.
     session_times : bool
         Whether times of events are those of the session. If each trial has a clock of its own, they are not kept.
+    files : sequence of Path
+        Of a folder, the files that were read. They are hashed in the provenance.
 
     Raises
     ------
@@ -141,7 +144,7 @@ def recording_of(
         "missing": bool(np.isnan(activity[present]).any()),
         "sampling": sampling_of(recipe),
         "provenance": provenance_of(
-            path, recipe, [*notes, f"left out: {'; '.join(left_out)}" if left_out else ""], libraries
+            path, recipe, [*notes, f"left out: {'; '.join(left_out)}" if left_out else ""], libraries, files
         ),
     }
     free = free_names(binned.unit_metadata, [*events.variables, dims.EVENT_S])

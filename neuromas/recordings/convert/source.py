@@ -32,29 +32,43 @@ def name_of(path: Path, endings: Sequence[str] = ()) -> str:
     'chick-11_1.62'
     """
     ends = [ending for ending in endings if path.name.endswith(ending)]
+    if path.is_dir() and not ends:
+        return name_from(_own_name(path), "recording")
     stem = path.name.removesuffix(max(ends, key=len)) if ends else path.stem
     return name_from(stem, "recording")
 
 
+def _own_name(path: Path) -> str:
+    """The name of a file or folder, also of ``.``."""
+    return path.name if path.name not in ("", "..") else path.resolve().name
+
+
 def provenance_of(
-    path: Path | None, recipe: Recipe, notes: Sequence[str] = (), libraries: Sequence[str] = ()
+    path: Path | None,
+    recipe: Recipe,
+    notes: Sequence[str] = (),
+    libraries: Sequence[str] = (),
+    files: Sequence[Path] = (),
 ) -> Provenance:
-    """The source's name and hash, the recipe as JSON, `notes` such as what was left out, and versions."""
+    """The source's name and hash, the recipe as JSON, `notes` such as what was left out, and versions.
+
+    Of a folder, `files` are those that were read; by default all.
+    """
     texts = [f"recipe {recipe.model_dump_json(exclude_unset=True)}", *filter(None, notes)]
     return Provenance(
-        source=path.name if path is not None else "",
-        source_sha256=None if path is None else _hash(path),
+        source=_own_name(path) if path is not None else "",
+        source_sha256=None if path is None else _hash(path, files),
         created=now(),
         versions=versions(("numpy", *libraries)),
         notes="; ".join(texts),
     )
 
 
-def _hash(path: Path) -> str:
-    """SHA-256 of a file; of a folder, of the names and hashes of its files in order."""
+def _hash(path: Path, files: Sequence[Path] = ()) -> str:
+    """SHA-256 of a file; of a folder, of the names and hashes of `files` in order, by default of all its files."""
     if path.is_file():
         return sha256_file(path)
-    files = sorted(file for file in path.rglob("*") if file.is_file())
+    files = sorted(files or (file for file in path.rglob("*") if file.is_file()))
     lines = [f"{file.relative_to(path).as_posix()} {sha256_file(file)}\n" for file in files]
     return sha256_bytes("".join(lines).encode())
 

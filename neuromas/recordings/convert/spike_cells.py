@@ -20,7 +20,7 @@ from neuromas.recordings.convert.locked import Binned, recording_of
 from neuromas.recordings.convert.matlab import read_mat, read_tree
 from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import name_of, need_variables, numbered_names, same_source
-from neuromas.recordings.convert.spikes import ENDINGS, contents_spikes, convert_spikes, record_spikes, spikes_of
+from neuromas.recordings.convert.spikes import ENDINGS, contents_spikes, convert_spikes, record_spikes, spike_trains
 from neuromas.recordings.convert.tree import Cell, arrays_of, at, elements
 from neuromas.recordings.expression import names_in
 from neuromas.recordings.recording import Recording
@@ -62,7 +62,7 @@ def _from_values(
     source = arrays_of(others, where, vectors=True)
     if not isinstance(stored, Cell):
         columns = _columns(arrays_of(values, where, vectors=True))
-        return record_spikes(columns, spikes_of(columns, recipe, path), path, recipe, fields)
+        return record_spikes(columns, spike_trains(columns, recipe, path), path, recipe, fields)
     lists = _lists(stored, recipe, source, where)
     if dims.TRIAL in lists.axes:
         return _of_trials(lists, source, path, recipe, fields, where)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,20 +13,48 @@ from numpy.typing import NDArray
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.files import sha256_file
 from neuromas.recordings.check import listing
-from neuromas.recordings.columns import as_text, tidy
-from neuromas.recordings.convert.events import as_column, bin_spikes, check_size, spanned, take_events
+from neuromas.recordings.columns import tidy
+from neuromas.recordings.convert.beside import beside, files_in, read_npy
+from neuromas.recordings.convert.coverage import Coverage
+from neuromas.recordings.convert.events import as_column, bin_spikes, check_size, take_events
 from neuromas.recordings.convert.locked import Binned, in_time_order, recording_of
 from neuromas.recordings.convert.source import entry, name_of, need_variables
 from neuromas.recordings.convert.text import read_text
+from neuromas.recordings.convert.units import (
+    Described,
+    by_activity,
+    described,
+    key_of,
+    metadata_columns,
+    not_selected,
+    select_units,
+)
 from neuromas.recordings.convert.workbook import read_workbook
 from neuromas.recordings.encode import load_npz
 from neuromas.recordings.expression import evaluate, names_in
 from neuromas.recordings.matrices import Matrix, example
 from neuromas.recordings.recording import Recording
-from neuromas.schema.recipe import SpikesRecipe
+from neuromas.recordings.units import names_of
+from neuromas.schema.recipe import SessionRecipe, SpikesRecipe
 
 ENDINGS = (".txt", ".txt.gz")
 _TIME = "time"  # column of the times of events, made from a column for each kind of event
+
+
+class EventTable(NamedTuple):
+    """A table of events: columns, where it lies for messages, and notes for the provenance."""
+
+    columns: Mapping[str, Any]
+    where: str
+    notes: Sequence[str]
+
+
+class UnitTable(NamedTuple):
+    """A table of units: columns, where it lies for messages, and a note for the provenance."""
+
+    columns: Mapping[str, Any]
+    where: str
+    note: str
 
 
 def convert_spikes(path: Path, recipe: SpikesRecipe, fields: Mapping[str, Any]) -> Recording:
@@ -35,8 +63,8 @@ def convert_spikes(path: Path, recipe: SpikesRecipe, fields: Mapping[str, Any]) 
     Trials are numbered in order of their times, whichever rows are selected. Units of one session in several files thus have
     the same trials.
     """
-    columns = _columns(path)
-    return record_spikes(columns, spikes_of(columns, recipe, path), path, recipe, fields)
+    columns = read_columns(path)
+    return record_spikes(columns, spike_trains(columns, recipe, path), path, recipe, fields)
 
 
 def record_spikes(
@@ -47,35 +75,135 @@ def record_spikes(
     fields: Mapping[str, Any],
 ) -> Recording:
     """Activity about the events in `columns`, or in the recipe's file of events, from the spike times of each unit."""
-    table, where, notes = _events(columns, recipe, path)
-    need_variables(recipe, list(table), where)
-    events = take_events(in_time_order(table, recipe.align, where), recipe, where)
-    check_size(len(events.rows), recipe.n_steps, len(spikes), where)
-    everything = np.concatenate(list(spikes.values()))
+    events = event_table(columns, recipe, path)
+    table = units_beside(path, recipe)
+    if table is not None:
+        spikes = {**spikes, **_silent(table, list(spikes), recipe, path)}
+    units = units_of_table(table, list(spikes), recipe)
+    return locked_spikes(path, recipe, fields, spikes, events, units, arrays_used(path, recipe))
+
+
+def locked_spikes(
+    path: Path,
+    recipe: SpikesRecipe,
+    fields: Mapping[str, Any],
+    spikes: Mapping[str, NDArray[np.float64]],
+    events: EventTable,
+    units: Described,
+    files: Sequence[Path] = (),
+) -> Recording:
+    """The recording of spike trains about events.
+
+    Parameters
+    ----------
+    path : Path
+        The source.
+    recipe : SpikesRecipe
+    fields : mapping
+        Fields of the manifest.
+    spikes : mapping of str to ndarray of shape (n_spikes,)
+        Spike times of each unit in seconds.
+    events : EventTable
+    units : Described
+        Columns of the units, in the order of `spikes`.
+    files : sequence of Path
+        The files of a folder that were read.
+    """
+    need_variables(recipe, list(events.columns), events.where)
+    trials = take_events(in_time_order(events.columns, recipe.align, events.where), recipe, events.where)
+    columns = {**units.columns, "unit": np.array(list(spikes), dtype=str)}
+    rows = select_units(columns, recipe, len(spikes), str(path))
+    kept = {name: spikes[name] for name in columns["unit"][rows].tolist()}
+    check_size(len(trials.rows), recipe.n_steps, len(kept), events.where)
+    coverage = Coverage(recipe.coverage, np.concatenate(list(spikes.values())))
     width = recipe.width_s if recipe.activity == "rate" else None
-    activity = np.full((len(events.rows), recipe.n_steps, len(spikes)), np.nan, dtype=np.float32)
-    for column, times in enumerate(spikes.values()):
-        recorded = spanned(times if recipe.coverage == "spikes" else everything, events.edges)
-        activity[recorded, :, column] = bin_spikes(times, events.edges[recorded], width)
+    activity = np.full((len(trials.rows), recipe.n_steps, len(kept)), np.nan, dtype=np.float32)
+    for column, times in enumerate(kept.values()):
+        seen = coverage.recorded(times, trials.edges)
+        activity[:, :, column] = np.where(seen, bin_spikes(times, trials.edges, width), np.nan)
+    metadata = metadata_columns(units.columns, recipe, str(path))
+    binned = Binned(
+        activity,
+        list(kept),
+        physical="Hz" if recipe.activity == "rate" else "1",
+        unit_metadata={name: values[rows] for name, values in metadata.items()},
+        left_out=[*coverage.notes(str(path)), *not_selected(len(spikes) - len(kept))],
+    )
+    columns = {name: values[rows] for name, values in columns.items()}
     return recording_of(
-        events,
-        Binned(activity, list(spikes), physical="Hz" if recipe.activity == "rate" else "1"),
+        trials,
+        by_activity(binned, columns, recipe, str(path)),
         recipe,
         fields,
         defaults={"name": name_of(path, (*ENDINGS, ".csv.gz"))},
         where=str(path),
         path=path,
-        notes=notes,
+        notes=[*events.notes, *units.notes],
+        files=files,
     )
 
 
-def _columns(path: Path) -> dict[str, Any]:
-    """Columns of one entry per row, or of several (`Matrix`)."""
+def read_columns(path: Path) -> dict[str, Any]:
+    """Columns of a table of text, a workbook, a NumPy archive, or a folder of NumPy arrays.
+
+    A column has one entry per row, or several (`Matrix`).
+    """
+    if path.is_dir():
+        return {file.stem: values for file, values in _vectors(path)}
     if path.suffix in (".xlsx", ".xlsm"):
         return dict(read_workbook(path))
-    if path.suffix != ".npz":
-        return read_text(path)
-    return {name: as_column(tidy(values)) for name, values in load_npz(path).items() if values.ndim > 0}
+    if path.suffix == ".npz":
+        return {name: as_column(tidy(values)) for name, values in load_npz(path).items() if values.ndim > 0}
+    return {path.stem: read_npy(path).ravel()} if path.suffix == ".npy" else read_text(path)
+
+
+def arrays_used(path: Path, recipe: SpikesRecipe) -> list[Path]:
+    """Files of the arrays of a folder that a recipe names; none if the source is a file."""
+    names = {recipe.unit, recipe.times, *names_in(recipe.times or "")}
+    return [file for file in files_in(path, ["*.npy"]) if file.stem in names] if path.is_dir() else []
+
+
+def _vectors(folder: Path) -> Iterator[tuple[Path, NDArray[Any]]]:
+    """Files of a folder with one number or text per entry; others and pickles are passed over."""
+    for file in files_in(folder, ["*.npy"]):
+        try:
+            values = read_npy(file)
+        except InvalidInput as error:
+            if error.kind != "pickle_refused":
+                raise
+            continue
+        if values.dtype.kind in "biufU" and (values.ndim == 1 or (values.ndim == 2 and values.shape[1] == 1)):
+            yield file, values.reshape(-1)
+
+
+# ------------------------------------------------------------------------------------------------------- units
+
+
+def units_beside(path: Path, recipe: SessionRecipe) -> UnitTable | None:
+    """The table of units that the recipe names; None if it names none."""
+    if recipe.units is None:
+        return None
+    file = beside(path, recipe.units, "units")
+    return UnitTable(read_columns(file), str(file), f"units {recipe.units} (sha256 {sha256_file(file)})")
+
+
+def units_of_table(table: UnitTable | None, names: Sequence[str], recipe: SessionRecipe) -> Described:
+    """The columns of a table of units, in the order of `names`; none without a table."""
+    if table is None:
+        return Described()
+    columns = described(names, table.columns, recipe.units_on, table.where)
+    return Described(columns.columns, [table.note, *columns.notes])
+
+
+def _silent(table: UnitTable, names: Sequence[str], recipe: SpikesRecipe, path: Path) -> dict[str, NDArray[np.float64]]:
+    """Units that the table lists but that have no spike: silent where they count as recorded."""
+    if recipe.coverage == "spikes" or recipe.unit is None:
+        return {}
+    listed = names_of(tidy(table.columns[key_of(table.columns, recipe.units_on, table.where)])).tolist()
+    return {name: np.empty(0) for name in listed if name and name not in names}
+
+
+# ------------------------------------------------------------------------------------------------------- spikes
 
 
 def _column(columns: Mapping[str, Any], name: str, what: str, where: object) -> NDArray[Any]:
@@ -94,10 +222,15 @@ def _seconds(values: NDArray[Any], what: str) -> NDArray[np.float64]:
     return values.astype(np.float64)
 
 
-def spikes_of(columns: Mapping[str, Any], recipe: SpikesRecipe, path: Path) -> dict[str, NDArray[np.float64]]:
-    """Spike times of each unit, in order of the units' names."""
+def spike_trains(columns: Mapping[str, Any], recipe: SpikesRecipe, path: Path) -> dict[str, NDArray[np.float64]]:
+    """Spike times of each unit in seconds, in order of the units' names."""
     if not columns:
         raise InvalidInput(f"{path}: no column of spike times", kind="unreadable_source")
+    if recipe.times is None and path.is_dir():
+        raise InvalidInput(
+            f"{path}: expected the array of spike times in seconds (times); there are {listing(list(columns))}",
+            kind="invalid_recipe",
+        )
     name = next(iter(columns)) if recipe.times is None else recipe.times
     times = _seconds(_column(columns, name, "times", path), f"{path}: spike times in column {name!r}")
     fired = np.isfinite(times)
@@ -111,45 +244,40 @@ def spikes_of(columns: Mapping[str, Any], recipe: SpikesRecipe, path: Path) -> d
             f"{path}: {name!r} holds {times.size} spike times, but {recipe.unit!r} holds {units.size} units",
             kind="unreadable_source",
         )
-    units = _names(units[fired])
-    nameless = int((units == "").sum())
+    values, which = np.unique(units[fired], return_inverse=True)
+    names = names_of(values)
+    nameless = int(np.isin(which, np.flatnonzero(names == "")).sum())
     if nameless:
         raise InvalidInput(
-            f"{path}: {nameless} of {units.size} spikes have no unit in column {recipe.unit!r}",
+            f"{path}: {nameless} of {which.size} spikes have no unit in column {recipe.unit!r}",
             kind="unreadable_source",
         )
-    names, which = np.unique(units, return_inverse=True)
-    return {str(unit): times[fired][which == number] for number, unit in enumerate(names)}
+    by_unit = np.argsort(which, kind="stable")
+    trains = np.split(times[fired][by_unit], np.cumsum(np.bincount(which))[:-1])
+    return {str(names[number]): trains[number] for number in np.argsort(names, kind="stable").tolist()}
 
 
-def _names(units: NDArray[Any]) -> NDArray[Any]:
-    """Names as text; a whole number without ``.0``, a missing one as empty text."""
-    return np.where(np.isnan(units), "", as_text(units)) if units.dtype.kind == "f" else as_text(units)
-
-
-def _events(columns: Mapping[str, Any], recipe: SpikesRecipe, path: Path) -> tuple[dict[str, Any], str, list[str]]:
-    """The table of events, its file for messages, and notes for the provenance."""
+def event_table(columns: Mapping[str, Any], recipe: SessionRecipe, path: Path) -> EventTable:
+    """The table of events: a file that the recipe names, or the columns of the source that hold no spikes."""
     notes: list[str] = []
     where = str(path)
     if recipe.events is not None:
-        beside = path.parent / recipe.events
-        if not beside.resolve().is_relative_to(path.parent.resolve()):
-            raise InvalidInput(
-                f"{path}: events={recipe.events!r}: expected a file beside the spikes, or in a folder there",
-                kind="invalid_recipe",
-            )
-        if not beside.is_file():
-            raise NotFound(f"no such file of events: {beside}", kind="unknown_file")
-        columns, where = _columns(beside), str(beside)
-        notes.append(f"events {recipe.events} (sha256 {sha256_file(beside)})")
-    else:
+        file = beside(path, recipe.events, "events")
+        columns, where = read_columns(file), str(file)
+        notes.append(f"events {recipe.events} (sha256 {sha256_file(file)})")
+    elif path.is_dir():
+        raise InvalidInput(
+            f"{path}: expected the name of a file with one row per event (events), in the folder or beside it",
+            kind="invalid_recipe",
+        )
+    elif isinstance(recipe, SpikesRecipe):
         first = recipe.times or next(iter(columns))
         named = (name for name in (first, recipe.unit) if name is not None)
         own = {part for name in named for part in ([name] if name in columns else names_in(name))}
         columns = {name: values for name, values in columns.items() if name not in own}
     if recipe.event_columns is not None:
-        return _wide(columns, recipe.event_columns, where), where, notes
-    return _long(columns, recipe.align, where), where, notes
+        return EventTable(_wide(columns, recipe.event_columns, where), where, notes)
+    return EventTable(_long(columns, recipe.align, where), where, notes)
 
 
 def _long(columns: Mapping[str, Any], align: str, where: str) -> dict[str, Any]:
@@ -236,7 +364,7 @@ def _is_number(value: object) -> bool:
 def contents_spikes(path: Path) -> list[tuple[str, str]]:
     """Columns, each with the number of its entries and a few of them."""
     listed = []
-    for name, values in _columns(path).items():
+    for name, values in read_columns(path).items():
         if isinstance(values, Matrix):
             listed.append((name, f"{values.described}, e.g. {example(name, len(values.shape))}"))
             continue

@@ -18,8 +18,8 @@ from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import make_variables, tidy
+from neuromas.recordings.convert.arrays_beside import with_files_beside
 from neuromas.recordings.convert.axes import TIME, Places, activity_of, axes_of, padding_of
-from neuromas.recordings.convert.beside import with_files_beside
 from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import assemble, free_names, provenance_of
 from neuromas.recordings.encode import SAMPLE_PREFIX, UNIT_PREFIX, Layout, as_floats, declared_names, flatten

@@ -1,4 +1,4 @@
-"""Columns of the tables of an NWB file, and what a recipe selects by them: units, their names and their metadata."""
+"""Columns of the tables of an NWB file, and the names of units from them."""
 
 from __future__ import annotations
 
@@ -10,12 +10,8 @@ import h5py
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromas.errors import InvalidInput, NotFound
-from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
-from neuromas.recordings.expression import evaluate_mask
 from neuromas.recordings.matrices import Matrix, of_lists
-from neuromas.schema.recipe import NwbRecipe
 
 _NAME_COLUMNS = ("unit_name", "label", "channel_name")
 """Columns that name units, if every row has a different name there."""
@@ -128,34 +124,6 @@ def _region(column: Any) -> tuple[Any, list[NDArray[np.int64]]]:
         ends = np.asarray(column.data[:], dtype=np.int64)
         return column.target.table, np.split(rows, ends[:-1]) if len(ends) else []
     return column.table, [np.array([row], dtype=np.int64) for row in column.data[:]]
-
-
-def select_units(
-    columns: Mapping[str, NDArray[Any] | Matrix], recipe: NwbRecipe, n_units: int, where: str
-) -> NDArray[np.int64]:
-    """Rows of the units for which ``units_where`` is true; InvalidInput if there are none."""
-    if recipe.units_where is None:
-        return np.arange(n_units)
-    rows = np.flatnonzero(evaluate_mask(recipe.units_where, columns, n_units, f"{where}: units_where"))
-    if rows.size == 0:
-        raise InvalidInput(
-            f"{where}: units_where={recipe.units_where!r} is true for none of {n_units} units", kind="no_units"
-        )
-    return rows
-
-
-def metadata_columns(columns: Mapping[str, NDArray[Any]], recipe: NwbRecipe, where: str) -> dict[str, NDArray[Any]]:
-    """Columns that become metadata of the units."""
-    if recipe.unit_columns is None:
-        return {name: values for name, values in columns.items() if name != "id"}
-    unknown = [name for name in recipe.unit_columns if name not in columns]
-    if unknown:
-        raise NotFound(
-            f"{where}: unit_columns: no column {listing(unknown)} with one number or text per unit; expected some of "
-            f"{', '.join(columns)}",
-            kind="unknown_column",
-        )
-    return {name: columns[name] for name in recipe.unit_columns}
 
 
 def unit_names(columns: Mapping[str, NDArray[Any]], prefix: str) -> NDArray[Any]:

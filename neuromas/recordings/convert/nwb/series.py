@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from neuromas.errors import InvalidInput
-from neuromas.recordings.check import BLOCK_BYTES
-from neuromas.recordings.convert.events import SLACK_S, Events, check_size
+from neuromas.recordings.convert.events import Events, check_size
 from neuromas.recordings.convert.locked import Binned
-from neuromas.recordings.convert.nwb.columns import (
-    metadata_columns,
-    read_columns,
-    read_matrices,
-    select_units,
-    unit_names,
-)
+from neuromas.recordings.convert.nwb.columns import read_columns, read_matrices, unit_names
 from neuromas.recordings.convert.nwb.file import NwbFile
+from neuromas.recordings.convert.nwb.invalid import without_invalid_times
+from neuromas.recordings.convert.samples import READ_AT_ONCE, Clock, check_rising, means
+from neuromas.recordings.convert.units import by_activity, metadata_columns, select_units
 from neuromas.schema.recipe import NwbRecipe
-
-_WHOLE = 2**20
-"""Up to so many timestamps are read at once; of more, only those that a bisection asks for."""
 
 
 def average_series(file: NwbFile, place: str, recipe: NwbRecipe, events: Events, where: str) -> Binned:
@@ -46,16 +37,18 @@ def average_series(file: NwbFile, place: str, recipe: NwbRecipe, events: Events,
     n_trials, n_edges = events.edges.shape
     activity = np.empty((n_trials, n_edges - 1, len(rows)), dtype=np.float32)
     for trial, edges in enumerate(events.edges):
-        activity[trial] = _scaled(series, _means(data, rows, clock.samples_at(edges)), rows)
+        activity[trial] = _scaled(series, means(data, rows, clock.samples_at(edges)), rows)
+    invalid = without_invalid_times(activity, file, series, recipe, events)
     n_excluded = n_channels - len(rows)
-    return Binned(
+    binned = Binned(
         activity=activity,
         units=unit_names(columns, prefix)[rows].tolist(),
         physical=str(series.unit or "1"),
         unit_metadata={name: values[rows] for name, values in metadata_columns(columns, recipe, where).items()},
-        span=f"the series has samples from {clock.first:g} to {clock.last:g} s",
-        left_out=(f"{n_excluded} channels not selected",) if n_excluded else (),
+        span="; ".join([f"the series has samples from {clock.first:g} to {clock.last:g} s", *invalid]),
+        left_out=(*invalid, *([f"{n_excluded} channels not selected"] if n_excluded else [])),
     )
+    return by_activity(binned, {name: values[rows] for name, values in columns.items()}, recipe, where)
 
 
 def _check_recipe(recipe: NwbRecipe, where: str) -> None:
@@ -68,33 +61,6 @@ def _check_recipe(recipe: NwbRecipe, where: str) -> None:
             f"{where}: coverage={recipe.coverage!r} is for spikes; bins of a series without samples are missing",
             kind="invalid_recipe",
         )
-
-
-def _means(data: Any, rows: NDArray[np.int64], cuts: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Means of the stored numbers of channels `rows`, shape (n_steps, n_selected); NaN in a bin without samples.
-
-    Parameters
-    ----------
-    data : array-like of shape (n_samples, n_channels) or (n_samples,)
-    rows : ndarray of shape (n_selected,)
-    cuts : ndarray of shape (n_steps + 1,)
-        The first sample of each bin, and the first sample after the last bin.
-    """
-    sums, counts = np.zeros((2, len(cuts) - 1, len(rows)))
-    first, last = int(rows.min()), int(rows.max()) + 1
-    block = max(1, BLOCK_BYTES // (8 * (last - first)))
-    for start in range(int(cuts[0]), int(cuts[-1]), block):
-        stop = min(start + block, int(cuts[-1]))
-        stored = data[start:stop] if len(data.shape) == 1 else data[start:stop, first:last]
-        values = np.asarray(stored, dtype=np.float64).reshape(stop - start, -1)[:, rows - first]
-        present = np.isfinite(values)
-        values = np.where(present, values, 0.0)
-        inside = np.clip(cuts, start, stop) - start
-        for step in np.flatnonzero(np.diff(inside)):
-            sums[step] += values[inside[step] : inside[step + 1]].sum(axis=0)
-            counts[step] += present[inside[step] : inside[step + 1]].sum(axis=0)
-    with np.errstate(invalid="ignore"):
-        return sums / counts
 
 
 def _scaled(series: Any, values: NDArray[np.float64], rows: NDArray[np.int64]) -> NDArray[np.float64]:
@@ -155,67 +121,21 @@ def _matrices(series: Any) -> dict[str, Any]:
     return {name: matrix.of_rows(rows) for name, matrix in read_matrices(region.table).items()}
 
 
-# ------------------------------------------------------------------------------------------------------- sample times
-
-
-@dataclass(frozen=True)
-class _Clock:
-    """Times of the samples of a series, in seconds: a start and a rate, or timestamps."""
-
-    n_samples: int
-    start: float
-    rate: float | None
-    timestamps: Any
-    where: str
-
-    @property
-    def first(self) -> float:
-        return self.start if self.rate is not None else float(self.timestamps[0])
-
-    @property
-    def last(self) -> float:
-        if self.rate is not None:
-            return self.start + (self.n_samples - 1) / self.rate
-        return float(self.timestamps[self.n_samples - 1])
-
-    def samples_at(self, edges: NDArray[np.float64]) -> NDArray[np.int64]:
-        """The first sample at or after each of `edges`."""
-        edges = edges - SLACK_S
-        if self.rate is not None:
-            cuts = np.ceil((edges - self.start) * self.rate)
-            return np.clip(cuts, 0, self.n_samples).astype(np.int64)
-        first = bisect_left(self.timestamps, edges[0], 0, self.n_samples)
-        last = bisect_left(self.timestamps, edges[-1], first, self.n_samples)
-        times = np.asarray(self.timestamps[first:last], dtype=np.float64)
-        _check_rising(times, first, self.where)
-        return first + np.searchsorted(times, edges, side="left").astype(np.int64)
-
-
-def _check_rising(times: NDArray[np.float64], first: int, where: str) -> None:
-    falls = np.flatnonzero(~(np.diff(times) >= 0))  # NaN too
-    if falls.size:
-        at = int(falls[0]) + 1
-        raise InvalidInput(
-            f"{where}: its timestamps do not rise: sample {first + at} is at {times[at]:g} s, after {times[at - 1]:g} s",
-            kind="invalid_times",
-        )
-
-
-def _clock(file: NwbFile, series: Any, n_samples: int, where: str) -> _Clock:
+def _clock(file: NwbFile, series: Any, n_samples: int, where: str) -> Clock:
     if series.timestamps is None:
         if not series.rate:
             raise InvalidInput(
                 f"{where}: expected timestamps or a rate, got neither; the times of its samples are unknown",
                 kind="invalid_times",
             )
-        return _Clock(n_samples, float(series.starting_time or 0.0), float(series.rate), None, where)
+        return Clock(n_samples, float(series.starting_time or 0.0), float(series.rate), None, where)
     timestamps = file.array(series.timestamps)
     if len(timestamps) != n_samples:
         raise InvalidInput(
             f"{where}: {n_samples} samples, but {len(timestamps)} timestamps; expected data of shape (time, channel)",
             kind="sample_mismatch",
         )
-    if n_samples <= _WHOLE:
+    if n_samples <= READ_AT_ONCE:
         timestamps = np.asarray(timestamps[:], dtype=np.float64)
-        _check_rising(timestamps, 0, where)
-    return _Clock(n_samples, 0.0, None, timestamps, where)
+        check_rising(timestamps, 0, where)
+    return Clock(n_samples, 0.0, None, timestamps, where)

@@ -8,17 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuromas.errors import InvalidInput
-from neuromas.recordings.convert.events import Events, bin_spikes, check_size, spanned, within
+from neuromas.recordings.convert.coverage import Coverage
+from neuromas.recordings.convert.events import Events, bin_spikes, check_size, within
 from neuromas.recordings.convert.locked import Binned
-from neuromas.recordings.convert.nwb.columns import (
-    electrode_columns,
-    metadata_columns,
-    read_columns,
-    read_matrices,
-    select_units,
-    unit_names,
-)
+from neuromas.recordings.convert.nwb.columns import electrode_columns, read_columns, read_matrices, unit_names
 from neuromas.recordings.convert.nwb.file import NwbFile
+from neuromas.recordings.convert.nwb.invalid import without_invalid_times
+from neuromas.recordings.convert.units import by_activity, metadata_columns, not_selected, select_units
 from neuromas.schema.recipe import NwbRecipe
 
 
@@ -68,19 +64,22 @@ def bin_units(file: NwbFile, place: str, recipe: NwbRecipe, events: Events, wher
     spikes = _Spikes(table)
     _check_coverage(spikes, recipe, where)
     extents, session = spikes.extents(where)
-    rows = select_units({**read_matrices(table), **columns}, recipe, spikes.n_units, where)
+    described: dict[str, Any] = {**read_matrices(table), **columns}
+    rows = select_units(described, recipe, spikes.n_units, where)
     check_size(len(events.rows), recipe.n_steps, len(rows), where)
     metadata: dict[str, Any] = {name: values[rows] for name, values in metadata_columns(columns, recipe, where).items()}
     metadata |= {name: (extents[rows, end], {"units": "s"}) for end, name in enumerate(("first_spike", "last_spike"))}
-    n_excluded = spikes.n_units - len(rows)
-    return Binned(
-        activity=_activity(spikes, rows, recipe, events, session),
+    activity, cut_off = _activity(spikes, rows, recipe, events, session, where)
+    invalid = without_invalid_times(activity, file, None, recipe, events)
+    binned = Binned(
+        activity=activity,
         units=unit_names(columns, "unit")[rows].tolist(),
         physical="Hz" if recipe.activity == "rate" else "1",
         unit_metadata=metadata,
-        span=f"units were recorded from {session[0]:g} to {session[1]:g} s",
-        left_out=(f"{n_excluded} units not selected",) if n_excluded else (),
+        span="; ".join([f"units were recorded from {session[0]:g} to {session[1]:g} s", *invalid]),
+        left_out=(*cut_off, *invalid, *not_selected(spikes.n_units - len(rows))),
     )
+    return by_activity(binned, {name: values[rows] for name, values in columns.items()}, recipe, where)
 
 
 def _unit_columns(table: Any, where: str) -> dict[str, NDArray[Any]]:
@@ -102,19 +101,23 @@ def _check_coverage(spikes: _Spikes, recipe: NwbRecipe, where: str) -> None:
 
 
 def _activity(
-    spikes: _Spikes, rows: NDArray[np.int64], recipe: NwbRecipe, events: Events, session: NDArray[np.float64]
-) -> NDArray[np.float32]:
-    """Rates or counts, shape (n_trials, n_steps, n_selected); NaN where a unit was not recorded."""
+    spikes: _Spikes,
+    rows: NDArray[np.int64],
+    recipe: NwbRecipe,
+    events: Events,
+    session: NDArray[np.float64],
+    where: str,
+) -> tuple[NDArray[np.float32], list[str]]:
+    """Rates or counts, shape (n_trials, n_steps, n_selected), NaN where a unit was not recorded; and what was cut off."""
     n_trials, n_edges = events.edges.shape
     activity = np.empty((n_trials, n_edges - 1, len(rows)), dtype=np.float32)
     width = recipe.width_s if recipe.activity == "rate" else None
+    coverage = Coverage("spikes" if recipe.coverage == "auto" else recipe.coverage, session)
     for column, unit in enumerate(rows.tolist()):
         times, intervals = spikes.times(unit), spikes.intervals(unit)
-        if recipe.coverage == "session":
-            recorded = spanned(session, events.edges)[:, None]
-        elif recipe.coverage == "obs_intervals" or (recipe.coverage == "auto" and len(intervals)):
+        if recipe.coverage == "obs_intervals" or (recipe.coverage == "auto" and len(intervals)):
             recorded = within(intervals, events.edges)
         else:
-            recorded = spanned(times, events.edges)[:, None]
+            recorded = coverage.recorded(times, events.edges)
         activity[:, :, column] = np.where(recorded, bin_spikes(times, events.edges, width), np.nan)
-    return activity
+    return activity, coverage.notes(where)
