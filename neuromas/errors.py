@@ -249,6 +249,7 @@ _MEANINGS: dict[type[NeuromasError], dict[str, str]] = {
         "missing_weights": "A system's folder has no weights.",
         "not_an_alignment": "A file holds no alignment.",
         "not_safetensors": "A file is not in the safetensors format, or is damaged.",
+        "replaced": "A recording was removed or replaced by another process after it was opened; open it again.",
         "verify_failed": "Some stored files are not as they were written.",
         "weights_mismatch": "Weights do not fit the network's configuration.",
     },
