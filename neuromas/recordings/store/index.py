@@ -173,6 +173,8 @@ def _open_manifest(root: Path, set_name: str, name: str) -> Published:
         manifest = RecordingManifest.parse(text, str(folder / MANIFEST_FILE))
     except InvalidDocument as error:
         raise Corrupt(f"recording '{set_name}/{name}': {error.message}") from error
+    if manifest.content_sha256 not in (None, expected.content_sha256):
+        raise Corrupt(f"recording '{set_name}/{name}': {SET_FILE} and {MANIFEST_FILE} name different contents")
     return Published(f"{set_name}/{name}", folder, manifest, expected.manifest_sha256, stamp)
 
 

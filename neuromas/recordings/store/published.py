@@ -69,12 +69,15 @@ class Published:
                 now = stamp_of(file)
                 if now == self.stamp:
                     return True
-                equal = sha256_bytes(file.read()) == self.manifest_sha256
-        except OSError:
-            equal = False
-        if not equal:
+                problem = "" if sha256_bytes(file.read()) == self.manifest_sha256 else "is another"
+        except FileNotFoundError:
+            problem = "is missing"
+        except OSError as error:
+            problem = f"cannot be read: {error.strerror or error}"
+        if problem:
             raise Corrupt(
-                f"recording {self.name!r} was removed or replaced after it was opened; open it again", kind="replaced"
+                f"recording {self.name!r} was removed or replaced after it was opened ({MANIFEST_FILE} {problem}); open it again",
+                kind="replaced",
             )
         self.stamp = now
         return False
