@@ -264,6 +264,7 @@ _MEANINGS: dict[type[NeuromasError], dict[str, str]] = {
     },
     NeuromasError: {
         "error": "Any error of neuromas.",
+        "no_workers": "The worker processes of a sweep did not start.",
         "jobs_failed": "Some jobs of a sweep failed; all others are done.",
     },
 }
