@@ -251,6 +251,7 @@ _MEANINGS: dict[type[NeuromasError], dict[str, str]] = {
         "missing_weights": "A system's folder has no weights.",
         "not_an_alignment": "A file holds no alignment.",
         "not_safetensors": "A file is not in the safetensors format, or is damaged.",
+        "replaced": "A recording was removed or replaced by another process after it was opened; open it again.",
         "verify_failed": "Some stored files are not as they were written.",
         "weights_mismatch": "Weights do not fit the network's configuration.",
     },
@@ -265,6 +266,7 @@ _MEANINGS: dict[type[NeuromasError], dict[str, str]] = {
     },
     NeuromasError: {
         "error": "Any error of neuromas.",
+        "no_workers": "The worker processes of a sweep did not start.",
         "jobs_failed": "Some jobs of a sweep failed; all others are done.",
     },
 }

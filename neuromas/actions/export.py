@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import tempfile
 from pathlib import Path
 
 from neuromas.actions.outputs import check_file
@@ -13,6 +12,7 @@ from neuromas.recordings.export import export as write_file
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store.locate import existing_store
 from neuromas.schema.actions import ExportRequest
+from neuromas.scratch import scratch_folder
 
 STDOUT = "-"
 """In place of a file's name: standard output, as CSV."""
@@ -65,6 +65,6 @@ def _write(recording: Recording, out: str | Path, **options: object) -> None:
     if str(out) != STDOUT:
         write_file(recording, Path(out), **options)  # type: ignore[arg-type]
         return
-    with tempfile.TemporaryDirectory() as folder:
-        path = write_file(recording, Path(folder) / "latents.csv", **options)  # type: ignore[arg-type]
+    with scratch_folder("neuromas-export-") as folder:
+        path = write_file(recording, folder / "latents.csv", **options)  # type: ignore[arg-type]
         sys.stdout.write(path.read_text(encoding="utf-8"))

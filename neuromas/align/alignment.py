@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Literal
 
 import torch
-from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
 from neuromas.align.closed_form import axes, canonical, procrustes
@@ -18,7 +17,7 @@ from neuromas.align.rotation import make_rotation, random_columns
 from neuromas.errors import Corrupt, InvalidInput, NotFound, suggestion
 from neuromas.files import sha256_bytes, write_atomically
 from neuromas.html import table
-from neuromas.weights import read_safetensors
+from neuromas.weights import read_safetensors, safetensors_bytes
 
 MapKind = Literal["orthogonal", "linear"]
 _MATRICES = ("forward", "back", "offset")
@@ -251,9 +250,7 @@ class Alignment:
     def to_bytes(self) -> bytes:
         """The content of a safetensors file: per system ``NAME/forward``, ``NAME/back``, ``NAME/offset``."""
         tensors = {
-            f"{name}/{matrix}": getattr(each, matrix).detach().cpu().contiguous().clone()
-            for name, each in self.maps.items()
-            for matrix in _MATRICES
+            f"{name}/{matrix}": getattr(each, matrix) for name, each in self.maps.items() for matrix in _MATRICES
         }
         described = {
             "kind": self.kind,
@@ -261,8 +258,7 @@ class Alignment:
             "systems": list(self.maps),
             "subspaces": [vars(subspace) for subspace in self.subspaces],
         }
-        # one entry only: safetensors writes several entries in an order that changes from call to call, which changes the hash
-        return save_safetensors(tensors, {"alignment": json.dumps(described)})
+        return safetensors_bytes(tensors, {"alignment": json.dumps(described)})
 
     def sha256(self) -> str:
         """Hash of `to_bytes`."""

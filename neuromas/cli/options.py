@@ -22,7 +22,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from neuromas.errors import InvalidInput, NotFound
-from neuromas.schema.document import Document, Shell, merged
+from neuromas.schema.document import Document, Shell, checked, merged
 
 CONFIG, JSON, OTHERS = "config_file", "as_json", "others"
 """Parameters that every verb has, or may have, beside those of its documents."""
@@ -400,6 +400,8 @@ def read_json(text: str, option: str) -> dict[str, Any]:
         There is no such file.
     InvalidInput
         It holds no JSON object.
+    Corrupt
+        It is a file that neuromas wrote, and damaged.
     """
     where = f"{option} {text if len(text) < 80 else text[:80] + '…'}"
     try:
@@ -415,4 +417,4 @@ def read_json(text: str, option: str) -> dict[str, Any]:
         raise InvalidInput(f"{where}: cannot be read as JSON: {error}", kind="unreadable_source") from error
     if not isinstance(document, dict):
         raise InvalidInput(f"{where}: expected a JSON object, got {type(document).__name__}", kind="unreadable_source")
-    return document
+    return checked(document, where)

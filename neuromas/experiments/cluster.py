@@ -5,19 +5,21 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from neuromas.errors import InvalidInput
+from neuromas.errors import InvalidInput, NeuromasError
+from neuromas.scratch import BELONGS_TO, scratch_folder
 
 if TYPE_CHECKING:
-    from distributed import Client
+    from distributed import Client, LocalCluster
 
 ALLOWED_KILLS = 10
 """How often the workers that run a work item may be killed before the item fails."""
+_STARTS = 3
 
 
 @contextmanager
@@ -36,6 +38,8 @@ def connected(scheduler: str | None, workers: int | None, n_useful: int) -> Iter
     ------
     InvalidInput
         Dask is not installed, no scheduler answers, or its workers have several threads.
+    NeuromasError
+        The processes of a cluster on this machine did not start.
     """
     try:
         import distributed  # noqa: F401
@@ -73,36 +77,62 @@ def _elsewhere(scheduler: str) -> Iterator[tuple[Client, int]]:
 @contextmanager
 def _here(n_workers: int) -> Iterator[tuple[Client, int]]:
     import dask
-    from distributed import Client, LocalCluster
+    from distributed import Client
 
-    settings = {
-        "distributed.scheduler.allowed-failures": ALLOWED_KILLS,
-        # so that a killed worker takes only what it runs with it
-        "distributed.scheduler.worker-saturation": 1.0,
-        "distributed.nanny.pre-spawn-environ": {
-            **dask.config.get("distributed.nanny.pre-spawn-environ"),
-            **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
-            "OMP_WAIT_POLICY": "PASSIVE",
-        },
-    }
-    with (
-        dask.config.set(settings),
-        tempfile.TemporaryDirectory(prefix="neuromas-sweep-", ignore_cleanup_errors=True) as scratch,
-    ):
-        with _ctrl_c_held():
-            cluster = LocalCluster(
-                n_workers=n_workers,
-                threads_per_worker=1,
-                processes=True,
-                # no fixed port, and no dashboard on it
-                dashboard_address=":0",
-                scheduler_kwargs={"dashboard": False},
-                memory_limit=0,
-                local_directory=scratch,
-                silence_logs=logging.CRITICAL,
-            )
-        with cluster, Client(cluster, set_as_default=False) as client:
+    with scratch_folder("neuromas-sweep-") as scratch:
+        settings = {
+            "temporary-directory": str(scratch),
+            "distributed.scheduler.allowed-failures": ALLOWED_KILLS,
+            # so that a killed worker takes only what it runs with it
+            "distributed.scheduler.worker-saturation": 1.0,
+            "distributed.nanny.pre-spawn-environ": {
+                **dask.config.get("distributed.nanny.pre-spawn-environ"),
+                **dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1"),
+                "OMP_WAIT_POLICY": "PASSIVE",
+                # so that no worker outlives this process, however that ends
+                BELONGS_TO: str(scratch),
+            },
+        }
+        with (
+            dask.config.set(settings),
+            _started(n_workers, scratch) as cluster,
+            Client(cluster, set_as_default=False) as client,
+        ):
             yield client, n_workers
+
+
+def _started(n_workers: int, scratch: Path) -> LocalCluster:
+    """A cluster whose workers are there. A worker that is killed meanwhile, e.g. for want of memory, is started again.
+
+    Raises
+    ------
+    NeuromasError
+        It did not start.
+    """
+    from distributed import LocalCluster
+
+    for attempt in range(1, _STARTS + 1):
+        try:
+            with _ctrl_c_held():
+                return LocalCluster(
+                    n_workers=n_workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    # no fixed port, and no dashboard on it
+                    dashboard_address=":0",
+                    scheduler_kwargs={"dashboard": False},
+                    memory_limit=0,
+                    local_directory=str(scratch),
+                    silence_logs=logging.CRITICAL,
+                )
+        except Exception as error:  # Dask raises whatever ended a worker
+            if attempt == _STARTS:
+                raise NeuromasError(
+                    f"the {n_workers} worker processes of the sweep did not start, {_STARTS} times: {error}; is there enough"
+                    " memory? Fewer workers need less (--workers 1)",
+                    kind="no_workers",
+                ) from error
+    raise AssertionError("unreachable")
 
 
 @contextmanager

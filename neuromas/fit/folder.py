@@ -19,7 +19,7 @@ from neuromas.files import sha256_file, write_atomically
 from neuromas.fit.plan import FitPlan, State
 from neuromas.schema.evaluation import Evaluation
 from neuromas.schema.fit import FitReport, FitRequest, Validation
-from neuromas.weights import adam_tensors, read_safetensors, restore_adam, safetensors_bytes
+from neuromas.weights import adam_tensors, read_safetensors, restore_adam, resuming, safetensors_bytes
 
 RESULT, ALIGNMENT, HISTORY = "result.json", "alignment.safetensors", "history.csv"
 REQUEST, CHECKPOINT = "request.json", "checkpoint.safetensors"
@@ -157,23 +157,24 @@ def read_checkpoint(folder: Path, plan: FitPlan, state: State) -> bool:
     InvalidInput
         It belongs to another fit.
     Corrupt
-        It is damaged.
+        It is damaged. Nothing must be computed with `state` then.
     """
     path = folder / CHECKPOINT
     if not path.exists():
         return False
-    tensors, metadata = read_safetensors(path)
-    if metadata.get("identity") != plan.identity:
-        raise InvalidInput(
-            f"{path} belongs to another fit (configuration or inputs differ); choose another folder or remove it",
-            kind="occupied",
-        )
-    state.maps.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("now/")})
-    state.best = {name[5:]: value for name, value in tensors.items() if name.startswith("best/")}
-    restore_adam(state.maps, state.optimiser, tensors)
-    for name, value in json.loads(metadata["state"]).items():
-        setattr(state, name, value)
-    state.history = [Validation.model_validate(seen) for seen in json.loads(metadata["history"])]
+    with resuming(path):
+        tensors, metadata = read_safetensors(path)
+        if metadata["identity"] != plan.identity:
+            raise InvalidInput(
+                f"{path} belongs to another fit (configuration or inputs differ); choose another folder or remove it",
+                kind="occupied",
+            )
+        state.maps.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("now/")})
+        state.best = {name[5:]: value for name, value in tensors.items() if name.startswith("best/")}
+        restore_adam(state.maps, state.optimiser, tensors)
+        for name, value in json.loads(metadata["state"]).items():
+            setattr(state, name, value)
+        state.history = [Validation.model_validate(seen) for seen in json.loads(metadata["history"])]
     return True
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,6 @@ class Reading:
 
     dataset: xr.Dataset
     manifest: RecordingManifest
-    _guard: Callable[[], None] | None
 
     @property
     def name(self) -> str:
@@ -137,7 +136,6 @@ class Reading:
         Corrupt
             Stored bytes are missing or damaged (a lazily opened recording only).
         """
-        self._check_files()
         on_sample = [str(name) for name, coordinate in self.dataset.coords.items() if coordinate.dims == (dims.SAMPLE,)]
         return {name: self._coordinate_at(name, samples) for name in on_sample if name != dims.SAMPLE}
 
@@ -156,7 +154,6 @@ class Reading:
             for start, stop in bounds:
                 yield start, values[start:stop]
             return
-        self._check_files()
         for start, stop in bounds:
             yield start, self._read(dims.ACTIVITY, start, stop)
 
@@ -180,11 +177,6 @@ class Reading:
     @property
     def _activity(self) -> xr.Variable:
         return self.dataset[dims.ACTIVITY].variable
-
-    def _check_files(self) -> None:
-        """Refuse to read activity on disk if a file is missing."""
-        if self._guard is not None and not self.in_memory:
-            self._guard()
 
     def _latents(self, columns: NDArray[np.int64], rows: NDArray[np.int64] | None, dtype: DTypeLike) -> NDArray[Any]:
         """Activity of shape (n_rows, n_columns), a copy; of every sample if `rows` is None."""
@@ -228,7 +220,6 @@ class Reading:
             for first, last in block_bounds(len(rows), sample_bytes):
                 yield slice(first, last), activity.values[rows[first:last]]
             return
-        self._check_files()
         for first, last in _runs(rows, sample_bytes):
             start = int(rows[first])
             block = self._read(dims.ACTIVITY, start, int(rows[last - 1]) + 1)

@@ -10,7 +10,7 @@ Activity is read in blocks of samples, so a recording may be larger than memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -80,8 +80,6 @@ class Recording(Reading):
 
     dataset: xr.Dataset
     manifest: RecordingManifest
-    _guard: Callable[[], None] | None = field(default=None, repr=False)
-    """Called before stored activity is read lazily; raises `Corrupt` if a file is missing."""
     groups: GroupTable | None = field(default=None, repr=False)
     """Where samples with equal values are, if the recording was stored grouped."""
 
@@ -95,14 +93,12 @@ class Recording(Reading):
         cls,
         dataset: xr.Dataset,
         manifest: RecordingManifest,
-        guard: Callable[[], None] | None = None,
         groups: GroupTable | None = None,
     ) -> Self:
         """A recording of dataset and manifest that are valid already: they are not checked again."""
         recording = object.__new__(cls)
         object.__setattr__(recording, "dataset", dataset)
         object.__setattr__(recording, "manifest", manifest)
-        object.__setattr__(recording, "_guard", guard)
         object.__setattr__(recording, "groups", groups)
         return recording
 
@@ -541,7 +537,7 @@ class Recording(Reading):
     def _view(self, dataset: xr.Dataset, manifest: RecordingManifest) -> Recording:
         # this is no longer what was stored, complete and in its order
         update: dict[str, Any] = {"grouped_by": (), "content_sha256": None, "files": {}}
-        return Recording._trusted(dataset, manifest.model_copy(update=update), self._guard)
+        return Recording._trusted(dataset, manifest.model_copy(update=update))
 
     # ----------------------------------------------------------------------------------------------------- how it shows
 

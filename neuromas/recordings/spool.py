@@ -224,7 +224,6 @@ def pieces(recording: Recording) -> Iterator[Recording]:
     """A recording in blocks of samples; each is read when it is asked for."""
     sample_bytes = recording.n_units * recording.activity.dtype.itemsize
     at_once = max(1, IN_MEMORY // sample_bytes)
-    recording._check_files()
     for start in range(0, recording.n_samples, at_once):
         dataset = recording.dataset.isel({dims.SAMPLE: slice(start, start + at_once)})
         try:

@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from neuromas.errors import InvalidDocument, suggestion
+from neuromas.errors import Corrupt, InvalidDocument, suggestion
+from neuromas.files import sha256_bytes
 
 FORMAT_VERSION = 1
 """Version of the stored layout of recordings and recording sets."""
@@ -19,7 +21,8 @@ FORMAT_VERSION = 1
 Access = Literal["intervene", "read"]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+SHA256_PATTERN = r"^[0-9a-f]{64}$"
+Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
 
 
 class Document(BaseModel):
@@ -74,6 +77,88 @@ class Document(BaseModel):
     def to_json(self) -> str:
         """Indented JSON text, ending in a newline."""
         return self.model_dump_json(indent=2) + "\n"
+
+
+CHECKSUM = "sha256"
+"""Last entry of a document that neuromas wrote: SHA-256 of its other content, as JSON with sorted keys and no spaces."""
+
+
+class StoredDocument(Document):
+    """A document that neuromas writes and reads again: its file holds a checksum.
+
+    A file without a checksum is read as well: earlier versions wrote none, and people write such documents by hand.
+    """
+
+    def to_json(self) -> str:
+        """Indented JSON text, ending in a newline. Its last entry is the checksum.
+
+        Examples
+        --------
+        >>> from neuromas.schema.system import TrainSpec
+        >>> text = TrainSpec(task="multi-object", seed=3).to_json()
+        >>> TrainSpec.parse(text, "made.json").seed
+        3
+        >>> TrainSpec.parse(text.replace("3", "4", 1), "made.json")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        neuromas.errors.Corrupt: made.json is damaged: its content is not what was written (SHA-256 differs)...
+        """
+        text = super().to_json()
+        last = f'"{CHECKSUM}": "{_content_sha256(json.loads(text))}"'
+        return text.removesuffix("\n}\n") + f",\n  {last}\n}}\n"
+
+    @classmethod
+    def problems(cls, document: object) -> list[str]:
+        # docstring inherited
+        content, intact = _without_checksum(document)
+        return super().problems(content) or ([] if intact else [_NOT_WRITTEN])
+
+    @classmethod
+    def parse(cls, document: object, where: str) -> Self:
+        """As `Document.parse`; Corrupt if the document follows its schema, but is not what its checksum says."""
+        content, intact = _without_checksum(document)
+        parsed = super().parse(content, where)
+        if not intact:
+            raise Corrupt(f"{where} is damaged: {_NOT_WRITTEN}", kind="hash_mismatch")
+        return parsed
+
+
+_NOT_WRITTEN = (
+    f'its content is not what was written (SHA-256 differs). If you changed it, remove its entry "{CHECKSUM}"'
+)
+
+
+def checked(document: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """A document that may be part of a request, without its checksum.
+
+    Raises
+    ------
+    Corrupt
+        The content is not what was written.
+    """
+    content, intact = _without_checksum(document)
+    if not intact:
+        raise Corrupt(f"{where} is damaged: {_NOT_WRITTEN}", kind="hash_mismatch")
+    return dict(content)
+
+
+def _without_checksum(document: object) -> tuple[Any, bool]:
+    """A document without its checksum, and whether that is right; one that has none, or is no document, as it is."""
+    content = document
+    if isinstance(document, (str, bytes)):
+        try:
+            content = json.loads(document)
+        except (ValueError, RecursionError):  # reported by the schema
+            return document, True
+    if not isinstance(content, Mapping) or CHECKSUM not in content:
+        return document, True
+    rest = {key: value for key, value in content.items() if key != CHECKSUM}
+    intact = content[CHECKSUM] == _content_sha256(rest)
+    return json.dumps(rest) if isinstance(document, (str, bytes)) else rest, intact
+
+
+def _content_sha256(document: Mapping[str, Any]) -> str:
+    return sha256_bytes(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
 
 
 _EXPECTED = {

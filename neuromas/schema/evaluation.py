@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from neuromas.html import table
-from neuromas.schema.document import Document, Provenance
+from neuromas.schema.document import Document, Provenance, StoredDocument
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -104,7 +104,7 @@ SCORE_COLUMNS = tuple(name for name in DirectionScore.model_fields if not name.s
 """Columns of ``iia.csv`` and of `Evaluation.to_dataframe`."""
 
 
-class Evaluation(Document):
+class Evaluation(StoredDocument):
     """``evaluation.json``: held-out scores of an alignment, with its controls."""
 
     format_version: Literal[2] = 2

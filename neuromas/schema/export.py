@@ -7,9 +7,10 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from neuromas.schema.actions import requests_by_verb
-from neuromas.schema.document import Document
+from neuromas.schema.document import CHECKSUM, SHA256_PATTERN, Document, StoredDocument
 from neuromas.schema.evaluation import Evaluation
 from neuromas.schema.fit import FitConfig, FitReport, FitRequest
 from neuromas.schema.recipe import ArraysRecipe, EeglabRecipe, NwbRecipe, PhyRecipe, SpikesRecipe, Suite2pRecipe
@@ -43,9 +44,20 @@ def json_schemas() -> dict[str, str]:
         *requests_by_verb().values(),
     ]
     return {
-        f"{_snake(document.__name__)}.schema.json": json.dumps(document.model_json_schema(), indent=2) + "\n"
+        f"{_snake(document.__name__)}.schema.json": json.dumps(_schema(document), indent=2) + "\n"
         for document in documents
     }
+
+
+def _schema(document: type[Document]) -> dict[str, Any]:
+    """The JSON Schema of a document, with the checksum that files of a stored one have."""
+    schema = document.model_json_schema()
+    if issubclass(document, StoredDocument):
+        description = (
+            "SHA-256 of the other content, as JSON with sorted keys and no spaces. Remove it if you edit the file."
+        )
+        schema["properties"][CHECKSUM] = {"type": "string", "pattern": SHA256_PATTERN, "description": description}
+    return schema
 
 
 def _snake(name: str) -> str:

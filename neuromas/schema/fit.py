@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, ModelWrapValidatorHandler, field_validator, model_validator
 
-from neuromas.schema.document import Access, Document, Provenance, Sha256, Shell
+from neuromas.schema.document import Access, Document, Provenance, Sha256, Shell, StoredDocument
 
 _LATER = ("task_options",)
 """Fields that configurations got later: at their default they change no fit's identity."""
@@ -268,7 +268,7 @@ class FitInput(Document):
     """Names and values that differ in this recording."""
 
 
-class FitRequest(Document):
+class FitRequest(StoredDocument):
     """A request for a fit: the systems, the recordings and the configuration."""
 
     format_version: Literal[1] = 1
@@ -314,7 +314,7 @@ class Misses(Document):
     """Number of pairs by missing combination of values."""
 
 
-class FitReport(Document):
+class FitReport(StoredDocument):
     """``result.json``: what was fitted, the course of the fit, and its provenance."""
 
     format_version: Literal[1] = 1

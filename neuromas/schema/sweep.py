@@ -8,7 +8,7 @@ from typing import Any, Literal, Self
 from pydantic import Field, model_validator
 
 from neuromas.files import sha256_bytes
-from neuromas.schema.document import Access, Document, Name, Provenance, Sha256
+from neuromas.schema.document import Access, Document, Name, Provenance, Sha256, StoredDocument
 from neuromas.schema.evaluation import EvaluationSpec
 from neuromas.schema.fit import FitConfig
 from neuromas.schema.system import SystemName, TrainSpec
@@ -55,7 +55,7 @@ class SweepGroup(Document):
         return self
 
 
-class Sweep(Document):
+class Sweep(StoredDocument):
     """A figure: its systems, and the fits and measures of them."""
 
     format_version: Literal[1] = 1
@@ -94,7 +94,7 @@ class JobSystem(Document):
     """Null until the system is trained. Part of the job's identity: a fit of a retrained system is another fit."""
 
 
-class SweepJob(Document):
+class SweepJob(StoredDocument):
     """One fit or measure of a sweep with all of its settings: ``job.json`` beside its result."""
 
     format_version: Literal[1] = 1
@@ -115,7 +115,7 @@ class SweepJob(Document):
         return sha256_bytes(json.dumps(chosen, sort_keys=True, separators=(",", ":")).encode())
 
 
-class MeasureReport(Document):
+class MeasureReport(StoredDocument):
     """``measure.json``: a measure of two systems on the same trials."""
 
     format_version: Literal[1] = 1

@@ -6,10 +6,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from neuromas.schema.document import Document, Name, Provenance, Sha256, Shell
+from neuromas.schema.document import Name, Provenance, Sha256, Shell, StoredDocument
 
 
-class SystemConfig(Document):
+class SystemConfig(StoredDocument):
     """A trained network: the file ``config.json`` beside its weights."""
 
     format_version: Literal[1] = 1
@@ -42,7 +42,7 @@ class SystemConfig(Document):
     provenance: Provenance = Provenance()
 
 
-class LanguageModelCard(Document):
+class LanguageModelCard(StoredDocument):
     """The task that a language model does, and its words for it: the file ``neuromas.json`` beside its weights.
 
     The rest of a `SystemConfig` (layer, widths, hash) is read from the model itself.
@@ -74,7 +74,7 @@ SystemName = Annotated[str, Field(pattern=SYSTEM_PATTERN, max_length=200)]
 ``multi-object/gru-0@embedding``."""
 
 
-class TrainSpec(Document):
+class TrainSpec(StoredDocument):
     """What decides a network: its task, its kind, and how long it is trained.
 
     Sweeps keep it as part of what identifies a job, so its fields and their defaults do not change. A person asks for a network

@@ -5,7 +5,6 @@ It is saved and loaded exactly as a large one is. Only its tokenizer is built he
 
 from __future__ import annotations
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from neuromas.files import write_atomically
 from neuromas.provenance import now, versions
 from neuromas.schema.document import Provenance
 from neuromas.schema.system import LanguageModelCard, TrainRequest
+from neuromas.scratch import scratch_folder
 from neuromas.systems.huggingface import HuggingFace
 from neuromas.systems.pretrained import CARD, load_huggingface
 from neuromas.systems.updates import (
@@ -207,8 +207,8 @@ def _accuracy(network: Any, spoken: tuple[list[int], list[int]], trials: Sequenc
 def _save(network: Any, tokenizer: Any, card: LanguageModelCard, out: Path) -> None:
     """Write the whole folder under another name, then rename it."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as temporary:
-        folder = Path(temporary) / out.name
+    with scratch_folder(f".{out.name}.", out.parent) as temporary:
+        folder = temporary / out.name
         network.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         write_atomically(folder / CARD, card.to_json())

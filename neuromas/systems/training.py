@@ -36,7 +36,7 @@ from neuromas.systems.updates import (
     train_until,
     training_batch,
 )
-from neuromas.weights import adam_tensors, read_safetensors, restore_adam, safetensors_bytes
+from neuromas.weights import adam_tensors, read_safetensors, restore_adam, resuming, safetensors_bytes
 
 CONFIG, WEIGHTS, CHECKPOINT = "config.json", "weights.safetensors", "checkpoint.safetensors"
 SYSTEMS: dict[str, type[Trained]] = {"gru": GRU, "lstm": LSTM, "transformer": Transformer}
@@ -315,14 +315,15 @@ def _restore(out: Path, config: SystemConfig, network: nn.Module, optimiser: tor
     path = out / CHECKPOINT
     if not path.exists():
         return Course()
-    tensors, described = read_safetensors(path)
-    if json.loads(described.get("identity", "null")) != json.loads(json.dumps(_identity(config))):
-        raise InvalidInput(
-            f"{path} belongs to another training run; choose another folder or remove it", kind="occupied"
-        )
-    network.load_state_dict({key[8:]: value for key, value in tensors.items() if key.startswith("network.")})
-    restore_adam(network, optimiser, tensors, ".")
-    return Course(int(described["iteration"]), int(described["streak"]))
+    with resuming(path):
+        tensors, described = read_safetensors(path)
+        if json.loads(described["identity"]) != json.loads(json.dumps(_identity(config))):
+            raise InvalidInput(
+                f"{path} belongs to another training run; choose another folder or remove it", kind="occupied"
+            )
+        network.load_state_dict({key[8:]: value for key, value in tensors.items() if key.startswith("network.")})
+        restore_adam(network, optimiser, tensors, ".")
+        return Course(int(described["iteration"]), int(described["streak"]))
 
 
 def save_system(system: Trained, folder: str | Path) -> None:

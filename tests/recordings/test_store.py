@@ -604,7 +604,7 @@ def test_a_later_format_is_told_apart_from_damage(store):
 
 
 def test_a_store_prints_its_sets_and_few_names(store, planted, monkeypatch):
-    monkeypatch.setattr(index, "read_manifest", lambda *_: pytest.fail("a manifest was read"))
+    monkeypatch.setattr(index, "read_published", lambda *_: pytest.fail("a manifest was read"))
     assert repr(store) == f"<RecordingStore {str(store.path)!r}: 2 recordings in 1 set>\n  set: first, second"
     store.register([planted(f"more-{number}", 2, n_trials=1) for number in range(5)], set="set")
     assert repr(store).splitlines()[1] == "  set: first, more-0, more-1, more-2 and 3 more"

@@ -18,5 +18,9 @@ that changes the set deletes it. Nothing else is deleted: a recording in a set w
 journal, belongs to a set that lost its ``set.json``, and is reported as damage.
 
 Chunks of activity and coordinates end in a CRC-32C, which zarr checks whenever it reads one. zarr takes a missing chunk
-for one that was never written, and fills it. Therefore presence and size of every file are checked before reading.
+for one that was never written, and fills it. Therefore presence and size of every file are checked before reading, and a
+file of the manifest that cannot be found later is an error.
+
+Reading takes no lock. A published folder never changes: it is taken away whole, in one step. So a reader looks, after every file
+that it read, whether the recording's ``manifest.json`` is still the same file, and drops what it read if it is not.
 """

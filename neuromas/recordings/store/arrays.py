@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,8 +12,11 @@ import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
+from zarr.abc.store import ByteRequest, Store
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.core.dtype import VariableLengthUTF8
+from zarr.storage import LocalStore
 
 from neuromas import dims
 from neuromas.errors import Corrupt
@@ -23,6 +27,7 @@ from neuromas.recordings.spool import Spool
 from neuromas.recordings.store.content import as_bytes, attributes_as_json
 from neuromas.recordings.store.index import refuse_newer
 from neuromas.recordings.store.layout import GROUPS_FILE
+from neuromas.recordings.store.published import Published
 from neuromas.schema.recording import GroupTable, RecordingManifest
 
 if TYPE_CHECKING:
@@ -168,9 +173,54 @@ def _create(
     )
 
 
-def open_group(folder: Path) -> xr.Dataset:
+def open_group(folder: Path | Store) -> xr.Dataset:
     """The zarr group as it is stored, read when it is asked for."""
-    return xr.open_dataset(folder, engine="zarr", chunks=None, consolidated=True)
+    return xr.open_dataset(folder, engine="zarr", chunks=None, consolidated=True)  # type: ignore[arg-type]
+
+
+class PublishedStore(LocalStore):
+    """The files of a published recording, for zarr: what is read is what the manifest names, or an error.
+
+    zarr takes a missing chunk for one that was never written, and fills it. Here it is an error. So is everything that is
+    read after another process removed or replaced the recording.
+    """
+
+    def __init__(self, published: Published) -> None:
+        super().__init__(published.folder, read_only=True)
+        self._published = published
+
+    def with_read_only(self, read_only: bool = False) -> PublishedStore:
+        # docstring inherited
+        return type(self)(self._published)
+
+    async def get(
+        self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        # docstring inherited
+        while True:
+            value = await super().get(key, prototype, byte_range)
+            if self._published.unchanged():
+                return self._present(key, value)
+
+    def get_sync(
+        self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
+    ) -> Buffer | None:
+        # docstring inherited
+        while True:
+            value = super().get_sync(key, prototype=prototype, byte_range=byte_range)
+            if self._published.unchanged():
+                return self._present(key, value)
+
+    async def get_partial_values(
+        self, prototype: BufferPrototype, key_ranges: Iterable[tuple[str, ByteRequest | None]]
+    ) -> list[Buffer | None]:
+        # docstring inherited
+        return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    def _present(self, key: str, value: Buffer | None) -> Buffer | None:
+        if value is None and key in self._published.manifest.files:
+            raise Corrupt(f"recording {self._published.name!r} cannot be read: {key} is missing")
+        return value
 
 
 def restored(dataset: xr.Dataset, manifest: RecordingManifest) -> xr.Dataset:
@@ -182,10 +232,11 @@ def restored(dataset: xr.Dataset, manifest: RecordingManifest) -> xr.Dataset:
     return labelled(dataset.drop_encoding(), manifest)
 
 
-def read_groups(folder: Path, manifest: RecordingManifest) -> GroupTable | None:
+def read_groups(published: Published) -> GroupTable | None:
     """The table of groups; None if the recording's samples are not grouped."""
-    if GROUPS_FILE not in manifest.files:
+    if GROUPS_FILE not in published.manifest.files:
         return None
-    text = (folder / GROUPS_FILE).read_bytes()
-    refuse_newer(text, folder / GROUPS_FILE)
-    return GroupTable.parse(text, str(folder / GROUPS_FILE))
+    file = published.folder / GROUPS_FILE
+    text = file.read_bytes()
+    refuse_newer(text, file)
+    return GroupTable.parse(text, str(file))

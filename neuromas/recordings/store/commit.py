@@ -31,7 +31,7 @@ from neuromas.recordings.store.layout import (
     journal_file,
     read_journal,
 )
-from neuromas.recordings.store.medium import discard, disk_failures, make_folders, replace_file, store_lock
+from neuromas.recordings.store.medium import discard, disk_failures, is_full, make_folders, replace_file, store_lock
 from neuromas.schema.document import FileEntry
 from neuromas.schema.recording import RecordingManifest, RecordingSetIndex, SetEntry
 
@@ -81,8 +81,17 @@ def remove_recordings(root: Path, set_name: str, names: Sequence[str], *, whole_
             _settle(root, set_name)
             held = members_or_present(root, set_name) if whole_set else read_index(root, set_name).recordings
             rest = {key: entry for key, entry in held.items() if entry is not None and key not in names}
-            _write_journal(root, set_name, names)
-            _write_index(root, set_name, rest)
+            try:
+                _write_journal(root, set_name, names)
+                _write_index(root, set_name, rest)
+            except OSError as error:
+                if not is_full(error):
+                    raise
+                # What is removed makes room for the set.json without it. If this call is killed between the two, set.json names
+                # recordings that are gone: they are reported as damaged until they are removed again.
+                for name in names:
+                    discard(root, root / set_name / name)
+                _write_index(root, set_name, rest)
             for name in names:
                 discard(root, root / set_name / name)
             _settle(root, set_name)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 from neuromas import dims
 from neuromas.errors import Corrupt, InvalidDocument, InvalidInput, NeuromasError, NotFound, suggestion
 from neuromas.files import sha256_bytes
 from neuromas.recordings.store.layout import MANIFEST_FILE, SET_FILE, is_name, orphans, recordings_in, set_folders
+from neuromas.recordings.store.published import Published, Stamp, manifest_stamp, stamp_of
 from neuromas.schema.document import FORMAT_VERSION
 from neuromas.schema.recording import RecordingManifest, RecordingSetIndex, SetEntry
 
 _LISTED = 20  # names in an error message
+_ATTEMPTS = 20
+"""How often a recording is read that other processes keep replacing."""
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ def entries(root: Path) -> list[RecordingEntry]:
         if isinstance(names, NeuromasError):
             listed.append(RecordingEntry(set_name, "?", problem=names.message))
         else:
-            listed += [_entry(root, set_name, name) for name in names]
+            listed += [entry for name in names if (entry := _entry(root, set_name, name)) is not None]
     return listed
 
 
@@ -59,6 +65,8 @@ def names_by_set(root: Path) -> dict[str, list[str] | NeuromasError]:
     for folder in set_folders(root):
         try:
             names[folder.name] = sorted(read_index(root, folder.name).recordings)
+        except NotFound:  # removed meanwhile
+            continue
         except (Corrupt, InvalidInput) as error:
             names[folder.name] = error
     return names
@@ -111,24 +119,63 @@ def members_or_present(root: Path, set_name: str) -> Mapping[str, SetEntry | Non
         return dict.fromkeys(recordings_in(root / set_name))
 
 
-def read_manifest(root: Path, set_name: str, name: str) -> RecordingManifest:
-    """The manifest, once its bytes are known to be those that the set names."""
-    file = root / set_name / name / MANIFEST_FILE
+def member(root: Path, set_name: str, name: str) -> SetEntry:
+    """What the set says of a recording; NotFound if it does not hold it."""
     members = read_index(root, set_name).recordings
     if name not in members:
         raise no_such_recording(root, set_name, name, list(members))
+    return members[name]
+
+
+def read_published(root: Path, set_name: str, name: str, read: Callable[[Published], T]) -> T:
+    """What `read` makes of a recording, all of it from one folder: another process may remove or replace it meanwhile.
+
+    Raises
+    ------
+    NotFound
+        There is no such set or recording, or there is none any more.
+    Corrupt
+        A file is missing or damaged. Or the recording was replaced whenever it was read.
+    InvalidInput
+        A newer neuromas wrote it.
+    """
+    for attempt in range(_ATTEMPTS):
+        before = _state(root, set_name, name)
+        try:
+            published = _open_manifest(root, set_name, name)
+            result = read(published)
+            if published.unchanged():
+                return result
+        except Corrupt:
+            # the damage is real if nothing was replaced while it was read
+            if attempt == _ATTEMPTS - 1 or _state(root, set_name, name) == before:
+                raise
+    raise Corrupt(f"recording '{set_name}/{name}' was replaced whenever it was read; try again", kind="replaced")
+
+
+def _state(root: Path, set_name: str, name: str) -> tuple[SetEntry, Stamp | None]:
+    return member(root, set_name, name), manifest_stamp(root / set_name / name)
+
+
+def _open_manifest(root: Path, set_name: str, name: str) -> Published:
+    """The recording with its manifest, once its bytes are known to be those that the set names."""
+    folder, expected = root / set_name / name, member(root, set_name, name)
     try:
-        text = file.read_bytes()
+        with (folder / MANIFEST_FILE).open("rb") as file:
+            text, stamp = file.read(), stamp_of(file)
     except OSError as error:
         reason = "is missing" if isinstance(error, FileNotFoundError) else f"cannot be read: {error}"
         raise Corrupt(f"recording '{set_name}/{name}': {MANIFEST_FILE} {reason}") from error
-    if sha256_bytes(text) != members[name].manifest_sha256:
+    if sha256_bytes(text) != expected.manifest_sha256:
         raise Corrupt(f"recording '{set_name}/{name}': {MANIFEST_FILE} is not the file that was written")
-    refuse_newer(text, file)
+    refuse_newer(text, folder / MANIFEST_FILE)
     try:
-        return RecordingManifest.parse(text, str(file))
+        manifest = RecordingManifest.parse(text, str(folder / MANIFEST_FILE))
     except InvalidDocument as error:
         raise Corrupt(f"recording '{set_name}/{name}': {error.message}") from error
+    if manifest.content_sha256 not in (None, expected.content_sha256):
+        raise Corrupt(f"recording '{set_name}/{name}': {SET_FILE} and {MANIFEST_FILE} name different contents")
+    return Published(f"{set_name}/{name}", folder, manifest, expected.manifest_sha256, stamp)
 
 
 def refuse_newer(text: bytes, file: Path) -> None:
@@ -158,9 +205,7 @@ def parse_name(root: Path, name: str) -> tuple[str, str]:
             kind="invalid_name",
         )
     set_name, recording_name = parts
-    members = read_index(root, set_name).recordings
-    if recording_name not in members:
-        raise no_such_recording(root, set_name, recording_name, list(members))
+    member(root, set_name, recording_name)
     return set_name, recording_name
 
 
@@ -199,15 +244,23 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(names[:_LISTED]) + more
 
 
-def _entry(root: Path, set_name: str, name: str) -> RecordingEntry:
+def _entry(root: Path, set_name: str, name: str) -> RecordingEntry | None:
+    """The recording as it is listed; None if it was removed meanwhile."""
     try:
-        manifest = read_manifest(root, set_name, name)
-        metadata = json.loads((root / set_name / name / dims.ACTIVITY / "zarr.json").read_text(encoding="utf-8"))
-        n_samples, n_units = metadata["shape"]
+        return read_published(root, set_name, name, lambda published: _summary(set_name, name, published))
+    except NotFound:
+        return None
     except (Corrupt, InvalidInput) as error:
         return RecordingEntry(set_name, name, problem=error.message)
+
+
+def _summary(set_name: str, name: str, published: Published) -> RecordingEntry:
+    manifest = published.manifest
+    try:
+        metadata = json.loads((published.folder / dims.ACTIVITY / "zarr.json").read_bytes())
+        n_samples, n_units = metadata["shape"]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        return RecordingEntry(set_name, name, problem=f"{dims.ACTIVITY}/zarr.json cannot be read: {error}")
+        raise Corrupt(f"{dims.ACTIVITY}/zarr.json cannot be read: {error}") from error
     return RecordingEntry(
         set=set_name,
         recording=name,

@@ -61,7 +61,7 @@ def set_folders(root: Path) -> list[Path]:
     """Folders of the sets, including those that lost their ``set.json``."""
     return sorted(
         folder
-        for folder in root.glob("*")
+        for folder in _entries(root)
         if is_name(folder.name) and ((folder / SET_FILE).exists() or orphans(root, folder.name))
     )
 
@@ -80,7 +80,15 @@ def orphans(root: Path, set_name: str) -> list[str]:
 
 def recordings_in(folder: Path) -> list[str]:
     """Names of the recordings that lie in a set's folder, whether ``set.json`` names them or not."""
-    return sorted(path.name for path in folder.glob("*") if is_name(path.name) and is_recording(path))
+    return sorted(path.name for path in _entries(folder) if is_name(path.name) and is_recording(path))
+
+
+def _entries(folder: Path) -> list[Path]:
+    """What lies in a folder; nothing if it is gone, which another process may bring about at any time."""
+    try:
+        return [*folder.iterdir()]
+    except (FileNotFoundError, NotADirectoryError):
+        return []
 
 
 def is_recording(folder: Path) -> bool:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from neuromas.errors import StorageFailed
 from neuromas.files import file_lock, fsync_folder
-from neuromas.recordings.store.layout import PRIVATE_FOLDER, draft_file
+from neuromas.recordings.store.layout import MANIFEST_FILE, PRIVATE_FOLDER, draft_file
 
 
 def make_folders(path: Path) -> None:
@@ -45,13 +45,24 @@ def replace_file(root: Path, set_name: str, target: Path, text: str) -> None:
 
 
 def discard(root: Path, path: Path) -> None:
-    """Make `path` vanish in one step, then delete it at leisure."""
+    """Make `path` vanish in one step, then delete it at leisure; on a full disk, take its manifest away first."""
     if not path.exists() and not path.is_symlink():
         return
     grave = root / PRIVATE_FOLDER / "discarded" / secrets.token_hex(16)
-    make_folders(grave.parent)
-    path.rename(grave)
+    try:
+        make_folders(grave.parent)
+        path.rename(grave)
+    except OSError as error:
+        if not is_full(error):
+            raise
+        (path / MANIFEST_FILE).unlink(missing_ok=True)
+        grave = path
     shutil.rmtree(grave, ignore_errors=True)
+
+
+def is_full(error: OSError) -> bool:
+    """Whether there was no space on the disk, or no more of it for this user."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 @contextlib.contextmanager
@@ -61,7 +72,8 @@ def store_lock(root: Path, *name: str, wait: bool = False) -> Iterator[bool]:
     make_folders(file.parent)
     ignore = root / PRIVATE_FOLDER / ".gitignore"
     if not ignore.exists():
-        ignore.write_text("*\n")
+        with contextlib.suppress(OSError):  # a convenience
+            ignore.write_text("*\n")
     with file_lock(file, wait=wait) as held:
         yield held
 
@@ -75,6 +87,6 @@ def disk_failures(root: Path, outcome: str = "") -> Iterator[None]:
         raise
     except OSError as error:
         reason = error.strerror or str(error)
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full(error):
             reason = "no space left on the disk"
         raise StorageFailed(f"cannot write to {root}: {reason}{outcome}") from error

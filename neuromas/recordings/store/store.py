@@ -9,7 +9,7 @@ from pathlib import Path
 from neuromas.errors import Corrupt, InvalidInput, NeuromasError, ReadOnly
 from neuromas.html import table
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store.arrays import open_group, read_groups, restored
+from neuromas.recordings.store.arrays import PublishedStore, open_group, read_groups, restored
 from neuromas.recordings.store.commit import register_recordings, register_stream, remove_recordings
 from neuromas.recordings.store.index import (
     RecordingEntry,
@@ -18,10 +18,11 @@ from neuromas.recordings.store.index import (
     names_by_set,
     no_such_set,
     parse_name,
-    read_manifest,
+    read_published,
 )
 from neuromas.recordings.store.layout import PACKAGE, SET_FILE, check_names, is_store, is_vacant, set_folders
-from neuromas.recordings.store.verify import FileProblem, check_presence, recording_problems, store_problems
+from neuromas.recordings.store.published import Published
+from neuromas.recordings.store.verify import FileProblem, check_presence, folder_problems, store_problems
 
 STORE_VARIABLE = "NEUROMAS_STORE"
 """Environment variable that names the store."""
@@ -115,7 +116,8 @@ class RecordingStore:
         name : str
             ``SET/RECORDING``.
         load : bool
-            Whether to read everything now, so that damage shows now. If false, activity is read when it is used.
+            Whether to read everything now, so that damage shows now. If false, activity is read when it is used; after the
+            recording was removed or replaced, that is an error.
 
         Returns
         -------
@@ -130,22 +132,7 @@ class RecordingStore:
             A file is missing, has another size, or holds other bytes than were written; names the file.
         """
         set_name, recording_name = parse_name(self.path, name)
-        folder = self.path / set_name / recording_name
-        manifest = read_manifest(self.path, set_name, recording_name)
-        check_presence(name, folder, manifest)
-        try:
-            dataset = open_group(folder)
-            if load:
-                dataset.load()
-            dataset = restored(dataset, manifest)
-            groups = read_groups(folder, manifest)
-        except InvalidInput:
-            raise
-        except Exception as error:  # whatever zarr's codecs raise; only the hashes can tell which file it was
-            problems = recording_problems(self.path, set_name, recording_name)
-            reason = "; ".join(f"{problem.file} {problem.problem}" for problem in problems) or str(error)
-            raise Corrupt(f"recording {name!r} cannot be read: {reason}") from error
-        return Recording._trusted(dataset, manifest, lambda: check_presence(name, folder, manifest), groups)
+        return read_published(self.path, set_name, recording_name, lambda published: _opened(published, load))
 
     def verify(self, name: str | None = None) -> builtins.list[FileProblem]:
         """Compare every stored file with what was written: presence, size, and SHA-256.
@@ -316,6 +303,22 @@ class RecordingStore:
                 f"(--store PATH, or {STORE_VARIABLE})",
                 kind="read_only_store",
             )
+
+
+def _opened(published: Published, load: bool) -> Recording:
+    check_presence(published)
+    try:
+        dataset = open_group(PublishedStore(published))
+        if load:
+            dataset.load()
+        dataset = restored(dataset, published.manifest)
+        groups = read_groups(published)
+    except (InvalidInput, Corrupt):
+        raise
+    except Exception as error:  # whatever zarr's codecs raise; only the hashes can tell which file it was
+        reason = "; ".join(f"{each.file} {each.problem}" for each in folder_problems(published)) or str(error)
+        raise Corrupt(f"recording {published.name!r} cannot be read: {reason}") from error
+    return Recording._trusted(dataset, published.manifest, groups)
 
 
 def _first_names(names: list[str]) -> str:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from neuromas.errors import Corrupt
+from neuromas.errors import Corrupt, NotFound
 from neuromas.files import sha256_file
-from neuromas.recordings.store.index import no_such_set, parse_name, read_index, read_manifest
+from neuromas.recordings.store.index import no_such_set, parse_name, read_index, read_published
 from neuromas.recordings.store.layout import MANIFEST_FILE, SET_FILE, set_folders
+from neuromas.recordings.store.published import Published
 from neuromas.schema.document import FileEntry
-from neuromas.schema.recording import RecordingManifest
 
 
 @dataclass(frozen=True)
@@ -38,42 +40,51 @@ def store_problems(root: Path, name: str | None = None) -> list[FileProblem]:
     for set_name in sets if name is None else [name]:
         try:
             index = read_index(root, set_name)
+        except NotFound:  # removed meanwhile
+            continue
         except Corrupt as error:
             problems.append(FileProblem(set_name, f"{set_name}/{SET_FILE}", error.message))
             continue
         for recording_name in sorted(index.recordings):
-            problems += recording_problems(root, set_name, recording_name)
+            with contextlib.suppress(NotFound):  # removed meanwhile
+                problems += recording_problems(root, set_name, recording_name)
     return problems
 
 
 def recording_problems(root: Path, set_name: str, name: str) -> list[FileProblem]:
     """Every file of a recording that is missing, changed, or was not written by neuromas."""
-    full, folder = f"{set_name}/{name}", root / set_name / name
     try:
-        manifest = read_manifest(root, set_name, name)
+        return read_published(root, set_name, name, folder_problems)
     except Corrupt as error:
+        full = f"{set_name}/{name}"
         return [FileProblem(full, f"{full}/{MANIFEST_FILE}", error.message)]
+
+
+def folder_problems(published: Published) -> list[FileProblem]:
+    """`recording_problems` of a recording whose manifest was read."""
+    full, folder, files = published.name, published.folder, published.manifest.files
     problems = []
-    for file, entry in manifest.files.items():
+    for file, entry in files.items():
         problem = _file_problem(folder / PurePosixPath(file), entry)
         if problem:
             problems.append(FileProblem(full, f"{full}/{file}", problem))
-    for path in sorted(folder.rglob("*")):
+    # os.walk, since another process may take the folder away
+    for path in sorted(Path(base, file) for base, _, names in os.walk(folder) for file in names):
         relative = path.relative_to(folder).as_posix()
-        if path.is_file() and relative != MANIFEST_FILE and relative not in manifest.files:
+        if path.is_file() and relative != MANIFEST_FILE and relative not in files:
             problems.append(FileProblem(full, f"{full}/{relative}", "was not written by neuromas"))
     return problems
 
 
-def check_presence(name: str, folder: Path, manifest: RecordingManifest) -> None:
+def check_presence(published: Published) -> None:
     """Corrupt if a file of the recording is missing or has another size; metadata, which has no checksum, is hashed."""
     problems = []
-    for file, entry in manifest.files.items():
-        problem = _file_problem(folder / PurePosixPath(file), entry, hashed=file.endswith(".json"))
+    for file, entry in published.manifest.files.items():
+        problem = _file_problem(published.folder / PurePosixPath(file), entry, hashed=file.endswith(".json"))
         if problem:
             problems.append(f"{file} {problem}")
     if problems:
-        raise Corrupt(f"recording {name!r} cannot be read: {'; '.join(problems)}")
+        raise Corrupt(f"recording {published.name!r} cannot be read: {'; '.join(problems)}")
 
 
 def _file_problem(path: Path, entry: FileEntry, hashed: bool = True) -> str:
