@@ -29,11 +29,12 @@ PACKAGES = (
 )
 """From the bottom up. A package that does not exist yet keeps its place."""
 
-FOUNDATION = ("errors", "dims", "html", "files", "weights", "interrupts", "progress", "provenance", "schema")
+FOUNDATION = ("errors", "dims", "text", "patterns", "unpacking", "html", "files", "weights", "interrupts", "progress", "provenance", "schema")
 
 MODULES = {
     "foundation": FOUNDATION,
     "recordings": (
+        "expression_size",
         "expression",
         "grouping",
         "check",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 
 from neuromas import dims
 from neuromas.errors import InvalidInput, NotFound
+from neuromas.patterns import full_matches
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.arrays import per_trial
@@ -108,13 +108,7 @@ def _unit_columns(columns: Mapping[str, NDArray[Any]], recipe: ArraysRecipe, pat
             f"are {listing(list(columns))}",
             kind="invalid_recipe",
         )
-    try:
-        expression = re.compile(recipe.unit_columns)
-    except re.error as error:
-        raise InvalidInput(
-            f"unit_columns={recipe.unit_columns!r} is not a regular expression: {error}", kind="invalid_recipe"
-        ) from error
-    matched = [name for name in columns if expression.fullmatch(name)]
+    matched = list(full_matches(recipe.unit_columns, columns, "unit_columns"))
     if not matched:
         raise NotFound(
             f"{path}: unit_columns={recipe.unit_columns!r} matches no column; there are {listing(list(columns))}",

@@ -135,7 +135,7 @@ def refuse_newer(text: bytes, file: Path) -> None:
     """InvalidInput if a newer neuromas wrote the document, which would else look damaged."""
     try:
         document = json.loads(text)
-    except ValueError:  # damaged, which the schema reports
+    except (ValueError, RecursionError):  # damaged, which the schema reports
         return
     version = document.get("format_version") if isinstance(document, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
@@ -206,7 +206,7 @@ def _entry(root: Path, set_name: str, name: str) -> RecordingEntry:
         n_samples, n_units = metadata["shape"]
     except (Corrupt, InvalidInput) as error:
         return RecordingEntry(set_name, name, problem=error.message)
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         return RecordingEntry(set_name, name, problem=f"{dims.ACTIVITY}/zarr.json cannot be read: {error}")
     return RecordingEntry(
         set=set_name,
