@@ -29,7 +29,22 @@ PACKAGES = (
 )
 """From the bottom up. A package that does not exist yet keeps its place."""
 
-FOUNDATION = ("errors", "dims", "text", "patterns", "unpacking", "html", "files", "weights", "interrupts", "progress", "provenance", "schema")
+FOUNDATION = (
+    *(
+        "errors",
+        "dims",
+        "text",
+        "patterns",
+        "unpacking",
+        "html",
+        "files",
+        "weights",
+        "interrupts",
+        "progress",
+        "provenance",
+    ),
+    "schema",
+)
 
 MODULES = {
     "foundation": FOUNDATION,
@@ -39,6 +54,7 @@ MODULES = {
         "grouping",
         "check",
         "columns",
+        "unpacked",
         "encode",
         "meanings",
         "relabel",

@@ -14,6 +14,7 @@ from neuromas.recordings.store.locate import resolve_store
 from neuromas.recordings.store.store import RecordingStore
 from neuromas.schema.actions import RegisterRequest
 from neuromas.schema.document import merged
+from neuromas.unpacking import largest
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,13 @@ def register(request: RegisterRequest, *, store: RecordingStore | None = None) -
     _check_name(request)
     store = resolve_store(request.store) if store is None else store
     recordings = [
-        convert(Path(source), recipe_of(request), format=request.format, **_fields(request))
+        convert(
+            Path(source),
+            recipe_of(request),
+            format=request.format,
+            largest_gib=request.largest_gib,
+            **_fields(request),
+        )
         for source in request.sources
     ]
     return publish(store, recordings, request.set, request.group_by)
@@ -110,11 +117,14 @@ def preview(request: RegisterRequest) -> list[SourceContents]:
             converter.check_requirements()
             name = converter.name
             if converter.contents is not None:
-                contents = list(converter.contents(Path(source)))
+                with largest(request.largest_gib):
+                    contents = list(converter.contents(Path(source)))
             if recipe is None and converter.contents is not None and converter.recipe.problems({}):
                 previews.append(SourceContents(source, name, contents, None))
                 continue
-        recording = convert(Path(source), recipe, format=request.format, **_fields(request))
+        recording = convert(
+            Path(source), recipe, format=request.format, largest_gib=request.largest_gib, **_fields(request)
+        )
         previews.append(SourceContents(source, name, contents, recording))
     return previews
 

@@ -36,6 +36,7 @@ from neuromas.recordings.encode import (
     small_integers,
     unit_coordinates,
 )
+from neuromas.recordings.unpacked import check_hdf5, check_zarr
 from neuromas.schema.recording import RecordingManifest, VariableSpec
 
 _ARRAYS = (
@@ -216,7 +217,10 @@ def read_dataset(path: Path, manifest: ManifestSource, fields: Mapping[str, Any]
     document: dict[str, Any] = {"name": path.stem} if path.suffix in (".nc", ".zarr") else {}
     netcdf = path.suffix == ".nc"
     try:
+        (check_hdf5 if netcdf else check_zarr)(path)
         dataset = xr.load_dataset(path, engine="h5netcdf") if netcdf else xr.open_zarr(path, chunks=None).load()
+    except InvalidInput:
+        raise
     except Exception as error:  # whatever a foreign file makes these libraries raise
         kind = "NetCDF file" if netcdf else "zarr folder"
         raise InvalidInput(f"{path}: cannot be read as a {kind}: {error}", kind="unreadable_source") from error

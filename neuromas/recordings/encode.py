@@ -16,6 +16,7 @@ from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound, suggestion
 from neuromas.recordings.check import beyond_exact, listing
 from neuromas.schema.recording import RecordingManifest, VariableSpec
+from neuromas.unpacking import check_zip
 
 MANIFEST_ATTRIBUTE = "neuromas_manifest"
 """Dataset attribute that holds the manifest as JSON, so that a saved dataset can be read back."""
@@ -50,6 +51,7 @@ def load_npz(path: Path) -> dict[str, NDArray[Any]]:
             raise InvalidInput(
                 f"{path}: not a NumPy archive (.npz): it starts with {start!r}", kind="unreadable_source"
             )
+        check_zip(path)
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except InvalidInput:

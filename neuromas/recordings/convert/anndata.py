@@ -23,6 +23,7 @@ from neuromas.recordings.convert.take import take
 from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, UNIT_PREFIX, manifest_text
 from neuromas.recordings.export import readable
 from neuromas.recordings.recording import Recording
+from neuromas.recordings.unpacked import check_hdf5
 from neuromas.schema.recipe import ArraysRecipe
 
 _EXTRA = "anndata"
@@ -209,6 +210,7 @@ def _take(source: Arrays, recipe: ArraysRecipe, fields: Mapping[str, Any], name:
 
 def _read(path: Path) -> Any:
     try:
+        check_hdf5(path)
         return needed("anndata", _EXTRA).read_h5ad(path)
     except InvalidInput:
         raise

@@ -11,6 +11,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from neuromas import dims
+from neuromas.errors import InvalidInput
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.convert.matlab import read_mat
@@ -20,6 +21,7 @@ from neuromas.recordings.convert.take import take
 from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, labelled, load_npz, manifest_text
 from neuromas.recordings.export import readable
 from neuromas.recordings.recording import Recording
+from neuromas.recordings.unpacked import check_hdf5, check_zarr
 from neuromas.schema.recipe import ArraysRecipe
 
 _PRESENT = "present"  # (trial, step): which entries are samples
@@ -88,14 +90,21 @@ def _open_netcdf(path: Path) -> xr.Dataset:
     try:
         with path.open("rb") as file:
             classic = file.read(3) == b"CDF"
+        if not classic:
+            check_hdf5(path)
         return xr.load_dataset(path, engine="scipy" if classic else "h5netcdf")
+    except InvalidInput:
+        raise
     except Exception as error:  # whatever a foreign file makes these libraries raise
         raise unreadable(path, "a NetCDF file", error) from error
 
 
 def _open_zarr(path: Path) -> xr.Dataset:
     try:
+        check_zarr(path)
         return xr.open_zarr(path, chunks=None).load()
+    except InvalidInput:
+        raise
     except Exception as error:  # whatever a foreign folder makes these libraries raise
         raise unreadable(path, "a zarr folder", error) from error
 

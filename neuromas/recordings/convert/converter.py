@@ -12,6 +12,7 @@ from typing import Any
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recipe import Recipe
+from neuromas.unpacking import largest
 
 GROUP = "neuromas.converters"
 """Entry points of this group bring converters: each names a `Converter`."""
@@ -141,6 +142,7 @@ def convert(
     recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
     *,
     format: str | None = None,
+    largest_gib: float | None = None,
     **fields: Any,
 ) -> Recording:
     """A recording from a foreign file.
@@ -153,6 +155,8 @@ def convert(
         What to read from the file. Its fields depend on the format (``schemas/``).
     format : str, optional
         Name of the format. By default, the file's ending says it.
+    largest_gib : float, optional
+        What a compressed file may unpack to, in GiB. By default 1 GiB, or 100 times the size of the file if that is more.
     **fields
         Fields of the manifest, e.g. ``name``, ``system``, ``access``, ``licence``. They override what the file says.
 
@@ -166,7 +170,8 @@ def convert(
     NotFound
         The file does not exist, or something that the recipe names is not in it.
     InvalidInput
-        The file is not what its ending says, its format is unknown, or a library that it needs is not installed.
+        The file is not what its ending says, unpacks to too much, its format is unknown, or a library that it needs is not
+        installed.
     InvalidDocument
         The recipe, or the recording that it gives, is invalid; lists every problem.
 
@@ -184,7 +189,8 @@ def convert(
         raise NotFound(f"no such file: {path}", kind="unknown_file")
     converter = find_converter(path, format)
     converter.check_requirements()
-    return converter.convert(path, read_recipe(converter, recipe), fields)
+    with largest(largest_gib):
+        return converter.convert(path, read_recipe(converter, recipe), fields)
 
 
 def read_recipe(converter: Converter, recipe: Recipe | Mapping[str, Any] | str | Path | None) -> Recipe:

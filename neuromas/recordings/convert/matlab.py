@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -15,11 +16,16 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatlabFunction, MatlabObject, MatlabOpaque
 from scipy.sparse import csc_matrix, issparse
 
+from neuromas.errors import InvalidInput
 from neuromas.recordings.convert import named_arrays
 from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import unreadable
+from neuromas.recordings.unpacked import check_hdf5
+from neuromas.unpacking import inflated_size, most_bytes, stored_bytes, too_large
 
 _DEEPEST = 16  # structs within structs
+_V5_HEADER = 128  # bytes before the first variable
+_V5_COMPRESSED = 15  # kind of a variable that zlib packed
 _OBJECT = "an object of MATLAB's (table, string, datetime, function, class); save plain arrays instead"
 
 
@@ -54,6 +60,8 @@ def read_mat(path: Path) -> Arrays:
     """
     try:
         values = _read_hdf5(path) if h5py.is_hdf5(path) else _read_v5(path)
+    except InvalidInput:
+        raise
     except Exception as error:  # whatever a foreign file makes these libraries raise
         raise unreadable(path, "a .mat file", error) from error
     source = Arrays({}, str(path), vectors=True)
@@ -110,6 +118,7 @@ def _dense(matrix: Any) -> NDArray[Any] | _Unusable:
 
 
 def _read_v5(path: Path) -> dict[str, Any]:
+    _check_unpacked_v5(path)
     with warnings.catch_warnings():
         # scipy warns of two variables of one name; the last counts, as in MATLAB
         warnings.simplefilter("ignore")
@@ -123,6 +132,23 @@ def _read_v5(path: Path) -> dict[str, Any]:
         for name, value in loaded.items()
         if not (str(name).startswith("__") and not isinstance(value, np.ndarray)) and name != "__function_workspace__"
     }
+
+
+def _check_unpacked_v5(path: Path) -> None:
+    """InvalidInput if the compressed variables of a file unpack to too much."""
+    stored = stored_bytes(path)
+    most, size = most_bytes(stored), 0
+    with path.open("rb") as file:
+        header = file.read(_V5_HEADER)
+        order: Literal["little", "big"] = "little" if header[126:128] == b"IM" else "big"
+        while len(tag := file.read(8)) == 8:
+            kind, length = int.from_bytes(tag[:4], order), int.from_bytes(tag[4:], order)
+            if kind != _V5_COMPRESSED:
+                file.seek(length, os.SEEK_CUR)
+                continue
+            size += inflated_size(file.read(length), most - size)
+            if size > most:
+                raise too_large(most, stored, path, cut=True)
 
 
 def _from_v5(value: Any) -> Any:
@@ -148,6 +174,7 @@ def _from_v5(value: Any) -> Any:
 
 
 def _read_hdf5(path: Path) -> dict[str, Any]:
+    check_hdf5(path)
     with h5py.File(path, "r") as file:
         return {name: _member(file, name, file, 0) for name in file if not name.startswith("#")}
 

@@ -24,6 +24,7 @@ from neuromas.recordings.convert.text import read_text
 from neuromas.recordings.export import readable
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recipe import ArraysRecipe
+from neuromas.unpacking import check_unpacked, stored_bytes
 
 _INDEX = "Unnamed: 0"  # pandas's name for the row numbers that it writes by default
 CSV_ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
@@ -41,12 +42,39 @@ def convert_parquet(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any])
 
 def _read_parquet(path: Path) -> dict[str, NDArray[Any]]:
     try:
+        _check_parquet(path)
         table = pd.read_parquet(path, engine="pyarrow")
         if any(name is not None for name in table.index.names):
             table = table.reset_index()
         return {str(name): tidy(table[name].to_numpy()) for name in table.columns}
+    except InvalidInput:
+        raise
     except Exception as error:  # whatever a foreign file makes these libraries raise
         raise unreadable(path, "a parquet file", error) from error
+
+
+def _check_parquet(path: Path) -> None:
+    """InvalidInput if the columns of a file unpack to too much: one page can stand for any number of equal values."""
+    from pyarrow import compute, parquet
+
+    stored, size = stored_bytes(path), 0
+    with parquet.ParquetFile(path) as file:
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+        size = sum(8 * column.num_values for column in columns)
+        check_unpacked(size, stored, path)
+        texts = {column.path_in_schema for column in columns if column.physical_type == "BYTE_ARRAY"}
+        plain = [name for name in file.schema_arrow.names if name in texts]
+    if not plain:
+        return
+    # a text that stands in many rows is read once
+    table = parquet.read_table(path, columns=plain, read_dictionary=plain)
+    for chunk in (chunk for column in table.columns for chunk in column.chunks):
+        words = chunk.dictionary if hasattr(chunk, "dictionary") else chunk
+        lengths = compute.fill_null(compute.binary_length(words), 0)
+        lengths = lengths.take(chunk.indices) if words is not chunk else lengths
+        size += compute.sum(lengths).as_py() or 0
+    check_unpacked(size, stored, path)
 
 
 def _from_table(

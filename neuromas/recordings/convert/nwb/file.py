@@ -12,6 +12,7 @@ from typing import Any
 
 from neuromas.errors import NeuromasError
 from neuromas.recordings.convert.source import unreadable
+from neuromas.recordings.unpacked import check_hdf5
 
 
 @dataclass
@@ -115,6 +116,7 @@ def _open(path: Path, stack: ExitStack) -> NwbFile:
         stack.callback(stored.close)
         io = NWBHDF5IO(file=stored, mode="r", load_namespaces=True)
         return NwbFile(path, io.read(), io.manager, hollow)
+    check_hdf5(path)
     io = NWBHDF5IO(str(path), "r", load_namespaces=True)
     stack.callback(io.close)
     return NwbFile(path, io.read(), io.manager)
