@@ -29,7 +29,8 @@ def tidy(values: ArrayLike) -> NDArray[Any]:
     """
     array = np.asarray(values)
     if array.dtype.kind == "S":
-        check_unpacked(4 * array.nbytes, array.nbytes, "text")
+        # eight bytes for each object on the way
+        check_unpacked(8 * array.size + 4 * array.nbytes, array.nbytes, "text")
         return np.char.decode(array, "utf-8", "replace")
     if array.dtype.kind not in "OT":
         return array

@@ -17,7 +17,7 @@ from neuromas.errors import InvalidInput
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.source import unreadable
-from neuromas.unpacking import check_unpacked, read_gzip
+from neuromas.unpacking import check_unpacked, read_packed
 
 _MISSING = ("", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "null", "NULL", "None", "-nan", "#N/A")
 """Words for a missing number in a column of numbers; in a column of text only an empty cell is missing."""
@@ -52,7 +52,7 @@ def read_text(path: Path) -> dict[str, NDArray[Any]]:
     """
     what = "a table of text"
     try:
-        data = read_gzip(path) if path.suffix == ".gz" else path.read_bytes()
+        data = read_packed(path)
         if b"\0" in data[:4096]:
             raise unreadable(path, what, "it holds binary data")
         first = data.decode("utf-8-sig").split("\n", 1)[0]
