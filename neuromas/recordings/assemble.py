@@ -201,6 +201,14 @@ def npz_arguments(path: Path, manifest: ManifestSource, fields: Mapping[str, Any
     }
 
 
+def whole(dataset: xr.Dataset) -> xr.Dataset:
+    """`dataset` in memory, every text of it decoded: what cannot be raises its error now, not at the first look."""
+    loaded = dataset.load()
+    for variable in loaded.variables.values():
+        np.asarray(variable.values)
+    return loaded
+
+
 def read_dataset(path: Path, manifest: ManifestSource, fields: Mapping[str, Any]) -> tuple[xr.Dataset, dict[str, Any]]:
     """The dataset in a NetCDF file or zarr folder, and the fields of its manifest.
 
@@ -218,7 +226,7 @@ def read_dataset(path: Path, manifest: ManifestSource, fields: Mapping[str, Any]
     netcdf = path.suffix == ".nc"
     try:
         (check_hdf5 if netcdf else check_zarr)(path)
-        dataset = xr.load_dataset(path, engine="h5netcdf") if netcdf else xr.open_zarr(path, chunks=None).load()
+        dataset = whole(xr.load_dataset(path, engine="h5netcdf") if netcdf else xr.open_zarr(path, chunks=None))
     except InvalidInput:
         raise
     except Exception as error:  # whatever a foreign file makes these libraries raise

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from neuromas import dims
 from neuromas.errors import InvalidInput
+from neuromas.recordings.assemble import whole
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.convert.matlab import read_mat
@@ -92,7 +93,7 @@ def _open_netcdf(path: Path) -> xr.Dataset:
             classic = file.read(3) == b"CDF"
         if not classic:
             check_hdf5(path)
-        return xr.load_dataset(path, engine="scipy" if classic else "h5netcdf")
+        return whole(xr.load_dataset(path, engine="scipy" if classic else "h5netcdf"))
     except InvalidInput:
         raise
     except Exception as error:  # whatever a foreign file makes these libraries raise
@@ -102,7 +103,7 @@ def _open_netcdf(path: Path) -> xr.Dataset:
 def _open_zarr(path: Path) -> xr.Dataset:
     try:
         check_zarr(path)
-        return xr.open_zarr(path, chunks=None).load()
+        return whole(xr.open_zarr(path, chunks=None))
     except InvalidInput:
         raise
     except Exception as error:  # whatever a foreign folder makes these libraries raise

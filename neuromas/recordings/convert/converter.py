@@ -190,7 +190,10 @@ def convert(
     converter = find_converter(path, format)
     converter.check_requirements()
     with largest(largest_gib):
-        return converter.convert(path, read_recipe(converter, recipe), fields)
+        try:
+            return converter.convert(path, read_recipe(converter, recipe), fields)
+        except MemoryError as error:
+            raise InvalidInput(f"{path}: needs more memory than there is: {error}", kind="too_large") from error
 
 
 def read_recipe(converter: Converter, recipe: Recipe | Mapping[str, Any] | str | Path | None) -> Recipe:

@@ -102,7 +102,7 @@ def open_nwb(path: Path) -> Iterator[NwbFile]:
             yield file
         except NeuromasError:
             raise
-        except (OSError, RuntimeError) as error:  # h5py, about a part of the file that is read only now
+        except Exception as error:  # of a part of the file that is read only now, and is of an unexpected kind
             raise unreadable(path, "an NWB file", error) from error
 
 
