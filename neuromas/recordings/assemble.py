@@ -22,6 +22,7 @@ from neuromas.recordings.encode import (
     Layout,
     ManifestSource,
     attributes_of,
+    check_text,
     declared_names,
     default_trial_and_step,
     encode,
@@ -204,8 +205,8 @@ def npz_arguments(path: Path, manifest: ManifestSource, fields: Mapping[str, Any
 def whole(dataset: xr.Dataset) -> xr.Dataset:
     """`dataset` in memory, every text of it decoded: what cannot be raises its error now, not at the first look."""
     loaded = dataset.load()
-    for variable in loaded.variables.values():
-        np.asarray(variable.values)
+    for name, variable in loaded.variables.items():
+        check_text(np.asarray(variable.values), f"array {name!r}")
     return loaded
 
 

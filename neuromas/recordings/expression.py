@@ -326,7 +326,7 @@ def _member(left: _Value, listed: ast.expr, where: str, whole: str) -> _Value:
     values = np.asarray(left.values)
     if values.dtype.kind == "U":
         # longer text equals none of them, and would make every entry as long
-        entries = [entry for entry in entries if len(entry) <= values.dtype.itemsize // 4]
+        entries = [entry for entry in entries if len(str(entry)) <= values.dtype.itemsize // 4]
     listed_values = np.array(entries, dtype=values.dtype if values.dtype.kind == "U" else None)
     return _Value(np.isin(values, listed_values), missing)
 

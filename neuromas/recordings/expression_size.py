@@ -72,18 +72,18 @@ def _size(node: ast.AST, arrays: Mapping[str, np.ndarray[Any, Any]]) -> _Size:
     # an operator or a function's name is no value
     parts = [child for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)]
     parts = parts[1:] if isinstance(node, ast.Call) else parts
-    held, peak, text = 0, 0, 0
+    held, peak, made_text = 0, 0, 0
     sizes = []
     for part in parts:
         size = _size(part, arrays)
-        peak, text = max(peak, held + size.peak), text + size.text
+        peak, made_text = max(peak, held + size.peak), made_text + size.text
         held += size.own
         sizes.append(size)
     shape = _broadcast([size.shape for size in sizes])
     width, made = _widths(node, sizes)
     own = math.prod(shape) * (4 * width if width else 1 if isinstance(node, (ast.Compare, ast.BoolOp)) else 8)
     on_the_way = math.prod(shape) * 4 * made
-    return _Size(shape, width, own, max(peak, held + own + on_the_way), text + (own if width else 0) + on_the_way)
+    return _Size(shape, width, own, max(peak, held + own + on_the_way), made_text + (own if width else 0) + on_the_way)
 
 
 def _of_column(array: np.ndarray[Any, Any]) -> _Size:

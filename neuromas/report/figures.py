@@ -10,6 +10,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FixedFormatter, FuncFormatter
 from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
@@ -70,7 +71,8 @@ def plain_text(figure: Figure) -> Figure:
     """`figure` with its titles, labels and legends drawn as they are: a ``$`` in a name begins no formula."""
     for axes in figure.axes:
         legend = axes.get_legend()
-        texts = [axes.title, axes._left_title, axes._right_title, axes.xaxis.label, axes.yaxis.label, *axes.texts]
+        texts = [child for child in axes.get_children() if isinstance(child, Text)]
+        texts += [axes.xaxis.label, axes.yaxis.label]
         texts += [] if legend is None else legend.get_texts()
         for axis in (axes.xaxis, axes.yaxis):
             # labels that a scale makes, such as 10², are formulas; those that were set are names

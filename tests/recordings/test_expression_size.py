@@ -68,14 +68,11 @@ def test_a_long_word_in_a_list_costs_nothing():
     tracemalloc.stop()
 
 
-@pytest.mark.parametrize(
-    "text", ["-" * 1900 + "x", "not " * 450 + "x", "(" * 900 + "x" + ")" * 900, "x+" * 900 + "x", "[" * 1000]
-)
-def test_deep_expressions_are_computed_or_refused(text):
-    try:
+@pytest.mark.parametrize("text", ["-" * 1900 + "x", "(" * 900 + "x" + ")" * 900, "x+" * 900 + "x", "[" * 1000])
+def test_deep_expressions_are_refused(text):
+    with pytest.raises(InvalidInput, match="expression") as refused:
         evaluate(text, COLUMNS)
-    except InvalidInput as error:
-        assert len(error.message) < 2500
+    assert len(refused.value.message) < 2500
     assert names_in("-" * 3000 + "x") == set()
 
 

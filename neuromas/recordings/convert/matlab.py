@@ -78,6 +78,8 @@ def _add(source: Arrays, name: str, value: Any, depth: int) -> None:
         return
     if isinstance(value, _Struct):
         value = _Unusable(f"structs within structs, more than {_DEEPEST} deep")
+    if isinstance(value, list):  # references that belong to no struct
+        value = _Cell(value)
     if isinstance(value, _Cell):
         value = _joined(value)
     if isinstance(value, _Unusable):
