@@ -19,7 +19,7 @@ from typing import Any
 import pytest
 
 HERE = Path(__file__).parent
-FEW = 8
+FEW = 6
 """Mutations of each case without ``--fuzz``."""
 
 HANG_S = 60
