@@ -116,7 +116,7 @@ def _open(path: Path, stack: ExitStack) -> NwbFile:
         stack.callback(stored.close)
         io = NWBHDF5IO(file=stored, mode="r", load_namespaces=True)
         return NwbFile(path, io.read(), io.manager, hollow)
-    check_hdf5(path)
+    check_hdf5(path, sliced="data")
     io = NWBHDF5IO(str(path), "r", load_namespaces=True)
     stack.callback(io.close)
     return NwbFile(path, io.read(), io.manager)
