@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
+from neuromas.text import visible
+
 _CELL = "text-align: {align}; padding: 0.1em 0.7em;"
 _NUMERIC = frozenset("0123456789.,–−-+%[] e")
 
@@ -56,8 +58,8 @@ def fields(caption: str, values: Mapping[str, object]) -> str:
 
 
 def _cell(tag: str, text: str, align: str) -> str:
-    return f'<{tag} style="{_CELL.format(align=align)}">{escape(text)}</{tag}>'
+    return f'<{tag} style="{_CELL.format(align=align)}">{escape(visible(text))}</{tag}>'
 
 
 def _line(text: str, tag: str) -> str:
-    return f"<{tag}>{escape(text)}</{tag}>" if text else ""
+    return f"<{tag}>{escape(visible(text))}</{tag}>" if text else ""

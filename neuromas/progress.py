@@ -11,6 +11,8 @@ from typing import Any, Self
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
+from neuromas.text import visible
+
 _LINE_EVERY_S = 30.0
 """Between two lines where no bar can be drawn."""
 _DRAW_EVERY_S = 0.2
@@ -36,7 +38,7 @@ class Bar:
 
     def __init__(self, title: str, total: int | None, console: Console | None = None) -> None:
         self._console = Console(stderr=True) if console is None else console
-        self._title, self._total = title, total
+        self._title, self._total = visible(title, lines=False), total
         # when a line or a notebook's bar was last written
         self._written = time.monotonic()
         self._task = TaskID(0)
@@ -105,7 +107,7 @@ class Bar:
             self._print(f"{self._title} {iteration} {message}")
 
     def _print(self, line: str) -> None:
-        self._console.print(line, highlight=False, soft_wrap=True)
+        self._console.print(visible(line), markup=False, highlight=False, soft_wrap=True)
 
 
 class _NotebookBar:

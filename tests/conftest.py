@@ -24,6 +24,9 @@ settings.load_profile("neuromas")
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--slow", action="store_true", help="also run tests that take longer than half a minute")
+    parser.addoption(
+        "--fuzz", type=int, default=0, metavar="N", help="mutations of each format and document (tests/fuzz)"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -30,17 +30,8 @@ PACKAGES = (
 """From the bottom up. A package that does not exist yet keeps its place."""
 
 FOUNDATION = (
-    "errors",
-    "child",
-    "child_server",
-    "dims",
-    "html",
-    "files",
-    "weights",
-    "scratch",
-    "interrupts",
-    "progress",
-    "provenance",
+    *("errors", "child", "child_server", "dims", "text", "patterns", "unpacking", "html", "files"),
+    *("weights", "scratch", "interrupts", "progress", "provenance"),
     "schema",
 )
 
@@ -50,10 +41,12 @@ MODULES = {
         "trust",
         "outside",
         "matrices",
+        "expression_size",
         "expression",
         "grouping",
         "check",
         "columns",
+        "unpacked",
         "encode",
         "isolation",
         "meanings",

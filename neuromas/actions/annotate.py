@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from neuromas.recordings.recording import Recording
 from neuromas.recordings.shuffle import shuffled
 from neuromas.recordings.store.locate import existing_store
 from neuromas.schema.actions import AnnotateRequest
+from neuromas.unpacking import check_zip, read_packed
 
 
 def annotate(request: AnnotateRequest) -> Registered:
@@ -102,9 +104,13 @@ def _read_table(path: Path) -> Any:
     # pandas guesses the separator, unless the name says it
     separator = "\t" if path.name.removesuffix(".gz").endswith(".tsv") else None
     try:
-        return pd.read_csv(path, sep=separator, engine="python")
+        if path.suffix == ".zip":
+            check_zip(path)
+            return pd.read_csv(path, sep=separator, engine="python")
+        return pd.read_csv(io.BytesIO(read_packed(path)), sep=separator, engine="python")
     except FileNotFoundError:
         raise NotFound(f"no such file: {path}", kind="unknown_file") from None
-    # pandas' errors are ValueErrors
-    except (OSError, ValueError) as error:
+    except InvalidInput:
+        raise
+    except Exception as error:  # whatever a foreign file makes pandas and the unpackers raise
         raise InvalidInput(f"{path}: cannot be read as a table: {error}", kind="unreadable_source") from error

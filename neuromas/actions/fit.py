@@ -17,6 +17,7 @@ from neuromas.fit.request import Varied, parse_request, run_requests, settled, v
 from neuromas.fit.result import FitResult, results_table
 from neuromas.schema.actions import FitsRequest
 from neuromas.schema.fit import FitRequest
+from neuromas.text import csv_table
 
 TABLE = "table.csv"
 """The table of the fits of one request, in their common folder."""
@@ -160,4 +161,4 @@ def finished(request: FitRequest, out: str | Path) -> Fits:
 
 def _write_table(fits: Fits, out: Path) -> None:
     if fits.results:
-        write_atomically(out / TABLE, fits.table().to_csv(index=False))
+        write_atomically(out / TABLE, csv_table(fits.table(), index=False))

@@ -16,6 +16,7 @@ from neuromas.recordings.store.store import RecordingStore
 from neuromas.recordings.trust import trusting
 from neuromas.schema.actions import RegisterRequest
 from neuromas.schema.document import merged
+from neuromas.unpacking import largest
 
 
 @dataclass(frozen=True)
@@ -95,7 +96,12 @@ def register(request: RegisterRequest, *, store: RecordingStore | None = None) -
         recording
         for source in request.sources
         for recording in convert_all(
-            Path(source), recipe_of(request), format=request.format, **_trust(request), **_fields(request)
+            Path(source),
+            recipe_of(request),
+            format=request.format,
+            largest_gib=request.largest_gib,
+            **_trust(request),
+            **_fields(request),
         )
     ]
     if request.join:
@@ -120,13 +126,20 @@ def preview(request: RegisterRequest) -> list[SourceContents]:
             converter.check_requirements()
             name = converter.name
             if converter.contents is not None:
-                with trusting(**_trust(request)):
+                with trusting(**_trust(request)), largest(request.largest_gib):
                     contents = list(converter.contents(Path(source)))
             if recipe is None and converter.contents is not None and converter.recipe.problems({}):
                 previews.append(SourceContents(source, name, contents))
                 continue
         try:
-            recordings = convert_all(Path(source), recipe, format=request.format, **_trust(request), **_fields(request))
+            recordings = convert_all(
+                Path(source),
+                recipe,
+                format=request.format,
+                largest_gib=request.largest_gib,
+                **_trust(request),
+                **_fields(request),
+            )
         except NeuromasError as problem:
             if contents is None:
                 raise

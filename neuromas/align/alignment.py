@@ -299,7 +299,7 @@ class Alignment:
                     raise ValueError(f"the map of {name!r} has shapes {shapes}, but its subspaces have rank {rank}")
             kind: MapKind = "linear" if described["kind"] == "linear" else "orthogonal"
             return cls(maps, subspaces, kind, described["replace"])
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, ValueError, TypeError, AttributeError, RecursionError, RuntimeError) as error:
             raise Corrupt(
                 f"{path} is a safetensors file, but not an alignment: {error}", kind="not_an_alignment"
             ) from error

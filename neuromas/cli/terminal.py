@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import typer
 
+from neuromas.text import visible
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -33,10 +35,10 @@ def output(stderr: bool = False) -> Console:
 
 
 def text(message: object, style: str = "") -> Any:
-    """`message` as it is: it may hold brackets."""
+    """`message` as it is, brackets included; what would steer the terminal is shown as codes."""
     from rich.text import Text
 
-    return Text(str(message), style)
+    return Text(visible(message), style)
 
 
 def say(message: str, style: str = "") -> None:
@@ -82,8 +84,9 @@ def table(*columns: str, header: bool = True) -> Table:
 def row(table: Table, *cells: object) -> None:
     """Add a row; the first column is not made narrower than its names need."""
     name = table.columns[0]
-    name.min_width = max(name.min_width or 0, min(len(str(cells[0])), _WHOLE_NAME))
-    table.add_row(*(text(cell) for cell in cells))
+    shown = [visible(cell, lines=False) for cell in cells]
+    name.min_width = max(name.min_width or 0, min(len(shown[0]), _WHOLE_NAME))
+    table.add_row(*(text(cell) for cell in shown))
 
 
 def show(table: Table) -> None:

@@ -26,6 +26,7 @@ from neuromas.provenance import now, versions
 from neuromas.schema.document import Provenance
 from neuromas.schema.evaluation import SCORE_COLUMNS, DirectionScore, Evaluation
 from neuromas.systems.system import System
+from neuromas.text import cell
 
 CONTROLS = ("none", "random", "wrong-variable", "cl-ceiling")
 """No interchange; a random rotation of the same rank; the components of another subspace than the pair's, left out if there is
@@ -132,7 +133,7 @@ def scores_table(scores: Sequence[DirectionScore]) -> str:
     writer.writerow(SCORE_COLUMNS)
     for score in scores:
         row = score.model_dump(include=set(SCORE_COLUMNS))
-        writer.writerow(["" if row[name] is None else row[name] for name in SCORE_COLUMNS])
+        writer.writerow(["" if row[name] is None else cell(row[name]) for name in SCORE_COLUMNS])
     return text.getvalue()
 
 

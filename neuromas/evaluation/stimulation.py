@@ -27,6 +27,7 @@ from neuromas.index.choose import near
 from neuromas.provenance import now, versions
 from neuromas.recordings.annotate import STANDARD_MEAN, STANDARD_SD, STANDARD_UNITS
 from neuromas.recordings.export import check_ending, readable
+from neuromas.text import csv_table
 
 ENDINGS = (".nc", ".csv")
 _DATA = ("current", "wanted", "planned", "change", "clipped")
@@ -363,5 +364,5 @@ def save_plan(plan: xr.Dataset, path: str | Path) -> Path:
     else:
         described = {**plan.attrs, "units": plan["change"].attrs["units"]}
         write_atomically(path.with_name(f"{path.name}.json"), json.dumps(described, indent=2) + "\n")
-        write_atomically(path, plan.to_dataframe().reset_index().to_csv(index=False))
+        write_atomically(path, csv_table(plan.to_dataframe().reset_index(), index=False))
     return path

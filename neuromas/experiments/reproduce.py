@@ -16,6 +16,7 @@ from neuromas.experiments.table import split_by, sweep_table
 from neuromas.files import write_atomically
 from neuromas.report.figures import png
 from neuromas.report.panels import svg, titled
+from neuromas.text import csv_table
 
 TABLE, PHASES, CLAIMS, SWEEP = "table.csv", "phases.csv", "claims.csv", "sweep.json"
 PNG, SVG = "figure.png", "figure.svg"
@@ -91,10 +92,10 @@ def reproduce(
     write_atomically(folder / SWEEP, sweep.to_json())
     run = run_sweep(sweep, out, workers=workers, scheduler=scheduler, devices=devices, console=console)
     table = sweep_table(run)
-    write_atomically(folder / TABLE, table.to_csv(index=False))
+    write_atomically(folder / TABLE, csv_table(table, index=False))
     phases = split_by(run, "phase")
     if len(phases):
-        write_atomically(folder / PHASES, phases.to_csv(index=False))
+        write_atomically(folder / PHASES, csv_table(phases, index=False))
     _show_run(run, console)
     if run.problems or len(run.jobs) < run.n_jobs:
         for name in (PNG, SVG, CLAIMS):
@@ -116,7 +117,7 @@ def figure_folder(out: str | Path, name: str, quick: bool) -> Path:
 def claims_table(claims: Sequence[Claim]) -> str:
     """Claims as CSV text: ``claim, held, detail``."""
     rows = [(claim.claim, "yes" if claim.held else "no", claim.detail) for claim in claims]
-    return pd.DataFrame(rows, columns=["claim", "held", "detail"]).to_csv(index=False)
+    return csv_table(pd.DataFrame(rows, columns=["claim", "held", "detail"]), index=False)
 
 
 def _show_run(run: SweepRun, console: Console) -> None:

@@ -19,6 +19,7 @@ from neuromas.files import sha256_file, write_atomically
 from neuromas.fit.plan import FitPlan, State
 from neuromas.schema.evaluation import Evaluation
 from neuromas.schema.fit import FitReport, FitRequest, Validation
+from neuromas.text import cell
 from neuromas.weights import adam_tensors, read_safetensors, restore_adam, resuming, safetensors_bytes
 
 RESULT, ALIGNMENT, HISTORY = "result.json", "alignment.safetensors", "history.csv"
@@ -75,7 +76,7 @@ def history_table(history: Sequence[Validation]) -> str:
     }
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(["iteration", "train_loss", "loss", *names])
+    writer.writerow(["iteration", "train_loss", "loss", *map(cell, names)])
     for seen in history:
         row = {
             f"{kind} {name}": value

@@ -22,6 +22,7 @@ from neuromas.recordings.encode import (
     Layout,
     ManifestSource,
     attributes_of,
+    check_text,
     declared_names,
     default_trial_and_step,
     encode,
@@ -37,6 +38,7 @@ from neuromas.recordings.encode import (
     unit_coordinates,
 )
 from neuromas.recordings.outside import refuse_outside
+from neuromas.recordings.unpacked import check_hdf5, check_zarr
 from neuromas.schema.recording import RecordingManifest, VariableSpec
 
 _ARRAYS = (
@@ -201,6 +203,14 @@ def npz_arguments(path: Path, manifest: ManifestSource, fields: Mapping[str, Any
     }
 
 
+def whole(dataset: xr.Dataset) -> xr.Dataset:
+    """`dataset` in memory, every text of it decoded: what cannot be raises its error now, not at the first look."""
+    loaded = dataset.load()
+    for name, variable in loaded.variables.items():
+        check_text(np.asarray(variable.values), f"array {name!r}")
+    return loaded
+
+
 def read_dataset(path: Path, manifest: ManifestSource, fields: Mapping[str, Any]) -> tuple[xr.Dataset, dict[str, Any]]:
     """The dataset in a NetCDF file or zarr folder, and the fields of its manifest.
 
@@ -218,7 +228,10 @@ def read_dataset(path: Path, manifest: ManifestSource, fields: Mapping[str, Any]
     netcdf = path.suffix == ".nc"
     refuse_outside(path)
     try:
-        dataset = xr.load_dataset(path, engine="h5netcdf") if netcdf else xr.open_zarr(path, chunks=None).load()
+        (check_hdf5 if netcdf else check_zarr)(path)
+        dataset = whole(xr.load_dataset(path, engine="h5netcdf") if netcdf else xr.open_zarr(path, chunks=None))
+    except InvalidInput:
+        raise
     except Exception as error:  # whatever a foreign file makes these libraries raise
         kind = "NetCDF file" if netcdf else "zarr folder"
         raise InvalidInput(f"{path}: cannot be read as a {kind}: {error}", kind="unreadable_source") from error

@@ -14,6 +14,7 @@ from neuromas.recordings.check import listing
 from neuromas.recordings.expression import evaluate_known
 from neuromas.schema.recipe import VariableRecipe
 from neuromas.schema.recording import VariableSpec
+from neuromas.unpacking import check_unpacked
 
 
 def tidy(values: ArrayLike) -> NDArray[Any]:
@@ -28,6 +29,8 @@ def tidy(values: ArrayLike) -> NDArray[Any]:
     """
     array = np.asarray(values)
     if array.dtype.kind == "S":
+        # eight bytes for each object on the way
+        check_unpacked(8 * array.size + 4 * array.nbytes, array.nbytes, "text")
         return np.char.decode(array, "utf-8", "replace")
     if array.dtype.kind not in "OT":
         return array
@@ -36,13 +39,22 @@ def tidy(values: ArrayLike) -> NDArray[Any]:
     ]
     entries = [None if _is_missing(entry) else entry for entry in entries]
     if any(isinstance(entry, str) for entry in entries):
-        return np.array(["" if entry is None else str(entry) for entry in entries], dtype=str).reshape(array.shape)
+        return _texts(["" if entry is None else str(entry) for entry in entries]).reshape(array.shape)
     if all(isinstance(entry, (bool, np.bool_)) for entry in entries):
         return np.array(entries, dtype=bool).reshape(array.shape)
     try:
         return np.array([np.nan if entry is None else entry for entry in entries]).reshape(array.shape)
     except (ValueError, TypeError):  # ragged
         return array
+
+
+def _texts(texts: list[str]) -> NDArray[Any]:
+    """An array in which every entry is as wide as the longest; InvalidInput if one long text makes it far too large."""
+    lengths = [len(text) for text in texts]
+    check_unpacked(
+        4 * len(texts) * max(lengths), sum(lengths), f"{len(texts):,} texts of up to {max(lengths):,} characters"
+    )
+    return np.array(texts, dtype=str)
 
 
 def _is_missing(entry: object) -> bool:

@@ -16,6 +16,7 @@ from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound, suggestion
 from neuromas.recordings.check import beyond_exact, listing
 from neuromas.schema.recording import RecordingManifest, VariableSpec
+from neuromas.unpacking import check_zip
 
 MANIFEST_ATTRIBUTE = "neuromas_manifest"
 """Dataset attribute that holds the manifest as JSON, so that a saved dataset can be read back."""
@@ -50,6 +51,7 @@ def load_npz(path: Path) -> dict[str, NDArray[Any]]:
             raise InvalidInput(
                 f"{path}: not a NumPy archive (.npz): it starts with {start!r}", kind="unreadable_source"
             )
+        check_zip(path)
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
     except InvalidInput:
@@ -64,12 +66,22 @@ def load_npz(path: Path) -> dict[str, NDArray[Any]]:
         raise InvalidInput(
             f"{path}: not a NumPy archive: {error or type(error).__name__}", kind="unreadable_source"
         ) from error
+    for key, values in arrays.items():
+        check_text(values, f"{path}: array {key!r}")
     others = [key for key, values in arrays.items() if not isinstance(values, np.ndarray)]
     if others:
         raise InvalidInput(
             f"{path}: not a NumPy archive: it holds {listing(others)}, not arrays", kind="unreadable_source"
         )
     return arrays
+
+
+def check_text(values: object, where: str) -> None:
+    """InvalidInput if an array of text holds numbers that are no characters of Unicode."""
+    if isinstance(values, np.ndarray) and values.dtype.kind == "U" and values.size and values.dtype.itemsize:
+        order = ">" if values.dtype.byteorder == ">" else "<"
+        if np.ascontiguousarray(values).view(f"{order}u4").max() > 0x10FFFF:
+            raise InvalidInput(f"{where}: holds text with characters beyond Unicode's last", kind="unreadable_source")
 
 
 def manifest_text(text: object, where: str) -> dict[str, Any]:
@@ -104,7 +116,7 @@ def manifest_fields(manifest: ManifestSource, where: str) -> dict[str, Any]:
             raise InvalidInput(f"{manifest}: cannot be read: {error}", kind="unreadable_source") from error
     try:
         document = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # brackets in brackets, numbers of thousands of digits
         raise InvalidDocument(where, [f"not JSON: {error}"]) from error
     if not isinstance(document, dict):
         raise InvalidDocument(where, [f"expected an object with the manifest's fields, got {type(document).__name__}"])
@@ -273,7 +285,12 @@ def plain(values: NDArray[Any]) -> NDArray[Any]:
     ):
         return np.asarray(values.tolist(), dtype=str).reshape(values.shape)
     if values.dtype.kind == "S":
-        return np.char.decode(values, "utf-8")
+        try:
+            return np.char.decode(values, "utf-8")
+        except UnicodeDecodeError as error:
+            raise InvalidInput(
+                f"text in another encoding than UTF-8: {error.object!r}; decode it first", kind="unreadable_source"
+            ) from error
     if values.dtype.kind == "U" and values.size:
         longest = max(1, int(np.char.str_len(values).max()))  # as wide as the longest text, not as wide as the input
         return values.astype(f"U{longest}", copy=False)

@@ -19,6 +19,7 @@ from neuromas.files import write_atomically
 from neuromas.recordings.encode import SAMPLE_PREFIX, UNIT_PREFIX, labelled
 from neuromas.recordings.meanings import readable as as_read
 from neuromas.recordings.recording import Recording
+from neuromas.text import csv_table
 
 ENDINGS = (".npz", ".nc", ".csv")
 """What `export` can write. The first two can be registered again."""
@@ -114,7 +115,7 @@ def _csv(recording: Recording) -> str:
     if recording.dataset[dims.ACTIVITY].dtype == np.float16:
         # pandas cannot write it as text
         recording = _as_float32(recording)
-    return recording.to_dataframe().to_csv(index=False, lineterminator="\n")
+    return csv_table(recording.to_dataframe(), index=False)
 
 
 def _netcdf(recording: Recording) -> memoryview:

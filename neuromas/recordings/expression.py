@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuromas.errors import InvalidInput, NeuromasError, NotFound, suggestion
+from neuromas.recordings.expression_size import check_size
 from neuromas.recordings.matrices import Matrix, checked, example
 
 _LONGEST = 2000
@@ -177,11 +178,17 @@ def _computed(expression: str, columns: Mapping[str, Any], where: str) -> _Value
             f"{where}: {expression!r} is not an expression: {error}", kind="invalid_expression"
         ) from error
     try:
+        check_size(tree, columns, expression, where)
         with np.errstate(all="ignore"):
             return _value(tree, columns, where, expression)
     except NeuromasError:
         raise
-    except (TypeError, ValueError, ArithmeticError, RecursionError, MemoryError) as error:
+    except RecursionError as error:
+        raise InvalidInput(
+            f"{where}: {expression[:80]!r}… cannot be computed: too many terms, or brackets in brackets",
+            kind="invalid_expression",
+        ) from error
+    except (TypeError, ValueError, ArithmeticError, MemoryError) as error:
         raise InvalidInput(f"{where}: {expression!r} cannot be computed: {error}", kind="invalid_expression") from error
 
 
@@ -193,6 +200,8 @@ def names_in(expression: str) -> set[str]:
     >>> sorted(names_in("where(time < 0, 'before', col('which side'))"))
     ['col', 'time', 'where', 'which side']
     """
+    if len(expression) > _LONGEST:
+        return set()
     try:
         tree = ast.parse(expression.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
@@ -324,7 +333,12 @@ def _member(left: _Value, listed: ast.expr, where: str, whole: str) -> _Value:
     if len(kinds) > 1:
         raise TypeError("'in' compares text with numbers")
     missing = np.False_ if "" in entries else left.missing | _nan(left.values)
-    return _Value(np.isin(left.values, np.array(entries)), missing)
+    values = np.asarray(left.values)
+    if values.dtype.kind == "U":
+        # longer text equals none of them, and would make every entry as long
+        entries = [entry for entry in entries if len(str(entry)) <= values.dtype.itemsize // 4]
+    listed_values = np.array(entries, dtype=values.dtype if values.dtype.kind == "U" else None)
+    return _Value(np.isin(values, listed_values), missing)
 
 
 def _joined(both: bool, left: _Value, right: _Value) -> _Value:

@@ -18,6 +18,7 @@ from neuromas.recordings.check import block_bounds
 from neuromas.recordings.encode import labelled
 from neuromas.recordings.trust import trust, trusting
 from neuromas.schema.recording import RecordingManifest
+from neuromas.unpacking import largest, largest_now
 
 _SECONDS, _BYTES_PER_SECOND = 120.0, 2**20
 """How long a file may take: so long, and so much longer for its size."""
@@ -89,7 +90,14 @@ def _run(
     trusted = trust()
     timeout_s = _SECONDS + _size(path) / _BYTES_PER_SECOND if trusted.timeout_s is None else trusted.timeout_s
     return run_in_child(
-        str(path), task, function, arguments, trusted.allow_external, preload=preload, timeout_s=timeout_s
+        str(path),
+        task,
+        function,
+        arguments,
+        trusted.allow_external,
+        largest_now(),
+        preload=preload,
+        timeout_s=timeout_s,
     )
 
 
@@ -104,8 +112,10 @@ def _size(path: Path) -> int:
 # ----------------------------------------------------------------------------------------------------------- in the child
 
 
-def _write_recordings(file: Any, function: Callable[..., Any], arguments: Sequence[Any], allow_external: bool) -> Any:
-    with trusting(in_process=True, allow_external=allow_external):
+def _write_recordings(
+    file: Any, function: Callable[..., Any], arguments: Sequence[Any], allow_external: bool, gib: float | None
+) -> Any:
+    with trusting(in_process=True, allow_external=allow_external), largest(gib):
         made = function(*arguments)
         return [_write_recording(file, recording) for recording in (made if isinstance(made, list) else [made])]
 
@@ -119,8 +129,10 @@ def _write_recording(file: Any, recording: Any) -> dict[str, Any]:
     return {"manifest": recording.manifest.model_dump(mode="json", exclude_unset=True), "variables": variables}
 
 
-def _list_contents(file: Any, function: Callable[..., Any], arguments: Sequence[Any], allow_external: bool) -> Any:
-    with trusting(in_process=True, allow_external=allow_external):
+def _list_contents(
+    file: Any, function: Callable[..., Any], arguments: Sequence[Any], allow_external: bool, gib: float | None
+) -> Any:
+    with trusting(in_process=True, allow_external=allow_external), largest(gib):
         return list(function(*arguments))
 
 

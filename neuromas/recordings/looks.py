@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from neuromas import dims
 from neuromas.schema.recording import RecordingManifest, VariableSpec
+from neuromas.text import visible
 
 MOST_VALUES = 12
 """Most values of a variable that are listed one by one."""
@@ -29,7 +30,8 @@ def lines(head: str, rows: Iterable[tuple[str, str]], tail: Sequence[str] = ()) 
     """
     entries = list(rows)
     width = max(8, *(len(name) for name, _ in entries))
-    return "\n".join([head, "Variables:", *(f"    {name:<{width}} {text}" for name, text in entries), *tail])
+    named = (f"    {name:<{width}} {visible(text, lines=False)}" for name, text in entries)
+    return "\n".join([visible(head, lines=False), "Variables:", *named, *(visible(line, lines=False) for line in tail)])
 
 
 def page(title: str, facts: Iterable[tuple[str, str]], heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -41,12 +43,12 @@ def page(title: str, facts: Iterable[tuple[str, str]], heads: Sequence[str], row
     >>> text.endswith("<tbody><tr><td>side</td><td>&lt;left&gt;</td></tr></tbody></table></div>")
     True
     """
-    listed = "".join(f"<dt>{escape(name)}</dt><dd>{escape(text)}</dd>" for name, text in facts)
-    head = "".join(f"<th>{escape(text)}</th>" for text in heads)
-    body = "".join("<tr>" + "".join(f"<td>{escape(text)}</td>" for text in row) + "</tr>" for row in rows)
+    listed = "".join(f"<dt>{escape(visible(name))}</dt><dd>{escape(visible(text))}</dd>" for name, text in facts)
+    head = "".join(f"<th>{escape(visible(text))}</th>" for text in heads)
+    body = "".join("<tr>" + "".join(f"<td>{escape(visible(text))}</td>" for text in row) + "</tr>" for row in rows)
     style = "display: grid; grid-template-columns: max-content auto; column-gap: 1em; margin: 0.5em 0"
     return (
-        f'<div class="neuromas"><strong>{escape(title)}</strong><dl style="{style}">{listed}</dl>'
+        f'<div class="neuromas"><strong>{escape(visible(title))}</strong><dl style="{style}">{listed}</dl>'
         f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
     )
 

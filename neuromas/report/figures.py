@@ -10,11 +10,14 @@ from typing import Any
 import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import FixedFormatter, FuncFormatter
 from numpy.typing import NDArray
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from neuromas.schema.evaluation import DirectionScore
 from neuromas.schema.fit import FitReport
+from neuromas.text import visible
 
 COLOURS = {
     "none": "#9a9a9a",
@@ -64,10 +67,28 @@ def new_figure(width: float, height: float, rows: int = 1, columns: int = 1) -> 
     return figure, axes
 
 
+def plain_text(figure: Figure) -> Figure:
+    """`figure` with its titles, labels and legends drawn as they are: a ``$`` in a name begins no formula."""
+    for axes in figure.axes:
+        legend = axes.get_legend()
+        texts = [child for child in axes.get_children() if isinstance(child, Text)]
+        texts += [axes.xaxis.label, axes.yaxis.label]
+        texts += [] if legend is None else legend.get_texts()
+        for axis in (axes.xaxis, axes.yaxis):
+            # labels that a scale makes, such as 10², are formulas; those that were set are names
+            texts += (
+                axis.get_ticklabels() if isinstance(axis.get_major_formatter(), FixedFormatter | FuncFormatter) else []
+            )
+        for text in texts:
+            text.set_parse_math(False)
+            text.set_text(visible(text.get_text(), lines=True))
+    return figure
+
+
 def png(figure: Figure) -> bytes:
     """The figure as a PNG without a date, so that equal figures give equal files."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", metadata={"Software": None})
+    plain_text(figure).savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
 
 

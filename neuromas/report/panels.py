@@ -10,7 +10,7 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from neuromas.report.figures import COLOURS
+from neuromas.report.figures import COLOURS, plain_text
 
 _PAPER = {"boxstyle": "square,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
 OTHER_COLOURS = ("#444444", "#8c564b", "#17798c", "#a83c6e", "#5f7a1f", "#3d3d9e")
@@ -67,7 +67,7 @@ def svg(figure: Figure) -> bytes:
     """The figure as SVG without a date or random names, so that equal figures give equal files."""
     buffer = io.BytesIO()
     with matplotlib.rc_context({"svg.hashsalt": "neuromas"}):
-        figure.savefig(buffer, format="svg", metadata={"Date": None})
+        plain_text(figure).savefig(buffer, format="svg", metadata={"Date": None})
     return buffer.getvalue()
 
 

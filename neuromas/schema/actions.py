@@ -40,6 +40,8 @@ class RegisterRequest(StoreRequest):
     """Fields of the manifest. They replace those of the source."""
     format: Annotated[str | None, Shell(metavar="NAME")] = None
     """Format of the sources. By default the file's ending decides."""
+    largest_gib: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    """What a compressed file may unpack to, in GiB. By default 1, or 100 times the size of the file if that is more."""
     recipe: Annotated[dict[str, JsonValue] | None, Shell(metavar="FILE", file=True)] = None
     """Recipe: what is taken of a foreign file, and how."""
     option: Annotated[dict[str, JsonValue], Shell(short="-o", metavar="KEY=VALUE")] = Field(default_factory=dict)

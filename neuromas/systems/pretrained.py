@@ -124,7 +124,7 @@ def is_huggingface(folder: Path) -> bool:
     """Whether the config in `folder` is that of a Hugging Face model."""
     try:
         config = json.loads((folder / "config.json").read_bytes())
-    except ValueError:
+    except (ValueError, RecursionError):
         return False
     return isinstance(config, dict) and ("architectures" in config or "model_type" in config)
 

@@ -24,6 +24,7 @@ from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, UNIT_PREFIX, manifest
 from neuromas.recordings.export import readable
 from neuromas.recordings.outside import refuse_outside
 from neuromas.recordings.recording import Recording
+from neuromas.recordings.unpacked import check_hdf5
 from neuromas.schema.recipe import ArraysRecipe
 
 _EXTRA = "anndata"
@@ -217,6 +218,7 @@ def _take(source: Arrays, recipe: ArraysRecipe, fields: Mapping[str, Any], name:
 def _read(path: Path) -> Any:
     refuse_outside(path)
     try:
+        check_hdf5(path)
         return needed("anndata", _EXTRA).read_h5ad(path)
     except InvalidInput:
         raise

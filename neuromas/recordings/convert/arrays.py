@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from neuromas import dims
 from neuromas.errors import InvalidInput
+from neuromas.recordings.assemble import whole
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.convert.matlab import read_mat, read_tree
@@ -30,6 +31,7 @@ from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, labelled, load_npz, m
 from neuromas.recordings.export import readable
 from neuromas.recordings.outside import refuse_outside
 from neuromas.recordings.recording import Recording
+from neuromas.recordings.unpacked import check_hdf5, check_zarr
 from neuromas.schema.recipe import ArraysRecipe
 
 _MAT_LIBRARIES = ("scipy", "h5py")
@@ -124,7 +126,11 @@ def _open_netcdf(path: Path) -> xr.Dataset:
     try:
         with path.open("rb") as file:
             classic = file.read(3) == b"CDF"
-        return xr.load_dataset(path, engine="scipy" if classic else "h5netcdf")
+        if not classic:
+            check_hdf5(path)
+        return whole(xr.load_dataset(path, engine="scipy" if classic else "h5netcdf"))
+    except InvalidInput:
+        raise
     except Exception as error:  # whatever a foreign file makes these libraries raise
         raise unreadable(path, "a NetCDF file", error) from error
 
@@ -132,7 +138,10 @@ def _open_netcdf(path: Path) -> xr.Dataset:
 def _open_zarr(path: Path) -> xr.Dataset:
     refuse_outside(path)
     try:
-        return xr.open_zarr(path, chunks=None).load()
+        check_zarr(path)
+        return whole(xr.open_zarr(path, chunks=None))
+    except InvalidInput:
+        raise
     except Exception as error:  # whatever a foreign folder makes these libraries raise
         raise unreadable(path, "a zarr folder", error) from error
 

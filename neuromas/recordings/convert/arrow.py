@@ -17,6 +17,7 @@ from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert import named_arrays
 from neuromas.recordings.convert.source import unreadable
 from neuromas.recordings.outside import refuse_outside
+from neuromas.unpacking import check_unpacked, stored_bytes
 
 _FILE_MAGIC = b"ARROW1"
 _STATE, _SPLITS = "state.json", "dataset_dict.json"
@@ -88,11 +89,38 @@ def _read(path: Path) -> Any:
     refuse_outside(path)
     if path.is_dir():
         table = pa.concat_tables([_read_ipc(file) for file in _files_of(path)])
+    elif path.suffix == ".parquet":
+        _check_parquet(path)
+        table = pq.ParquetFile(path).read()
     else:
-        table = pq.ParquetFile(path).read() if path.suffix == ".parquet" else _read_ipc(path)
+        table = _read_ipc(path)
     # offsets of lists that lead outside the data would crash
     table.validate(full=True)
     return table
+
+
+def _check_parquet(path: Path) -> None:
+    """InvalidInput if the columns of a file unpack to too much: one page can stand for any number of equal values."""
+    from pyarrow import compute, parquet
+
+    stored, size = stored_bytes(path), 0
+    with parquet.ParquetFile(path) as file:
+        groups = [file.metadata.row_group(number) for number in range(file.metadata.num_row_groups)]
+        columns = [group.column(number) for group in groups for number in range(group.num_columns)]
+        size = sum(8 * column.num_values for column in columns)
+        check_unpacked(size, stored, path)
+        texts = {column.path_in_schema for column in columns if column.physical_type == "BYTE_ARRAY"}
+        plain = [name for name in file.schema_arrow.names if name in texts]
+    if not plain:
+        return
+    # a text that stands in many rows is read once
+    table = parquet.read_table(path, columns=plain, read_dictionary=plain)
+    for chunk in (chunk for column in table.columns for chunk in column.chunks):
+        words = chunk.dictionary if hasattr(chunk, "dictionary") else chunk
+        lengths = compute.fill_null(compute.binary_length(words), 0)
+        lengths = lengths.take(chunk.indices) if words is not chunk else lengths
+        size += compute.sum(lengths).as_py() or 0
+    check_unpacked(size, stored, path)
 
 
 def _read_ipc(path: Path) -> Any:
@@ -101,7 +129,14 @@ def _read_ipc(path: Path) -> Any:
     with pa.OSFile(str(path)) as file:
         is_file = file.read(len(_FILE_MAGIC)) == _FILE_MAGIC
         file.seek(0)
-        return (pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file)).read_all()
+        reader = pa.ipc.open_file(file) if is_file else pa.ipc.open_stream(file)
+        stored, size, batches = stored_bytes(path), 0, []
+        # buffers may be compressed
+        for batch in (reader.get_batch(number) for number in range(reader.num_record_batches)) if is_file else reader:
+            size += batch.nbytes
+            check_unpacked(size, stored, path)
+            batches.append(batch)
+        return pa.Table.from_batches(batches, reader.schema)
 
 
 def _files_of(folder: Path) -> list[Path]:

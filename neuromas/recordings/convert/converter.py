@@ -19,6 +19,7 @@ from neuromas.recordings.outside import outside_hashes
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.trust import trust, trusting
 from neuromas.schema.recipe import Recipe
+from neuromas.unpacking import largest
 
 GROUP = "neuromas.converters"
 """Entry points of this group bring converters: each names a `Converter`."""
@@ -223,6 +224,7 @@ def convert(
     allow_external: bool = False,
     in_process: bool = False,
     timeout_s: float | None = None,
+    largest_gib: float | None = None,
     **fields: Any,
 ) -> Recording:
     """A recording from a foreign file.
@@ -243,6 +245,8 @@ def convert(
         that read it.
     timeout_s : float, optional
         Seconds that the child process may take. By default 2 minutes, and a second more per MiB of the file.
+    largest_gib : float, optional
+        What a compressed file may unpack to, in GiB. By default 1 GiB, or 100 times the size of the file if that is more.
     **fields
         Fields of the manifest, e.g. ``name``, ``system``, ``access``, ``licence``. They override what the file says.
 
@@ -256,8 +260,9 @@ def convert(
     NotFound
         The file does not exist, or something that the recipe names is not in it.
     InvalidInput
-        The file is not what its ending says, refers to other files, crashes its reader or keeps it too long; its format is
-        unknown, a library that it needs is not installed, or the recipe makes several recordings of it (`convert_all`).
+        The file is not what its ending says, refers to other files, unpacks to too much, crashes its reader or keeps it too
+        long; its format is unknown, a library that it needs is not installed, or the recipe makes several recordings of it
+        (`convert_all`).
     InvalidDocument
         The recipe, or the recording that it gives, is invalid; lists every problem.
 
@@ -277,6 +282,7 @@ def convert(
         allow_external=allow_external,
         in_process=in_process,
         timeout_s=timeout_s,
+        largest_gib=largest_gib,
         **fields,
     )
     if len(recordings) != 1:
@@ -295,6 +301,7 @@ def convert_all(
     allow_external: bool = False,
     in_process: bool = False,
     timeout_s: float | None = None,
+    largest_gib: float | None = None,
     **fields: Any,
 ) -> list[Recording]:
     """Every recording that a recipe makes of a foreign file; parameters and errors are those of `convert`.
@@ -308,8 +315,11 @@ def convert_all(
     converter = find_converter(path, format)
     converter.check_requirements()
     options = {"allow_external": allow_external, "in_process": in_process, "timeout_s": timeout_s}
-    with trusting(**{name: value for name, value in options.items() if value}):
-        recordings = converter.convert(path, read_recipe(converter, recipe), fields)
+    with trusting(**{name: value for name, value in options.items() if value}), largest(largest_gib):
+        try:
+            recordings = converter.convert(path, read_recipe(converter, recipe), fields)
+        except MemoryError as error:
+            raise InvalidInput(f"{path}: needs more memory than there is: {error}", kind="too_large") from error
     return recordings if isinstance(recordings, list) else [recordings]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import h5py
 import numpy as np
@@ -14,12 +15,17 @@ from scipy.io import loadmat
 from scipy.io.matlab import MatlabFunction, MatlabObject, MatlabOpaque
 from scipy.sparse import csc_matrix, issparse
 
+from neuromas.errors import InvalidInput
 from neuromas.recordings.convert import named_arrays
 from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import unreadable
 from neuromas.recordings.convert.tree import DEEPEST, Cell, Struct, Unusable, arrays_of
 from neuromas.recordings.trust import trust
+from neuromas.recordings.unpacked import check_hdf5
+from neuromas.unpacking import inflated_size, most_bytes, stored_bytes, too_large
 
+_V5_HEADER = 128  # bytes before the first variable
+_V5_COMPRESSED = 15  # kind of a variable that zlib packed
 _OBJECT = "an object of MATLAB's (table, string, datetime, function, class); save plain arrays instead"
 
 
@@ -44,6 +50,8 @@ def read_tree(path: Path) -> dict[str, Any]:
     """
     try:
         return _read_hdf5(path) if h5py.is_hdf5(path) else _read_v5(path)
+    except InvalidInput:
+        raise
     except Exception as error:  # whatever a foreign file makes these libraries raise
         raise unreadable(path, "a .mat file", error) from error
 
@@ -67,6 +75,7 @@ def _dense(matrix: Any) -> NDArray[Any] | Unusable:
 
 
 def _read_v5(path: Path) -> dict[str, Any]:
+    _check_unpacked_v5(path)
     with warnings.catch_warnings():
         # scipy warns of two variables of one name; the last counts, as in MATLAB
         warnings.simplefilter("ignore")
@@ -80,6 +89,23 @@ def _read_v5(path: Path) -> dict[str, Any]:
         for name, value in loaded.items()
         if not (str(name).startswith("__") and not isinstance(value, np.ndarray)) and name != "__function_workspace__"
     }
+
+
+def _check_unpacked_v5(path: Path) -> None:
+    """InvalidInput if the compressed variables of a file unpack to too much."""
+    stored = stored_bytes(path)
+    most, size = most_bytes(stored), 0
+    with path.open("rb") as file:
+        header = file.read(_V5_HEADER)
+        order: Literal["little", "big"] = "little" if header[126:128] == b"IM" else "big"
+        while len(tag := file.read(8)) == 8:
+            kind, length = int.from_bytes(tag[:4], order), int.from_bytes(tag[4:], order)
+            if kind != _V5_COMPRESSED:
+                file.seek(length, os.SEEK_CUR)
+                continue
+            size += inflated_size(file.read(length), most - size)
+            if size > most:
+                raise too_large(most, stored, path, cut=True)
 
 
 def _from_v5(value: Any) -> Any:
@@ -103,6 +129,7 @@ def _from_v5(value: Any) -> Any:
 
 
 def _read_hdf5(path: Path) -> dict[str, Any]:
+    check_hdf5(path)
     with h5py.File(path, "r") as file:
         known: dict[Any, Any] = {}
         return {name: _member(file, name, known, 0) for name in file if not name.startswith("#")}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.files import sha256_file
+from neuromas.patterns import full_matches, groups_of
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.beside import beside, files_in, read_npy
@@ -307,20 +308,15 @@ def _long(columns: Mapping[str, Any], align: str, where: str) -> dict[str, Any]:
 
 def _wide(columns: Mapping[str, Any], pattern: str, where: str) -> dict[str, NDArray[Any]]:
     """One row for each time in each column that `pattern` matches; named groups become columns beside the time."""
-    try:
-        expression = re.compile(pattern)
-    except re.error as error:
-        raise InvalidInput(
-            f"event_columns={pattern!r} is not a regular expression: {error}", kind="invalid_recipe"
-        ) from error
     single = [name for name, values in columns.items() if not isinstance(values, Matrix)]
-    matched = {name: match for name in single if (match := expression.fullmatch(name))}
+    matched = full_matches(pattern, single, "event_columns")
     if not matched:
         raise NotFound(
             f"{where}: event_columns={pattern!r} matches no column; there are {listing(list(columns)) or 'none'}",
             kind="unknown_column",
         )
-    if _TIME in expression.groupindex:
+    groups = groups_of(pattern, "event_columns")
+    if _TIME in groups:
         raise InvalidInput(
             f"event_columns={pattern!r}: a group cannot be called 'time', which holds the times", kind="invalid_recipe"
         )
@@ -339,7 +335,7 @@ def _wide(columns: Mapping[str, Any], pattern: str, where: str) -> dict[str, NDA
             kind="duplicate_event",
         )
     table = {_TIME: merged}
-    for group in expression.groupindex:
+    for group in groups:
         table[group] = np.repeat(_numbers([match[group] for match in matched.values()]), counts)
     return table
 

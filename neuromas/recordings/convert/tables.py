@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from neuromas import dims
 from neuromas.errors import InvalidInput, NotFound
+from neuromas.patterns import full_matches
 from neuromas.recordings.check import listing
 from neuromas.recordings.convert.arrays import per_trial
 from neuromas.recordings.convert.arrow import Columns, read_columns
@@ -50,13 +50,13 @@ def convert_arrow(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any]) -
 
 def _lists_named(recipe: ArraysRecipe) -> Callable[[str], bool]:
     """Which columns of lists the recipe may need: those that it names, or all if it names no variables."""
-    expression = _compiled(recipe.unit_columns) if recipe.unit_columns is not None else None
+    pattern = recipe.unit_columns
     named = {recipe.trial, recipe.step, dims.TOKEN, dims.ELIGIBLE, recipe.activity or dims.ACTIVITY}
     for text in (recipe.activity or "", *(variable.expression for variable in recipe.variables.values())):
         named |= names_in(text)
 
     def is_named(name: str) -> bool:
-        return not recipe.variables or name in named or bool(expression and expression.fullmatch(name))
+        return not recipe.variables or name in named or bool(pattern and full_matches(pattern, [name], "unit_columns"))
 
     return is_named
 
@@ -185,15 +185,6 @@ def _beside_activity(
     return Arrays(arrays, str(path), dims=named, unusable=unusable)
 
 
-def _compiled(pattern: str) -> re.Pattern[str]:
-    try:
-        return re.compile(pattern)
-    except re.error as error:
-        raise InvalidInput(
-            f"unit_columns={pattern!r} is not a regular expression: {error}", kind="invalid_recipe"
-        ) from error
-
-
 def _unit_columns(columns: Columns, recipe: ArraysRecipe, path: Path) -> list[str]:
     existing = [*columns.arrays, *columns.unusable]
     if recipe.unit_columns is None:
@@ -204,8 +195,7 @@ def _unit_columns(columns: Columns, recipe: ArraysRecipe, path: Path) -> list[st
             + f"; columns are {listing(existing)}",
             kind="invalid_recipe",
         )
-    expression = _compiled(recipe.unit_columns)
-    matched = [name for name in existing if expression.fullmatch(name)]
+    matched = list(full_matches(recipe.unit_columns, existing, "unit_columns"))
     if not matched:
         raise NotFound(
             f"{path}: unit_columns={recipe.unit_columns!r} matches no column; there are {listing(existing)}",

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import csv
-import gzip
 import io
 import warnings
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from neuromas.errors import InvalidInput
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.source import unreadable
+from neuromas.unpacking import check_unpacked, read_packed
 
 MISSING = ("", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "null", "NULL", "None", "-nan", "#N/A")
 """Words for a missing number in a column of numbers; in a column of text only an empty cell is missing."""
@@ -51,22 +52,26 @@ def read_text(path: Path) -> dict[str, NDArray[Any]]:
     """
     what = "a table of text"
     try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        data = read_packed(path)
         if b"\0" in data[:4096]:
             raise unreadable(path, what, "it holds binary data")
-        text = data.decode("utf-8-sig")
+        first = data.decode("utf-8-sig").split("\n", 1)[0]
     except (OSError, EOFError, UnicodeDecodeError, ValueError) as error:
         if isinstance(error, InvalidInput):
             raise
         raise unreadable(path, what, error) from error
     except Exception as error:  # zlib.error, which has no other base
         raise unreadable(path, what, error) from error
-    first = text.split("\n", 1)[0]
     if not first.strip():
         raise unreadable(path, what, "no header in its first line")
     separator = max("\t,;", key=first.count)
-    header = next(csv.reader([first.rstrip("\r")], delimiter=separator))
-    twice = sorted({name for name in header if name and header.count(name) > 1})
+    try:
+        header = next(csv.reader([first.rstrip("\r")], delimiter=separator))
+    except csv.Error as error:
+        raise unreadable(path, what, error) from error
+    # short rows are filled up to the length of the header
+    check_unpacked(8 * len(header) * (data.count(b"\n") + 1), len(data), path)
+    twice = sorted(name for name, count in Counter(header).items() if name and count > 1)
     if twice:
         raise InvalidInput(f"{path}: columns named more than once: {listing(twice)}", kind="unreadable_source")
     numbers = [name for name in header if name.strip()]
@@ -79,7 +84,8 @@ def read_text(path: Path) -> dict[str, NDArray[Any]]:
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
             table = pd.read_csv(
-                io.StringIO(text),
+                io.BytesIO(data),
+                encoding="utf-8-sig",
                 sep=separator,
                 index_col=False,
                 keep_default_na=False,

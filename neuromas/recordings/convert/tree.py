@@ -91,6 +91,8 @@ def _add(source: Arrays, name: str, value: Any, depth: int) -> None:
             f"{source.where}: holds more than {MOST_NAMES:,} arrays, counting each under all of its names",
             kind="too_large",
         )
+    if isinstance(value, list):  # references that belong to no struct
+        value = Cell(value, (len(value),))
     if isinstance(value, Cell):
         value = _merged(value)
     if isinstance(value, Struct) and depth < DEEPEST:

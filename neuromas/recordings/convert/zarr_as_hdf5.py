@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from neuromas.errors import InvalidInput
 from neuromas.recordings.convert.pickled_array import read_pickled_array
+from neuromas.recordings.unpacked import Grid, check_grids
 
 _LARGEST = 2**22
 """Size in bytes up to which an array is copied."""
@@ -82,6 +83,7 @@ def zarr_as_hdf5(path: Path) -> tuple[Any, dict[int, Hollow]]:
             f"{path}: cannot be read as an NWB file: a folder must be a zarr group of version 2, as hdmf-zarr writes it",
             kind="unreadable_source",
         )
+    check_grids(_grids(path), path)
     file = h5py.File(f"{path.name}.h5", "w", driver="core", backing_store=False, libver="latest")
     hollow: dict[int, Hollow] = {}
     # references, which can be made only when their targets exist
@@ -94,6 +96,19 @@ def zarr_as_hdf5(path: Path) -> tuple[Any, dict[int, Hollow]]:
         file.close()
         raise
     return file, hollow
+
+
+def _grids(path: Path) -> Iterator[Grid]:
+    """Every array of a folder."""
+    for file in sorted(path.rglob(".zarray")):
+        layout = _json(file)
+        name = file.parent.relative_to(path).as_posix()
+        yield Grid(name, tuple(layout["shape"]), tuple(layout["chunks"]), _dtype(layout).itemsize)
+
+
+def _dtype(layout: Mapping[str, Any]) -> np.dtype[Any]:
+    dtype = layout["dtype"]
+    return np.dtype(dtype if isinstance(dtype, str) else [tuple(part) for part in dtype])
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -224,7 +239,7 @@ def _decoded(value: Any) -> Any:
 def _read_array(folder: Path, layout: Mapping[str, Any]) -> NDArray[Any]:
     """The whole of an array of zarr version 2."""
     shape, chunks = tuple(layout["shape"]), tuple(layout["chunks"])
-    dtype = np.dtype(layout["dtype"] if isinstance(layout["dtype"], str) else [tuple(part) for part in layout["dtype"]])
+    dtype = _dtype(layout)
     compressor = get_codec(layout["compressor"]) if layout.get("compressor") else None
     filters = list(layout.get("filters") or ())
     fill = layout.get("fill_value")

@@ -182,7 +182,7 @@ def refuse_newer(text: bytes, file: Path) -> None:
     """InvalidInput if a newer neuromas wrote the document, which would else look damaged."""
     try:
         document = json.loads(text)
-    except ValueError:  # damaged, which the schema reports
+    except (ValueError, RecursionError):  # damaged, which the schema reports
         return
     version = document.get("format_version") if isinstance(document, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
@@ -259,7 +259,7 @@ def _summary(set_name: str, name: str, published: Published) -> RecordingEntry:
     try:
         metadata = json.loads((published.folder / dims.ACTIVITY / "zarr.json").read_bytes())
         n_samples, n_units = metadata["shape"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise Corrupt(f"{dims.ACTIVITY}/zarr.json cannot be read: {error}") from error
     return RecordingEntry(
         set=set_name,

@@ -52,7 +52,7 @@ def read_journal(root: Path, set_name: str) -> list[str]:
     """Names of the recordings on their way into the set or out of it."""
     try:
         names = json.loads(journal_file(root, set_name).read_bytes())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return []
     return [name for name in names if is_name(name)] if isinstance(names, list) else []
 

@@ -132,7 +132,7 @@ def _text(value: Any) -> str:
         return value.decode("utf-8", "replace").strip()
     if value is None:
         return ""
-    return str(value).strip() if isinstance(value, str) else "; ".join(_text(part) for part in value)
+    return str(value).strip() if np.ndim(value) == 0 else "; ".join(_text(part) for part in value)
 
 
 CONVERTERS: tuple[Converter, ...] = (

@@ -13,6 +13,7 @@ from typing import Any
 from neuromas.errors import NeuromasError
 from neuromas.recordings.convert.source import unreadable
 from neuromas.recordings.outside import refuse_outside
+from neuromas.recordings.unpacked import check_hdf5
 
 
 @dataclass
@@ -103,7 +104,7 @@ def open_nwb(path: Path) -> Iterator[NwbFile]:
             yield file
         except NeuromasError:
             raise
-        except (OSError, RuntimeError) as error:  # h5py, about a part of the file that is read only now
+        except Exception as error:  # of a part of the file that is read only now, and is of an unexpected kind
             raise unreadable(path, "an NWB file", error) from error
 
 
@@ -117,6 +118,7 @@ def _open(path: Path, stack: ExitStack) -> NwbFile:
         stack.callback(stored.close)
         io = NWBHDF5IO(file=stored, mode="r", load_namespaces=True)
         return NwbFile(path, io.read(), io.manager, hollow)
+    check_hdf5(path, sliced="data")
     io = NWBHDF5IO(str(path), "r", load_namespaces=True)
     stack.callback(io.close)
     return NwbFile(path, io.read(), io.manager)
