@@ -129,7 +129,7 @@ _MEANINGS: dict[type[NeuromasError], dict[str, str]] = {
         "invalid_format": "A file's ending stands for no format that can be used here.",
         "invalid_inputs": "Inputs of a network or of trials are not of a kind that can be used.",
         "invalid_mapping": "A mapping of names or values does not fit the recording.",
-        "invalid_module": "An object is not a PyTorch module.",
+        "invalid_module": "An object is not a PyTorch module, or is compiled, or has no weights yet.",
         "invalid_name": "A name has characters that names cannot have, or it is reserved.",
         "invalid_option": "An option has a value that it cannot have, or does not go with the others.",
         "invalid_plugin": "A converter of another package does not do what converters must do.",

@@ -39,10 +39,10 @@ class Inputs:
     present: NDArray[np.bool_] | None = field(default=None, repr=False)
 
     def to(self, device: torch.device) -> Inputs:
-        """The same inputs, their tensors on `device`."""
+        """The same inputs, their tensors copied to `device`: a module may change what it is given in place."""
 
         def moved(value: Any) -> Any:
-            return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            return value.detach().to(device, non_blocking=True, copy=True) if isinstance(value, Tensor) else value
 
         return Inputs(
             tuple(map(moved, self.args)),

@@ -16,11 +16,22 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import UninitializedTensorMixin
 
 from neuromas.causal.model import TASKS, CausalModel, get_task
 from neuromas.errors import InvalidInput, NeuromasError, ReadOnly
 from neuromas.schema.system import SystemConfig
-from neuromas.systems.hooks import Hook, describe_output, first_tensor, frozen, get_part, hooked, put_part
+from neuromas.systems.hooks import (
+    Hook,
+    alone,
+    check_hookable,
+    describe_output,
+    first_tensor,
+    frozen,
+    get_part,
+    hooked,
+    put_part,
+)
 from neuromas.systems.inputs import Inputs
 from neuromas.systems.system import Context, Packed, System, check_device, find_layer, with_steps
 
@@ -171,6 +182,7 @@ class TorchSystem(System):
 
     def _tap_at(self, tap: str) -> None:
         self.layer = find_layer(tap, self._names, self.name)
+        check_hookable(self.module, tap, self._where)
         self._tapped = self.module.get_submodule(tap)
         if self.config.task:
             self._check_resumable()
@@ -195,10 +207,20 @@ class TorchSystem(System):
         digest = hashlib.sha256(f"{type(self.module).__qualname__} {self.module}".encode())
         for name, tensor in self.module.state_dict().items():
             if isinstance(tensor, Tensor):
-                whole = tensor.detach().cpu().contiguous()
-                digest.update(f"{name} {whole.dtype} {tuple(whole.shape)}".encode())
+                digest.update(f"{name} {tensor.dtype} {tuple(self._shape(name, tensor))}".encode())
+                whole = tensor.detach().cpu().to_dense().contiguous()
                 digest.update(whole.reshape(-1).view(torch.uint8).numpy().data)
         return digest.hexdigest()
+
+    def _shape(self, name: str, tensor: Tensor) -> tuple[int, ...]:
+        """The shape of a parameter or buffer; InvalidInput if it holds no numbers yet."""
+        if isinstance(tensor, UninitializedTensorMixin) or tensor.is_meta:
+            raise InvalidInput(
+                f"system {self.name!r}: {name!r} of the module holds no numbers yet; expected a module whose weights are loaded."
+                " A lazy module gets its weights when it is first run",
+                kind="invalid_module",
+            )
+        return tuple(tensor.shape)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -219,7 +241,8 @@ class TorchSystem(System):
         """Move the module itself, not a copy of it."""
         if torch.device(device) != self.device:
             check_device(device)
-            self.module.to(device)
+            with alone(self.module):
+                self.module.to(device)
         return self
 
     @torch.no_grad()
@@ -334,7 +357,7 @@ class TorchSystem(System):
     def _unroll(self, latents: Tensor, continuation: Packed) -> Tensor:
         assert self._step is not None
         state, predicted, start = latents[continuation.order].to(self._dtype), [], 0
-        with frozen(self.module), _kernels(latents):
+        with alone(self.module), frozen(self.module), _kernels(latents):
             for now, alive in pairwise((*continuation.sizes, 0)):
                 logits, state = self._step(self.module, state, continuation.tokens[start : start + now])
                 predicted.append(logits)
@@ -373,7 +396,7 @@ class TorchSystem(System):
         """The module's output, with `hook` at the tap."""
         batch = batch.to(self.device)
         try:
-            with hooked(self._tapped, hook), frozen(self.module):
+            with alone(self.module), hooked(self._tapped, hook), frozen(self.module):
                 return self.module(*batch.args, **batch.kwargs)
         except (NeuromasError, torch.OutOfMemoryError):
             raise
@@ -428,7 +451,8 @@ class TorchSystem(System):
         tokens = numbers % n_tokens
         other = torch.cat([tokens[:, :2], (tokens[:, 2:] + 1) % n_tokens], dim=1)
         latents = self._of_tokens(tokens)
-        logits = self._logits(self._run(Inputs((tokens,), {}, 2), lambda *_: None), tokens)
+        # a copy: the module may reuse the memory of its output
+        logits = self._logits(self._run(Inputs((tokens,), {}, 2), lambda *_: None), tokens).clone()
         ahead = self._logits(self._run(Inputs((other,), {}, 2), lambda *_: None), other)
         if not (_close(self._of_tokens(other)[:, :2], latents[:, :2]) and _close(ahead[:, :2], logits[:, :2])):
             raise InvalidInput(
@@ -458,7 +482,7 @@ class TorchSystem(System):
 
     def _check_step(self, tokens: Tensor, latents: Tensor, logits: Tensor) -> None:
         assert self._step is not None
-        with frozen(self.module):
+        with alone(self.module), frozen(self.module):
             predicted, following = self._step(self.module, latents[:, 1], tokens[:, 2])
         for what, own, expected in (
             ("logits", predicted, logits[:, 1]),
