@@ -29,7 +29,7 @@ PACKAGES = (
 )
 """From the bottom up. A package that does not exist yet keeps its place."""
 
-FOUNDATION = ("errors", "dims", "html", "files", "weights", "interrupts", "progress", "provenance", "schema")
+FOUNDATION = ("errors", "seeds", "dims", "html", "files", "weights", "interrupts", "progress", "provenance", "schema")
 
 MODULES = {
     "foundation": FOUNDATION,

@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save as save_safetensors
 from torch import Tensor, nn
 
+from neuromas import seeds
 from neuromas.align.closed_form import axes, canonical, procrustes
 from neuromas.align.interchange import LinearMap, interchange
 from neuromas.align.rotation import make_rotation, random_columns
@@ -350,7 +351,7 @@ def random_maps(
     InvalidInput
         The rank is larger than a system's number of units.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seeds.for_torch(seed))
     rank = sum(subspace.rank for subspace in subspaces)
     maps = []
     for position, width in enumerate(n_units):

@@ -15,6 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from neuromas import seeds
 from neuromas.align.alignment import Alignment, random_maps
 from neuromas.align.pairs import Direction, PairSet, draw_pair_set
 from neuromas.align.prepare import warnings_of
@@ -85,6 +86,7 @@ def evaluate(
         An oracle for a side that can be run, or with another number of units than its recording; a side without a causal model
         that is to be run.
     """
+    seeds.checked(seed, "evaluation: seed")
     _check_controls(controls)
     joined = _joined_sides(alignment, sides)
     oracles = dict(oracles or {})
@@ -221,7 +223,7 @@ class _Scorer:
             target,
             self.alignment.subspaces,
             self.natural[target_name],
-            generator.manual_seed(self.seed * 2**32 + _stream(source_name, target_name)),
+            generator.manual_seed(seeds.for_torch(self.seed * 2**32 + _stream(source_name, target_name))),
             ran=target_name in self.ran,
             oracle=target.system is not self.sides[target_name].system,
         )

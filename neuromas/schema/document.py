@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from neuromas.errors import InvalidDocument, suggestion
+from neuromas.seeds import N_SEEDS
 
 FORMAT_VERSION = 1
 """Version of the stored layout of recordings and recording sets."""
@@ -19,6 +20,7 @@ FORMAT_VERSION = 1
 Access = Literal["intervene", "read"]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
+Seed = Annotated[int, Field(ge=0, lt=N_SEEDS)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from neuromas.html import table
-from neuromas.schema.document import Document, Provenance
+from neuromas.schema.document import Document, Provenance, Seed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -208,4 +208,4 @@ class EvaluationSpec(Document):
     directions: tuple[tuple[int, int], ...] | None = None
     """(source, target) by position among the fit's systems; null: every direction of the alignment."""
     part: Literal["train", "validation", "test"] = "test"
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, ModelWrapValidatorHandler, field_validator, model_validator
 
-from neuromas.schema.document import Access, Document, Provenance, Sha256, Shell
+from neuromas.schema.document import Access, Document, Provenance, Seed, Sha256, Shell
 
 _LATER = ("task_options",)
 """Fields that configurations got later: at their default they change no fit's identity."""
@@ -157,7 +157,7 @@ class FitConfig(Document):
         default={"train": 0.6, "validation": 0.2, "test": 0.2}
     )
     """Share of the trials in each part."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of all random numbers: trials, parts, pairs, start, batches and draws."""
 
     @model_validator(mode="wrap")
