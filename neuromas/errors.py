@@ -198,9 +198,11 @@ _MEANINGS: dict[type[NeuromasError], dict[str, str]] = {
         "unit_mismatch": "Two things that need the same units have different ones.",
         "unknown_option": "There is no such option, or no such choice of it.",
         "unreadable_source": "A file cannot be read in this format, or is damaged.",
+        "unsolved": "A system solves its task no better than guesses would; its tokens or weights may be others.",
         "variables_mismatch": "Two things that need the same variables have different ones.",
         "variables_of_task": "A system that runs needs all variables of its task.",
         "vocabulary_mismatch": "A task and a system have different tokens.",
+        "wrong_oracle": "An oracle is not the system that was recorded: it gives other latents on the recording's own inputs.",
         "wrong_systems": "The method needs another number or kind of systems.",
     },
     InvalidDocument: {

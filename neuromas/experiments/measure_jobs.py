@@ -20,12 +20,13 @@ def measure(job: SweepJob, systems: Sequence[System]) -> MeasureReport:
     assert job.measure is not None
     started = time.monotonic()
     options = dict(job.options)
+    allow_unsolved = options.pop("allow_unsolved", False)
     n_per_quantity, seed = options.pop("n_per_quantity", N_PER_QUANTITY), options.get("seed", 0)
     first, second = systems
     model = get_task(first.config.task)
     trials = balanced_trials(model, n_per_quantity, seed)
     x, y = (
-        capture(system, trials, model=model, name=f"{letter}.{system.name}")
+        capture(system, trials, model=model, name=f"{letter}.{system.name}", allow_unsolved=allow_unsolved)
         for letter, system in zip("xy", (first, second), strict=True)
     )
     comparison = compare(x, y, job.measure, **options)

@@ -27,7 +27,7 @@ from neuromas.experiments.jobs import (
 from neuromas.experiments.measure_jobs import measure
 from neuromas.files import write_atomically
 from neuromas.fit.fitters import Fitter, fit_together
-from neuromas.fit.folder import CHECKPOINT, REQUEST, RESULT
+from neuromas.fit.folder import CHECKPOINT, REQUEST, RESULT, keep_evaluation
 from neuromas.fit.prepare import fit_sides
 from neuromas.fit.progress import Progress
 from neuromas.fit.result import FitResult
@@ -200,6 +200,7 @@ def _score(job: SweepJob, fit: _Fit, folder: Path) -> None:
     if job.evaluation.directions is not None:
         options["directions"] = [(names[source], names[target]) for source, target in job.evaluation.directions]
     evaluation = fit.result.evaluate(oracles=oracles or None, **options)
+    keep_evaluation(folder, evaluation)
     write_atomically(folder / EVALUATION, evaluation.to_json())
 
 
@@ -223,7 +224,8 @@ def fit_inputs(job: SweepJob, live: Sequence[System]) -> list[System | Recording
         seed = job.config.seed * 1000 + place  # as `make_sides` records the systems that it may run
         task = system.config.task
         model = get_task(task, **(job.config.task_options or {}).get(task, {}))
-        inputs.append(capture(system, job.config.n_trials, seed=seed, name=name, access="read", model=model))
+        options = {"name": name, "access": "read", "model": model, "allow_unsolved": job.config.allow_unsolved}
+        inputs.append(capture(system, job.config.n_trials, seed=seed, **options))
     return inputs
 
 

@@ -173,6 +173,8 @@ class CaptureRequest(StoreRequest):
     """Another task than the system's own."""
     only_solved: bool = False
     """Keep only trials that the system solves."""
+    allow_unsolved: bool = False
+    """Record also a system that solves its task no better than guesses would. It is refused otherwise."""
     seed: Seed = 0
     """Seed of the trials."""
     name: Annotated[Name | None, Shell(metavar="NAME")] = None

@@ -210,6 +210,8 @@ class Provenance(Document):
     """ISO 8601, UTC."""
     versions: dict[str, str] = Field(default_factory=dict)
     notes: str = ""
+    trial_accuracy: float | None = Field(default=None, ge=0, le=1)
+    """Recordings of a system: share of some hundred trials of its task that it solved. null: it was not measured."""
 
 
 class FileEntry(Document):

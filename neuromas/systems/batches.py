@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -15,7 +14,7 @@ from neuromas import dims
 from neuromas.errors import InvalidInput
 from neuromas.recordings.encode import plain
 from neuromas.recordings.recording import Recording
-from neuromas.systems.inputs import Inputs, as_hashes, as_inputs, before, slices
+from neuromas.systems.inputs import Inputs, as_hashes, as_inputs, before, numpy_of, slices
 from neuromas.systems.torch_module import TorchSystem
 
 LENGTHS = "lengths"
@@ -159,7 +158,7 @@ def run_batches(
 def as_column(values: Any) -> NDArray[Any]:
     """`values` with a row per trial, as an array of numbers of one type, or of text."""
     try:
-        array = plain(values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values))
+        array = plain(numpy_of(values) if isinstance(values, Tensor) else np.asarray(values))
     except ValueError as error:  # rows of different lengths
         raise InvalidInput(f"variables: cannot be made an array: {error}", kind="shape_mismatch") from error
     if not array.ndim:
@@ -220,7 +219,7 @@ def _activity(system: TorchSystem, inputs: Inputs, dtype: str, where: str) -> tu
     except InvalidInput as error:
         raise InvalidInput(f"{where}: {error}", kind=error.kind) from error
     with np.errstate(over="ignore"):  # an infinite number is refused later, with its trial
-        activity = output.to(torch.promote_types(output.dtype, torch.float16)).cpu().numpy().astype(dtype)
+        activity = numpy_of(output).astype(dtype)
     return activity.reshape(len(activity), -1, activity.shape[-1]), output.ndim == 3
 
 

@@ -368,6 +368,8 @@ def load_system(path: str | Path, device: str = "cpu", *, layer: str | None = No
     >>> load_system("multi-object/gru-0").n_units
     128
     """
+    if not isinstance(path, (str, Path)):
+        raise InvalidInput(f"expected the folder or the name of a system, got {path!r}", kind="invalid_name")
     if "@" in str(path) and not Path(path).is_dir():
         path, _, named = str(path).rpartition("@")
         layer = named if layer is None else layer
