@@ -89,6 +89,7 @@ def evaluate(
         that is to be run.
     """
     _check_options(n_pairs, part, oracles, seed)
+    controls = (controls,) if isinstance(controls, str) else controls
     _check_controls(controls)
     joined = _joined_sides(alignment, sides)
     oracles = dict(oracles or {})

@@ -251,10 +251,9 @@ def fit_together(
     >>> [result.alignment.rank for result in results]
     [4, 8]
     """
-    if not isinstance(fitters, Iterable) or not all(isinstance(fitter, Fitter) for fitter in (fitters := [*fitters])):
-        raise InvalidInput(
-            f"expected a list of fitters, such as [DAS(4), DAS(8)], got {fitters!r}", kind="invalid_option"
-        )
+    fitters = list(fitters) if isinstance(fitters, Iterable) else [fitters]
+    if not all(isinstance(fitter, Fitter) for fitter in fitters):
+        raise InvalidInput(f"expected fitters, such as [DAS(4), DAS(8)], got {fitters!r}", kind="invalid_option")
     configs = [fitter.config for fitter in fitters]
     shown = FitBar(configs) if progress is True else None
     with shown or nullcontext():

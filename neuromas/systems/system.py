@@ -427,7 +427,7 @@ def check_device(device: str | torch.device) -> None:
     >>> check_device("cpu")
     """
     try:
-        torch.empty(0, device=device)
+        torch.empty(0, device=torch.device(device))
     except (RuntimeError, AssertionError, TypeError) as error:  # what torch raises for unknown and for absent devices
         n_gpus = torch.cuda.device_count()
         there = f"{', '.join(f'cuda:{number}' for number in range(n_gpus))}" if n_gpus else "no CUDA devices"
