@@ -72,6 +72,7 @@ MODULES = {
         "updates",
         "language_model",
         "training",
+        "padding",
         "batches",
         "competence",
         "capture",
