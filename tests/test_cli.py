@@ -465,7 +465,9 @@ def test_evaluate_refuses_what_it_must(fitted: Path, tmp_path: Path) -> None:
     assert "not 'nobody'" in run("evaluate", fitted, "--oracle", f"nobody={LIVE}", code=3)
     assert "NAME=VALUE" in run("evaluate", fitted, "--oracle", LIVE, code=2)
     assert "can be run" in run("evaluate", fitted, "--oracle", f"gru-0={LIVE}", code=2)
-    assert "called 'gru-0'" in run("evaluate", fitted, "--pairs", 20, "--oracle", f"{BRAIN}={LIVE}")
+    assert "is not the system that recording" in run(
+        "evaluate", fitted, "--pairs", 20, "--oracle", f"{BRAIN}={LIVE}", code=2
+    )
     changed = RecordingStore(tmp_path / "changed")
     brain = RecordingStore(ROOT / "recordings").get(BRAIN)
     changed.register(brain.select_samples(brain.trial < 700), set="multi-object")
