@@ -66,7 +66,7 @@ def measured_accuracy(
         raise InvalidInput(
             f"system {system.name!r} solves {round(accuracy * n_trials)} of {n_trials} trials of task {model.name!r}, no more"
             " than guesses would. Its tokens may have other numbers than the task's, its weights may be another network's, or"
-            " its training may have failed. allow_unsolved=True uses it nevertheless",
+            " its training may have failed. allow_unsolved=True (--allow-unsolved) uses it nevertheless",
             kind="unsolved",
         )
     return accuracy
