@@ -224,8 +224,16 @@ def fit_inputs(job: SweepJob, live: Sequence[System]) -> list[System | Recording
         seed = job.config.seed * 1000 + place  # as `make_sides` records the systems that it may run
         task = system.config.task
         model = get_task(task, **(job.config.task_options or {}).get(task, {}))
-        options = {"name": name, "access": "read", "model": model, "allow_unsolved": job.config.allow_unsolved}
-        inputs.append(capture(system, job.config.n_trials, seed=seed, **options))
+        recording = capture(
+            system,
+            job.config.n_trials,
+            seed=seed,
+            name=name,
+            access="read",
+            model=model,
+            allow_unsolved=job.config.allow_unsolved,
+        )
+        inputs.append(recording)
     return inputs
 
 

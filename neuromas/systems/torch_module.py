@@ -16,7 +16,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from neuromas.causal.model import TASKS, CausalModel, get_task
 from neuromas.errors import InvalidInput, NeuromasError, ReadOnly
@@ -224,7 +224,7 @@ class TorchSystem(System):
 
     def _shape(self, name: str, tensor: Tensor) -> tuple[int, ...]:
         """The shape of a parameter or buffer; InvalidInput if it holds no numbers yet."""
-        if isinstance(tensor, UninitializedTensorMixin) or tensor.is_meta:
+        if is_lazy(tensor) or tensor.is_meta:
             raise InvalidInput(
                 f"system {self.name!r}: {name!r} of the module holds no numbers yet; expected a module whose weights are loaded."
                 " A lazy module gets its weights when it is first run",
