@@ -371,16 +371,17 @@ def test_train_and_capture(store: Path) -> None:
     assert "small: 2 iterations" in run(*words, "--seed", 5, "--name", "small")
     assert "choose another folder" in run(*words, "--seed", 6, code=2)
     output = run(
-        "capture", "t", "--trials", 20, "--access", "read", "--set", "mine", "--store", store, "--dtype", "float16"
+        *("capture", "t", "--allow-unsolved", "--trials", 20, "--access", "read", "--set", "mine"),
+        *("--store", store, "--dtype", "float16"),
     )
     assert "mine/small registered" in output
     held = RecordingStore(store).get("mine/small")
     assert (held.n_units, held.manifest.access) == (16, "read")
     assert held.activity.dtype == np.float16
-    run("capture", "t", "--trials", 20, "--out", "c.nc", "--name", "other")
+    run("capture", "t", "--allow-unsolved", "--trials", 20, "--out", "c.nc", "--name", "other")
     assert Recording.from_file("c.nc").name == "other"
     assert "either --set NAME or --out FILE" in run("capture", "t", code=2)
-    assert "read-only" in run("capture", "t", "--set", "mine", "--trials", 5, code=7)
+    assert "read-only" in run("capture", "t", "--allow-unsolved", "--set", "mine", "--trials", 5, code=7)
 
 
 def test_unknown_task_system_and_weights_that_are_none() -> None:
@@ -465,7 +466,9 @@ def test_evaluate_refuses_what_it_must(fitted: Path, tmp_path: Path) -> None:
     assert "not 'nobody'" in run("evaluate", fitted, "--oracle", f"nobody={LIVE}", code=3)
     assert "NAME=VALUE" in run("evaluate", fitted, "--oracle", LIVE, code=2)
     assert "can be run" in run("evaluate", fitted, "--oracle", f"gru-0={LIVE}", code=2)
-    assert "called 'gru-0'" in run("evaluate", fitted, "--pairs", 20, "--oracle", f"{BRAIN}={LIVE}")
+    assert "is not the system that recording" in run(
+        "evaluate", fitted, "--pairs", 20, "--oracle", f"{BRAIN}={LIVE}", code=2
+    )
     changed = RecordingStore(tmp_path / "changed")
     brain = RecordingStore(ROOT / "recordings").get(BRAIN)
     changed.register(brain.select_samples(brain.trial < 700), set="multi-object")

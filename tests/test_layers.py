@@ -30,7 +30,7 @@ PACKAGES = (
 """From the bottom up. A package that does not exist yet keeps its place."""
 
 FOUNDATION = (
-    *("errors", "child", "child_server", "dims", "text", "patterns", "unpacking", "html", "files"),
+    *("errors", "seeds", "child", "child_server", "dims", "text", "patterns", "unpacking", "html", "files"),
     *("weights", "scratch", "interrupts", "progress", "provenance"),
     "schema",
 )
@@ -86,6 +86,7 @@ MODULES = {
         "system",
         "hooks",
         "inputs",
+        "numbering",
         "torch_module",
         "recurrent",
         "transformer",
@@ -95,10 +96,12 @@ MODULES = {
         "updates",
         "language_model",
         "training",
+        "padding",
         "batches",
+        "competence",
         "capture",
     ),
-    "align": ("rotation", "interchange", "closed_form", "alignment", "side", "prepare", "pairs"),
+    "align": ("rotation", "interchange", "closed_form", "alignment", "oracle", "side", "prepare", "pairs"),
     "measures": ("check", "rsa", "cka", "registry", "samples", "comparison", "rdms"),
     "evaluation": ("inference", "divergence", "ruler", "accuracy", "stimulation"),
     "fit": (

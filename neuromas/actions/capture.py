@@ -35,7 +35,8 @@ def capture(request: CaptureRequest, *, out: str | Path | None = None, device: s
     Raises
     ------
     InvalidInput
-        Neither a set nor a file, or both; a task whose tokens the system does not know.
+        Neither a set nor a file, or both; a task whose tokens the system does not know, or which it solves no better
+        than guesses would.
     NotFound
         A system or task that does not exist.
     """
@@ -57,6 +58,7 @@ def capture(request: CaptureRequest, *, out: str | Path | None = None, device: s
         model=model,
         dtype=request.dtype,
         only_solved=request.only_solved,
+        allow_unsolved=request.allow_unsolved,
     )
     if store is not None and request.set is not None:
         (registered,) = publish(store, [recording], request.set)

@@ -18,6 +18,8 @@ from neuromas.systems.training import load_system
 def evaluate(request: EvaluateRequest, *, result: FitResult | None = None, device: str = "cpu") -> Evaluation:
     """Score a fit and write ``evaluation.json`` and ``iia.csv`` into its folder.
 
+    An evaluation with other options that lies there is kept as ``evaluation-HASH.json`` and ``iia-HASH.csv``; a warning says so.
+
     Parameters
     ----------
     request : EvaluateRequest
@@ -36,7 +38,7 @@ def evaluate(request: EvaluateRequest, *, result: FitResult | None = None, devic
     Corrupt
         Systems or recordings are not those that were fitted.
     InvalidInput
-        An oracle for a system that can be run.
+        An oracle for a system that can be run, or that is not the system that was recorded.
     """
     folder = Path(request.folder)
     result = reopen(folder, store=request.store, device=device) if result is None else result
@@ -50,7 +52,11 @@ def evaluate(request: EvaluateRequest, *, result: FitResult | None = None, devic
         seed=request.seed,
         method=request.label,
     )
-    write_evaluation(folder, evaluation)
+    kept = write_evaluation(folder, evaluation)
+    if kept is not None:
+        warnings.warn(
+            f"{folder} had an evaluation with other oracles or options; it is kept as {kept.name}", stacklevel=2
+        )
     return evaluation
 
 
@@ -60,17 +66,6 @@ def _ends(direction: str) -> tuple[str, str]:
 
 
 def oracles_by_side(result: FitResult, oracles: Mapping[str, System]) -> dict[str, System]:
-    """Oracles by the names that a fit has for its systems; recordings may be called SET/RECORDING as well.
-
-    A warning says where an oracle has another name than the system that was recorded.
-    """
+    """Oracles by the names that a fit has for its systems; recordings may be called SET/RECORDING as well."""
     names = {side.recording.name: side.name for side in result.sides}
-    named = {names.get(name, name): oracle for name, oracle in oracles.items()}
-    for side in result.sides:
-        oracle = named.get(side.name)
-        if oracle is not None and side.recording.manifest.system != oracle.name:
-            warnings.warn(
-                f"{side.name} was recorded from {side.recording.manifest.system!r}, the oracle is called {oracle.name!r}",
-                stacklevel=2,
-            )
-    return named
+    return {names.get(name, name): oracle for name, oracle in oracles.items()}

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from neuromas import seeds
 from neuromas.align.closed_form import axes, canonical, procrustes
 from neuromas.align.interchange import LinearMap, interchange
 from neuromas.align.rotation import make_rotation, random_columns
@@ -346,7 +347,7 @@ def random_maps(
     InvalidInput
         The rank is larger than a system's number of units.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seeds.for_torch(seed))
     rank = sum(subspace.rank for subspace in subspaces)
     maps = []
     for position, width in enumerate(n_units):

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from neuromas import seeds
 from neuromas.align.rotation import orthonormalise, random_columns
 from neuromas.errors import InvalidInput
 
@@ -53,7 +54,7 @@ def axes(means: Tensor, rank: int, *, seed: int = 0, avoid: Tensor | None = None
     leading = right[: min(rank, rank_of_means)].T
     if leading.shape[1] == rank:
         return leading
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(seeds.for_torch(seed))
     filler = random_columns(n_units, rank - leading.shape[1], generator).to(means)
     whole = orthonormalise(torch.cat([others, leading, filler], dim=1))
     return whole[:, others.shape[1] :]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import NoneType
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from neuromas.index.index import CLIndex
 from neuromas.recordings.pseudo import parts_of, warnings_about
 from neuromas.recordings.recording import Recording
 from neuromas.systems.capture import capture
+from neuromas.systems.competence import remark
 from neuromas.systems.system import System, check_device
 
 
@@ -34,6 +36,7 @@ def make_sides(
     task_options: Mapping[str, Mapping[str, Any]] | None = None,
     stepwise: bool = False,
     only_solved: bool = False,
+    allow_unsolved: bool = False,
     n_trials: int = 2000,
     fractions: Mapping[str, float] | None = None,
     seed: int = 0,
@@ -69,6 +72,8 @@ def make_sides(
         Prepare stepwise interchanges: pad the trials to equal length.
     only_solved : bool
         Record only trials that the system solves.
+    allow_unsolved : bool
+        Use also systems that solve their task no better than guesses would.
     n_trials : int
         Trials to record of each `System`.
     fractions : mapping of part to float, optional
@@ -86,10 +91,14 @@ def make_sides(
     ------
     InvalidInput
         Two sides have the same name, a system has no task, `mapping`, `units`, `roles` or `task_options` name something that
-        is not compared, a part has too few trials, or a layer does not allow stepwise interchanges.
+        is not compared, a part has too few trials, a layer does not allow stepwise interchanges, or a system solves its task no
+        better than guesses would.
     NotFound
         A side has no such variable or unit.
     """
+    systems = as_systems(systems)
+    if not isinstance(model, (CausalModel, NoneType)):
+        raise InvalidInput(f"model: expected a CausalModel, got {model!r}", kind="invalid_option")
     names = _checked_names(systems, device)
     tasks = [system.manifest.task if isinstance(system, Recording) else system.config.task for system in systems]
     _check_keys(names, tasks, mapping or {}, units or {}, roles or {}, task_options or {})
@@ -98,7 +107,7 @@ def make_sides(
             "task_options are for registered tasks and cannot be used with model=; set the options on the model itself",
             kind="invalid_option",
         )
-    recorder = _Recorder(model, task_options or {}, mapping or {}, n_trials, only_solved, seed, device)
+    recorder = _Recorder(model, task_options or {}, mapping or {}, n_trials, only_solved, allow_unsolved, seed, device)
     recorded = recorder.record(names, systems)
     compared = _compared_variables(recorded, variables)
     sides = []
@@ -115,6 +124,29 @@ def make_sides(
     return sides
 
 
+def as_systems(systems: Any) -> list[System | Recording]:
+    """A list of systems and recordings from any iterable of them.
+
+    Raises
+    ------
+    InvalidInput
+        `systems` is a single system, or holds something else.
+    """
+    if isinstance(systems, (System, Recording)):
+        raise InvalidInput(
+            f"expected a list of systems and recordings, got {systems.name!r} alone; put it in brackets",
+            kind="wrong_systems",
+        )
+    if isinstance(systems, (str, Mapping)) or not isinstance(systems, Iterable):
+        raise InvalidInput(f"expected a list of systems and recordings, got {systems!r}", kind="wrong_systems")
+    listed = list(systems)
+    for system in listed:
+        if not isinstance(system, (System, Recording)):
+            hint = "; load_system(name) opens a system by its name" if isinstance(system, str) else ""
+            raise InvalidInput(f"expected a System or a Recording, got {system!r}{hint}", kind="wrong_systems")
+    return listed
+
+
 def side_names(systems: Sequence[System | Recording]) -> list[str]:
     """The name of each system in a comparison: its own, or TASK/NAME (SET/RECORDING) if two systems share a name."""
     short = [system.manifest.name if isinstance(system, Recording) else system.name for system in systems]
@@ -128,6 +160,8 @@ def warnings_of(sides: Sequence[Side]) -> tuple[str, ...]:
     """Warnings that a reader of any result made from `sides` must know."""
     messages = [f"{side.name}: {warning}" for side in sides for warning in warnings_about(side.recording)]
     for side in sides:
+        failing = remark(side.name, side.recording.manifest.provenance.trial_accuracy)
+        messages += [] if failing is None else [failing]
         index = side.indexes["train"]
         counts = index.counts
         single = int((counts == 1).sum())
@@ -146,8 +180,6 @@ def _checked_names(systems: Sequence[System | Recording], device: str | torch.de
     if not systems:
         raise InvalidInput("expected at least 1 system or recording, got none", kind="wrong_systems")
     for system in systems:
-        if not isinstance(system, (System, Recording)):
-            raise InvalidInput(f"expected a System or a Recording, got {system!r}", kind="wrong_systems")
         if isinstance(system, System) and not system.config.task:
             raise InvalidInput(
                 f"system {system.name!r} has no task, so it cannot be run here. Name its task with task=, or capture it and"
@@ -212,6 +244,7 @@ class _Recorder:
     mapping: Mapping[str, Mapping[str, Any]]
     n_trials: int
     only_solved: bool
+    allow_unsolved: bool
     seed: int
     device: str | torch.device
 
@@ -234,7 +267,14 @@ class _Recorder:
     def _captured(self, name: str, system: System, position: int) -> _Recorded:
         model = self.model or self._task_model(system.config.task)
         seed = self.seed * 1000 + position
-        recording = capture(system.to(self.device), self.n_trials, seed=seed, model=model, only_solved=self.only_solved)
+        recording = capture(
+            system.to(self.device),
+            self.n_trials,
+            seed=seed,
+            model=model,
+            only_solved=self.only_solved,
+            allow_unsolved=self.allow_unsolved,
+        )
         return _Recorded(name, recording, system, model)
 
     def _task_model(self, task: str) -> CausalModel:

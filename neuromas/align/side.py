@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from neuromas.align.oracle import check_oracle
 from neuromas.causal.counterfactual import Candidates
 from neuromas.causal.model import TASKS, CausalModel, get_task, tokens_by_trial, variable_columns
 from neuromas.errors import InvalidInput, ReadOnly
@@ -229,7 +230,8 @@ class Side:
         Raises
         ------
         InvalidInput
-            The system and the recording have different numbers of units.
+            The system is not the one that was recorded: it has another number of units, or other latents on the recording's own
+            tokens. Or the recording has no tokens to compare them on.
         """
         if system.n_units != self.n_units:
             raise InvalidInput(
@@ -238,6 +240,7 @@ class Side:
                 kind="unit_mismatch",
             )
         system = system.to(self.latents.device)
+        check_oracle(system, self.recording, self.latents)
         model = self.model
         if model is None and system.config.task in TASKS:
             task = get_task(system.config.task)

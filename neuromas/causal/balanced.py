@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from neuromas import seeds
 from neuromas.causal.counting import DEMO, Counting
 from neuromas.causal.model import CausalModel, IntArray, Sequences, join_sequences
 
@@ -36,7 +37,7 @@ def balanced_trials(model: CausalModel, n_per_quantity: int = N_PER_QUANTITY, se
     >>> shown.tolist() == [quantity for quantity in range(1, 21) for _ in range(2)]
     True
     """
-    generator = np.random.default_rng([seed, _STREAM])
+    generator = np.random.default_rng([seeds.checked(seed), _STREAM])
     if not isinstance(model, Counting):
         return model.sample(_N_QUANTITIES * n_per_quantity, generator)
     drawn: list[Sequences] = []

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from neuromas import seeds
 from neuromas.causal.model import BoolArray, CausalModel, IntArray, Sequences
 from neuromas.errors import InvalidInput
 
@@ -115,7 +116,7 @@ def draw_pairs(
     InvalidInput
         Hardly any draw has a possible V*.
     """
-    generator = np.random.default_rng(seed)
+    generator = seeds.generator(seed)
     exchanged = source.values[:, columns if source_columns is None else source_columns]
     sources, targets = source.draw(n_pairs, generator), target.draw(n_pairs, generator)
     values = _exchange(exchanged[sources], target.values[targets], columns)

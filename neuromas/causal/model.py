@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuromas import seeds
 from neuromas.errors import InvalidInput, NotFound, suggestion
 from neuromas.schema.recording import VariableSpec
 
@@ -204,7 +205,7 @@ class CausalModel(ABC):
         """
         if n_trials < 1:
             raise InvalidInput(f"expected at least 1 trial, got {n_trials}", kind="no_trials")
-        generator = np.random.default_rng(seed)
+        generator = seeds.generator(seed, f"trials of task {self.name!r}: seed")
         state = self.start(n_trials, generator)
         body = self.run(state, generator)
         begin = np.full((n_trials, 1), self.begin, dtype=np.int64)

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
+WARNED: set[str] = set()
+"""Warnings of this command so far."""
+
 SHOWN_VALUES = 12
 """Values, or units, that a table shows of many."""
 
@@ -52,8 +55,10 @@ def tell(message: str, style: str = "") -> None:
 
 
 def warn(message: object) -> None:
-    """A warning on standard error."""
-    tell(f"warning: {message}", "yellow")
+    """A warning on standard error; once, although a result may repeat what was said while it was made."""
+    if str(message) not in WARNED:
+        tell(f"warning: {message}", "yellow")
+    WARNED.add(str(message))
 
 
 def stop(message: str) -> NoReturn:

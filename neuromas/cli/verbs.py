@@ -169,6 +169,7 @@ class Verbs(TyperGroup):
 
     def invoke(self, ctx: Any) -> Any:
         """Run the verb; `typer.Exit` with the error's code if it raises a `NeuromasError`."""
+        terminal.WARNED.clear()
         with warnings.catch_warnings():
             warnings.showwarning = lambda message, *_, **__: terminal.warn(message)
             try:

@@ -12,19 +12,22 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import torch
 from torch import Tensor
 
+from neuromas import seeds
 from neuromas.align.alignment import Alignment, random_maps
 from neuromas.align.pairs import Direction, PairSet, draw_pair_set
 from neuromas.align.prepare import warnings_of
-from neuromas.align.side import Side
+from neuromas.align.side import PARTS, Side
 from neuromas.errors import InvalidInput, NotFound, suggestion
 from neuromas.evaluation.ruler import NaturalLatents, Ruler
 from neuromas.files import sha256_bytes
 from neuromas.provenance import now, versions
 from neuromas.schema.document import Provenance
 from neuromas.schema.evaluation import SCORE_COLUMNS, DirectionScore, Evaluation
+from neuromas.systems.competence import N_CHECKED, remark, trial_accuracy
 from neuromas.systems.system import System
 from neuromas.text import cell
 
@@ -83,9 +86,11 @@ def evaluate(
     NotFound
         `oracles` or `directions` name a side that the alignment does not join, or `controls` a control that does not exist.
     InvalidInput
-        An oracle for a side that can be run, or with another number of units than its recording; a side without a causal model
+        An oracle for a side that can be run, or that is not the system that was recorded; a side without a causal model
         that is to be run.
     """
+    _check_options(n_pairs, part, oracles, seed)
+    controls = (controls,) if isinstance(controls, str) else controls
     _check_controls(controls)
     joined = _joined_sides(alignment, sides)
     oracles = dict(oracles or {})
@@ -116,7 +121,12 @@ def evaluate(
         n_pairs=n_pairs,
         seed=seed,
         oracles=tuple(sorted(oracles)),
-        warnings=warnings_of(list(joined.values())),
+        oracle_weights={
+            name: digest
+            for name, oracle in sorted(oracles.items())
+            if (digest := oracle.config.weights_sha256) is not None
+        },
+        warnings=(*warnings_of(list(joined.values())), *_failing(runnable, oracles)),
         tolerances={
             name: side.indexes[part].tolerance for name, side in joined.items() if side.indexes[part].tolerance
         },
@@ -137,8 +147,24 @@ def scores_table(scores: Sequence[DirectionScore]) -> str:
     return text.getvalue()
 
 
+def _check_options(n_pairs: int, part: str, oracles: Mapping[str, System] | None, seed: int) -> None:
+    seeds.checked(seed, "evaluation: seed")
+    for name, value, expected, right in (
+        ("n_pairs", n_pairs, "a whole number of at least 1", isinstance(n_pairs, (int, np.integer)) and n_pairs >= 1),
+        ("part", part, f"one of {', '.join(PARTS)}", part in PARTS),
+        ("oracles", oracles, "systems by name", oracles is None or isinstance(oracles, Mapping)),
+    ):
+        if not right:
+            raise InvalidInput(f"evaluation: {name}: expected {expected}, got {value!r}", kind="invalid_option")
+    for name, oracle in (oracles or {}).items():
+        if not isinstance(oracle, System):
+            raise InvalidInput(f"evaluation: oracle {name!r}: expected a System, got {oracle!r}", kind="wrong_systems")
+
+
 def _check_controls(controls: Sequence[str]) -> None:
-    unknown = [control for control in controls if control not in CONTROLS]
+    unknown = [
+        control for control in ([controls] if isinstance(controls, str) else controls) if control not in CONTROLS
+    ]
     if unknown:
         raise NotFound(
             f"no control {', '.join(map(repr, unknown))}; the controls are {', '.join(CONTROLS)}"
@@ -175,6 +201,20 @@ def _with_oracles(joined: Mapping[str, Side], oracles: Mapping[str, System]) -> 
             f"{', '.join(needless)} can be run; an oracle is for a system that can only be read", kind="needless_oracle"
         )
     return {name: side.with_system(oracles[name]) if name in oracles else side for name, side in joined.items()}
+
+
+def _failing(runnable: Mapping[str, Side], oracles: Collection[str]) -> list[str]:
+    """Remarks on oracles that fail trials of their task, where the recording does not say so already."""
+    remarks = []
+    for name in oracles:
+        side = runnable[name]
+        measured = side.recording.manifest.provenance.trial_accuracy is not None
+        if side.system is None or side.model is None or measured:
+            continue
+        accuracy = trial_accuracy(side.system, side.model.sample(N_CHECKED, 0))
+        failing = remark(f"oracle {side.system.name}", accuracy)
+        remarks += [] if failing is None else [failing]
+    return remarks
 
 
 @dataclass(frozen=True)
@@ -222,7 +262,7 @@ class _Scorer:
             target,
             self.alignment.subspaces,
             self.natural[target_name],
-            generator.manual_seed(self.seed * 2**32 + _stream(source_name, target_name)),
+            generator.manual_seed(seeds.for_torch(self.seed * 2**32 + _stream(source_name, target_name))),
             ran=target_name in self.ran,
             oracle=target.system is not self.sides[target_name].system,
         )

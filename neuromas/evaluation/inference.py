@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import sparse, stats
 
+from neuromas import seeds
 from neuromas.errors import InvalidInput
 
 
@@ -54,7 +55,7 @@ def bootstrap_interval(
         n_resamples=n_resamples,
         batch=100,
         method="percentile",
-        rng=np.random.default_rng(seed),
+        rng=seeds.generator(seed),
     ).confidence_interval
     return float(interval.low), float(interval.high)
 
@@ -120,7 +121,7 @@ def split_half_reliability(
     bounds = np.flatnonzero(np.r_[True, cells[1:, 0] != cells[:-1, 0], True])
     for start, stop in itertools.pairwise(bounds):
         kinds.setdefault(cells[start:stop, 1].tobytes(), []).append(int(cells[start, 0]))
-    generator = np.random.default_rng(seed)
+    generator = seeds.generator(seed)
     correlations = []
     for _ in range(n_splits):
         second = np.zeros(int(trial.max()) + 1, dtype=bool)

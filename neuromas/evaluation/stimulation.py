@@ -17,7 +17,7 @@ import torch
 import xarray as xr
 from numpy.typing import NDArray
 
-from neuromas import dims
+from neuromas import dims, seeds
 from neuromas.align.alignment import Alignment, Subspace
 from neuromas.align.prepare import warnings_of
 from neuromas.align.side import Side
@@ -92,7 +92,7 @@ def stimulation_plan(
     chosen = _chosen_subspace(alignment, subspace)
     columns, source_columns = target.columns(chosen.variables), source.columns(chosen.variables)
     codes = _wanted_codes(target, wanted, columns)
-    generator = np.random.default_rng(seed)
+    generator = seeds.generator(seed)
     samples, values = _drawn_samples(target, part, codes, n_samples, generator)
     donors = _donors(source, part, values[:, columns], source_columns, n_sources, generator, chosen.name)
     activity = _Activity.after_interchange(alignment, source, target, samples, donors, chosen.name)

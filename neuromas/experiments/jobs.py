@@ -198,6 +198,8 @@ def finished(out: Path, job: SweepJob) -> bool:
         return False
     report, evaluation = fit
     same = report.config.identity_json() == job.config.identity_json()
+    # someone may have evaluated the fit with other options
+    same &= all(getattr(evaluation, name) == getattr(job.evaluation, name) for name in ("n_pairs", "part", "seed"))
     return same and set(job.evaluation.controls) <= set(evaluation.controls)
 
 

@@ -26,9 +26,10 @@ def measure(job: SweepJob, out: Path, report: Report) -> MeasureReport:
     started = time.monotonic()
     options = dict(job.options)
     per_quantity = options.pop("n_per_quantity", N_PER_QUANTITY)
+    allow_unsolved = options.pop("allow_unsolved", False)
     for entry in job.systems:
         check_weights(entry, out)
-    x, y = (recorded_for_measure(job, place, per_quantity, out, report) for place in range(2))
+    x, y = (recorded_for_measure(job, place, per_quantity, allow_unsolved, out, report) for place in range(2))
     store = recording_store(out)
     common = {key: options.pop(key) for key in ("n_samples", "n_resamples", "seed") if key in options}
     result = compare(CompareRequest(x=x, y=y, measure=job.measure, store=str(store), option=options, **common))

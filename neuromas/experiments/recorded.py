@@ -42,10 +42,13 @@ def recorded_for_fit(job: SweepJob, place: int, out: Path, report: Report, devic
         "task_options": (job.config.task_options or {}).get(task, {}),
         "access": "read",
     }
+    fields |= {"allow_unsolved": True} if job.config.allow_unsolved else {}
     return _recorded(entry, name, fields, out, report, device)
 
 
-def recorded_for_measure(job: SweepJob, place: int, per_quantity: int, out: Path, report: Report) -> str:
+def recorded_for_measure(
+    job: SweepJob, place: int, per_quantity: int, allow_unsolved: bool, out: Path, report: Report
+) -> str:
     """A recording of the system at `place`, on trials of the first system's task that show every object quantity equally often.
 
     Paper 2.7 and A.3 measure similarity on such trials.
@@ -60,6 +63,7 @@ def recorded_for_measure(job: SweepJob, place: int, per_quantity: int, out: Path
         "per_quantity": per_quantity,
         "seed": job.options.get("seed", 0),
     }
+    fields |= {"allow_unsolved": True} if allow_unsolved else {}
     return _recorded(job.systems[place], system_name(job.systems[place], out), fields, out, report)
 
 

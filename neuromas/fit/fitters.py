@@ -13,7 +13,7 @@ from types import EllipsisType
 from typing import Any, ClassVar, Literal
 
 from neuromas.causal.model import CausalModel
-from neuromas.errors import InvalidDocument, suggestion
+from neuromas.errors import InvalidDocument, InvalidInput, suggestion
 from neuromas.fit.progress import FitBar, Progress
 from neuromas.fit.result import FitResult
 from neuromas.fit.together import together
@@ -251,6 +251,9 @@ def fit_together(
     >>> [result.alignment.rank for result in results]
     [4, 8]
     """
+    fitters = list(fitters) if isinstance(fitters, Iterable) else [fitters]
+    if not all(isinstance(fitter, Fitter) for fitter in fitters):
+        raise InvalidInput(f"expected fitters, such as [DAS(4), DAS(8)], got {fitters!r}", kind="invalid_option")
     configs = [fitter.config for fitter in fitters]
     shown = FitBar(configs) if progress is True else None
     with shown or nullcontext():

@@ -15,7 +15,7 @@ from pathlib import Path
 from neuromas.align.alignment import Alignment
 from neuromas.errors import Corrupt, InvalidDocument, InvalidInput, NotFound
 from neuromas.evaluation.accuracy import scores_table
-from neuromas.files import sha256_file, write_atomically
+from neuromas.files import sha256_bytes, sha256_file, write_atomically
 from neuromas.fit.plan import FitPlan, State
 from neuromas.schema.evaluation import Evaluation
 from neuromas.schema.fit import FitReport, FitRequest, Validation
@@ -115,10 +115,35 @@ def read_request(folder: str | Path) -> FitRequest:
     return FitRequest.parse(text, str(path))
 
 
-def write_evaluation(folder: Path, evaluation: Evaluation) -> None:
-    """Write ``iia.csv`` and ``evaluation.json``."""
+def keep_evaluation(folder: Path, evaluation: Evaluation) -> Path | None:
+    """Copy what ``evaluation.json`` holds if it is another evaluation than `evaluation`; ``iia.csv`` with it.
+
+    Returns
+    -------
+    Path or None
+        The copy, which is named after its content.
+    """
+    path = folder / EVALUATION
+    if not path.is_file():
+        return None
+    text = path.read_bytes()
+    if not Evaluation.problems(text) and Evaluation.parse(text, str(path)).like(evaluation):
+        return None
+    digest = sha256_bytes(text)[:8]
+    if (folder / IIA).is_file():
+        scores = Path(IIA)
+        write_atomically(folder / f"{scores.stem}-{digest}{scores.suffix}", (folder / IIA).read_bytes())
+    kept = path.with_stem(f"{path.stem}-{digest}")
+    write_atomically(kept, text)
+    return kept
+
+
+def write_evaluation(folder: Path, evaluation: Evaluation) -> Path | None:
+    """Write ``iia.csv`` and ``evaluation.json``; returns the copy of an evaluation with other options that was there."""
+    kept = keep_evaluation(folder, evaluation)
     write_atomically(folder / IIA, scores_table(evaluation.scores))
     write_atomically(folder / EVALUATION, evaluation.to_json())
+    return kept
 
 
 def read_evaluation(folder: Path) -> Evaluation:

@@ -26,7 +26,7 @@ from neuromas.systems.system import System
 _PART_SEEDS = {"train": 1, "validation": 2, "test": 3}
 OF_SIDES = {
     *("variables", "roles", "values", "tolerances", "task_options"),
-    *("stepwise", "only_solved", "n_trials", "fractions", "seed"),
+    *("stepwise", "only_solved", "allow_unsolved", "n_trials", "fractions", "seed"),
 }
 """Fields of a configuration that `fit_sides` reads."""
 
@@ -81,6 +81,7 @@ def fit_sides(
         task_options=config.task_options,
         stepwise=config.stepwise,
         only_solved=config.only_solved,
+        allow_unsolved=config.allow_unsolved,
         n_trials=config.n_trials,
         fractions={str(part): share for part, share in config.fractions.items()},
         seed=config.seed,

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from neuromas import seeds
 from neuromas.align.alignment import Subspace, TrainableMap, closed_form_maps, random_maps
 from neuromas.align.closed_form import procrustes_axes
 from neuromas.align.interchange import LinearMap
@@ -67,7 +68,7 @@ def solve(plan: FitPlan) -> tuple[dict[str, LinearMap], list[Validation]]:
     """
     (term,), (pairs,) = plan.terms, plan.train
     source, target = term.direction.source, term.direction.target
-    generator = torch.Generator(device=target.latents.device).manual_seed(plan.config.seed)
+    generator = torch.Generator(device=target.latents.device).manual_seed(seeds.for_torch(plan.config.seed))
     draw = target.indexes["train"].sample(torch.from_numpy(pairs.values), generator, plan.config.cl_matches)
     rank = sum(subspace.rank for subspace in plan.subspaces)
     u, v = procrustes_axes(source.take(pairs.source)[draw.hit], draw.latents[draw.hit], rank)

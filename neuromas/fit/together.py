@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from neuromas.align.alignment import Alignment, TrainableMap
-from neuromas.align.prepare import warnings_of
+from neuromas.align.prepare import as_systems, warnings_of
 from neuromas.align.side import Side
 from neuromas.causal.model import CausalModel
 from neuromas.errors import InvalidInput
@@ -70,6 +70,7 @@ def together(
         As in `neuromas.fit.fitters.Fitter.fit`. If the loss of some fits is no longer finite, the others end first, and are
         saved if they have folders.
     """
+    systems = as_systems(systems)
     folders = _folders(out, len(configs))
     ready = _prepare_all(configs, systems, model=model, mapping=mapping, units=units, device=device)
     results: dict[int, FitResult] = {}
@@ -164,6 +165,11 @@ def _finish(ready: Prepared, device: str, folder: Path | None, outcome: Outcome)
         inputs=ready.inputs,
         variables=compared_variables(sides, plan.subspaces),
         ran=tuple(dict.fromkeys(term.direction.target.name for term in plan.terms if term.behaviour)),
+        trial_accuracy={
+            side.name: accuracy
+            for side in sides
+            if (accuracy := side.recording.manifest.provenance.trial_accuracy) is not None
+        },
         status=status,
         iterations=state.iteration,
         best_iteration=state.best_iteration,

@@ -15,7 +15,7 @@ import xarray as xr
 from numpy.typing import NDArray
 from torch import Tensor
 
-from neuromas import dims
+from neuromas import dims, seeds
 from neuromas.errors import InvalidInput, NoMatch
 from neuromas.index.choose import Draw, Means, Near, Ordered, shares
 from neuromas.index.members import Selection
@@ -291,7 +291,7 @@ class CLIndex:
         if not fulfilled.any():
             known = nearest(self.specs, values, self._counts, distance)
             raise NoMatch(f"no sample of {self.recording.name!r} has {describe(query)}; nearest recorded: {known}")
-        rows, n_matches = self._choose.of(np.flatnonzero(fulfilled), n, np.random.default_rng(seed))
+        rows, n_matches = self._choose.of(np.flatnonzero(fulfilled), n, seeds.generator(seed))
         if n is not None and n_matches < n:
             warnings.warn(
                 f"only {n_matches} of the {n} requested samples: no other sample of {self.recording.name!r} has "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -15,6 +16,26 @@ MIN_SAMPLES = 3
 Floats = NDArray[np.float64]
 
 
+def as_doubles(values: Any, name: str) -> Floats:
+    """Numbers of any shape as float64; a tensor off its device and its graph.
+
+    Raises
+    ------
+    InvalidInput
+        `values` are no array of numbers; `name` is for the message.
+
+    Examples
+    --------
+    >>> import torch
+    >>> as_doubles(torch.ones(2, dtype=torch.bfloat16, requires_grad=True), "x")
+    array([1., 1.])
+    """
+    try:
+        return np.asarray(values.detach().cpu().double() if hasattr(values, "detach") else values, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InvalidInput(f"{name}: expected an array of numbers: {error}", kind="shape_mismatch") from error
+
+
 def samples_by_units(activity: ArrayLike, name: str) -> Floats:
     """`activity` as finite floats of shape (n_samples, n_units); `name` is for errors.
 
@@ -23,7 +44,7 @@ def samples_by_units(activity: ArrayLike, name: str) -> Floats:
     InvalidInput
         It has another shape, fewer than `MIN_SAMPLES` samples, or NaN or infinite numbers.
     """
-    array = np.asarray(activity, dtype=np.float64)
+    array = as_doubles(activity, name)
     if array.ndim != 2 or array.shape[1] == 0:
         raise InvalidInput(f"{name}: expected shape (n_samples, n_units), got {array.shape}", kind="shape_mismatch")
     if len(array) < MIN_SAMPLES:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromas import dims
+from neuromas import dims, seeds
 from neuromas.errors import InvalidInput, suggestion
 from neuromas.recordings.check import listing
 from neuromas.recordings.grouping import by_trial
@@ -194,8 +194,7 @@ def _check_choices(fractions: Mapping[str, float], n_trials: int | Mapping[str, 
             f"pool: expected fractions for {', '.join(DEFAULT_FRACTIONS)}, each above 0, that add up to 1; got {fractions}",
             kind="invalid_option",
         )
-    if seed < 0:
-        raise InvalidInput(f"pool: expected a seed of 0 or more, got {seed}", kind="invalid_option")
+    seeds.checked(seed, "pool: seed")
     unknown = [part for part in n_trials if part not in fractions] if isinstance(n_trials, Mapping) else []
     if unknown:
         raise InvalidInput(

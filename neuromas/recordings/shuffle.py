@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import NDArray
 
-from neuromas import dims
+from neuromas import dims, seeds
 from neuromas.errors import InvalidInput, NotFound, suggestion
 from neuromas.recordings.annotate import derived, sample_columns
 from neuromas.recordings.grouping import by_trial
@@ -69,7 +69,7 @@ def shuffled(
     owner = recording.trial if by == "trial" else np.arange(recording.n_samples)
     order, starts, lengths = by_trial(owner, recording.step)
     strata = _strata(recording, within, order[starts], lengths)
-    generator = np.random.default_rng(seed)
+    generator = seeds.generator(seed)
     for _ in range(_ATTEMPTS):
         donor = _donors(strata, len(starts), generator)
         source = np.concatenate([order[starts[trial] : starts[trial] + lengths[trial]] for trial in donor])

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from neuromas import dims
+from neuromas import dims, seeds
 from neuromas.errors import InvalidInput, NotFound, suggestion
 from neuromas.files import sha256_bytes
 from neuromas.recordings.recording import Recording
@@ -155,7 +155,7 @@ def split_by_coordinate(
             kind="too_few_trials",
         )
     owner = np.empty(levels.size, dtype=np.int64)
-    owner[np.random.default_rng(seed).permutation(levels.size)] = np.repeat(np.arange(len(counts)), counts)
+    owner[seeds.generator(seed).permutation(levels.size)] = np.repeat(np.arange(len(counts)), counts)
     return _splits(recording, coordinate, list(fractions), owner[level])
 
 

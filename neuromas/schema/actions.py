@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue, field_validator
 
-from neuromas.schema.document import Access, Document, Name, Shell
+from neuromas.schema.document import Access, Document, Name, Seed, Shell
 from neuromas.schema.fit import FitRequest
 from neuromas.schema.system import TrainRequest
 
@@ -14,7 +14,6 @@ RecordingName = Annotated[str, Shell(metavar="SET/RECORDING", positional=True)]
 Store = Annotated[str | None, Shell(metavar="PATH")]
 Units = Annotated[tuple[str, ...] | None, Shell(metavar="A,B,…")]
 UnitsByName = Annotated[dict[str, tuple[str, ...]], Shell(metavar="NAME=A,B,…")]
-Seed = Annotated[int, Field(ge=0)]
 Part = Literal["train", "validation", "test"]
 
 
@@ -95,7 +94,7 @@ class AnnotateRequest(StoreRequest):
     """Activity of such a bin: the mean of its steps, for rates, or their sum, for counts."""
     standardise: bool = False
     """Subtract each unit's mean and divide by its standard deviation."""
-    shuffle: Annotated[int | None, Field(ge=0), Shell(metavar="SEED")] = None
+    shuffle: Annotated[Seed | None, Shell(metavar="SEED")] = None
     """Exchange values between trials, as a control."""
     within: Annotated[str, Shell(metavar="VARIABLE")] = ""
     """Exchange values only between trials that agree in this variable."""
@@ -205,6 +204,8 @@ class CaptureRequest(StoreRequest):
     """Option of the task."""
     only_solved: bool = False
     """Keep only trials that the system solves."""
+    allow_unsolved: bool = False
+    """Record also a system that solves its task no better than guesses would. It is refused otherwise."""
     seed: Seed = 0
     """Seed of the trials."""
     name: Annotated[Name | None, Shell(metavar="NAME")] = None

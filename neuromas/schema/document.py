@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from neuromas.errors import Corrupt, InvalidDocument, suggestion
 from neuromas.files import sha256_bytes
+from neuromas.seeds import N_SEEDS
 
 FORMAT_VERSION = 1
 """Version of the stored layout of recordings and recording sets."""
@@ -21,6 +22,7 @@ FORMAT_VERSION = 1
 Access = Literal["intervene", "read"]
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Name = Annotated[str, Field(pattern=NAME_PATTERN, max_length=100)]
+Seed = Annotated[int, Field(ge=0, lt=N_SEEDS)]
 SHA256_PATTERN = r"^[0-9a-f]{64}$"
 Sha256 = Annotated[str, Field(pattern=SHA256_PATTERN)]
 
@@ -295,6 +297,8 @@ class Provenance(Document):
     """ISO 8601, UTC."""
     versions: dict[str, str] = Field(default_factory=dict)
     notes: str = ""
+    trial_accuracy: float | None = Field(default=None, ge=0, le=1)
+    """Recordings of a system: share of some hundred trials of its task that it solved. null: it was not measured."""
 
 
 class FileEntry(Document):

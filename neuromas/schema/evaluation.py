@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, model_validator
 
 from neuromas.html import table
-from neuromas.schema.document import Document, Provenance, StoredDocument
+from neuromas.schema.document import Document, Provenance, Seed, Sha256, StoredDocument
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -114,6 +114,8 @@ class Evaluation(StoredDocument):
     seed: int
     oracles: tuple[str, ...]
     """Read-only systems of which this evaluation ran a live copy."""
+    oracle_weights: dict[str, Sha256] = Field(default_factory=dict)
+    """SHA-256 of the weights of each live copy, where they have one."""
     warnings: tuple[str, ...] = ()
     """The same as those of the fit."""
     tolerances: dict[str, dict[str, float]] = Field(default_factory=dict)
@@ -132,6 +134,13 @@ class Evaluation(StoredDocument):
         if not isinstance(scores, (list, tuple)):
             return {**document, "format_version": 2}
         return {**document, "format_version": 2, "scores": [_with_ran(score) for score in scores]}
+
+    def like(self, other: Evaluation) -> bool:
+        """Whether `other` scored the same things with the same options."""
+        options = ("part", "n_pairs", "seed", "oracles", "oracle_weights", "controls")
+        rows = ("method", "source", "target", "subspace")
+        same_rows = [[tuple(getattr(score, name) for name in rows) for score in each.scores] for each in (self, other)]
+        return same_rows[0] == same_rows[1] and all(getattr(self, name) == getattr(other, name) for name in options)
 
     def to_dataframe(self) -> pd.DataFrame:
         """The scores as a table.
@@ -208,4 +217,4 @@ class EvaluationSpec(Document):
     directions: tuple[tuple[int, int], ...] | None = None
     """(source, target) by position among the fit's systems; null: every direction of the alignment."""
     part: Literal["train", "validation", "test"] = "test"
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0

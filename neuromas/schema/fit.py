@@ -7,10 +7,12 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, ModelWrapValidatorHandler, field_validator, model_validator
 
-from neuromas.schema.document import Access, Document, Provenance, Sha256, Shell, StoredDocument
+from neuromas.schema.document import Access, Document, Provenance, Seed, Sha256, Shell, StoredDocument
 
 _LATER = ("task_options",)
 """Fields that configurations got later: at their default they change no fit's identity."""
+NO_IDENTITY = ("preset", "allow_unsolved")
+"""Fields that change no number of a fit."""
 _FAST: dict[str, Any] = {
     "rotation": "gram-schmidt",
     "learning_rate": 0.015,
@@ -153,11 +155,13 @@ class FitConfig(Document):
     """Number of new trials on which each system that can be run is recorded."""
     only_solved: bool = False
     """Keep only trials that the system solves."""
+    allow_unsolved: bool = False
+    """Fit also systems that solve their task no better than guesses would. They are refused otherwise."""
     fractions: dict[Literal["train", "validation", "test"], float] = Field(
         default={"train": 0.6, "validation": 0.2, "test": 0.2}
     )
     """Share of the trials in each part."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of all random numbers: trials, parts, pairs, start, batches and draws."""
 
     @model_validator(mode="wrap")
@@ -188,11 +192,11 @@ class FitConfig(Document):
     def identity_json(self) -> str:
         """JSON text of the settings that decide the fit, for comparison and hashing.
 
-        The name of the preset is left out, since only its values count. So are fields that later versions added, at their
-        defaults.
+        The name of the preset is left out, since only its values count, and what a fit may do but need not. So are fields that
+        later versions added, at their defaults.
         """
         later = {name for name in _LATER if getattr(self, name) is None}
-        return self.model_dump_json(exclude={"preset", *later})
+        return self.model_dump_json(exclude={*NO_IDENTITY, *later})
 
     @field_validator("task_options", mode="before")
     @classmethod
@@ -324,6 +328,8 @@ class FitReport(StoredDocument):
     """Causal variables that were compared."""
     ran: tuple[str, ...]
     """Systems that the fit ran. All others were only read."""
+    trial_accuracy: dict[str, float] = Field(default_factory=dict)
+    """System → share of some hundred trials of its task that it solved, where that was measured."""
     status: Literal["converged", "max_iterations", "closed_form"]
     iterations: int
     best_iteration: int

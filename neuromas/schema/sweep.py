@@ -10,7 +10,7 @@ from pydantic import Field, model_validator
 from neuromas.files import sha256_bytes
 from neuromas.schema.document import Access, Document, Name, Provenance, Sha256, StoredDocument
 from neuromas.schema.evaluation import EvaluationSpec
-from neuromas.schema.fit import FitConfig
+from neuromas.schema.fit import NO_IDENTITY, FitConfig
 from neuromas.schema.system import SystemName, TrainSpec
 
 
@@ -110,8 +110,8 @@ class SweepJob(StoredDocument):
         """SHA-256 of all settings except controls. A new field at its default changes no identity."""
         chosen = self.model_dump(mode="json", exclude_defaults=True)
         chosen.get("evaluation", {}).pop("controls", None)
-        # only the values of a preset count, never its name
-        chosen.get("config", {}).pop("preset", None)
+        for name in NO_IDENTITY:
+            chosen.get("config", {}).pop(name, None)
         return sha256_bytes(json.dumps(chosen, sort_keys=True, separators=(",", ":")).encode())
 
 

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, JsonValue
 
-from neuromas.schema.document import Name, Provenance, Sha256, Shell, StoredDocument
+from neuromas.schema.document import Name, Provenance, Seed, Sha256, Shell, StoredDocument
 
 
 class SystemConfig(StoredDocument):
@@ -89,7 +89,7 @@ class TrainSpec(StoredDocument):
     """Options of the task, such as ``{"void": 0.2, "hold_out": [4, 9]}``."""
     kind: Annotated[str, Shell(name="--system", metavar="KIND")] = "gru"
     """Kind of network: ``gru``, ``lstm``, ``transformer`` or ``llama``."""
-    seed: int = Field(default=0, ge=0)
+    seed: Seed = 0
     """Seed of weights, batches and dropout."""
     memory: int = Field(default=0, ge=0)
     """Recurrent networks: how many steps the gates are set to remember before training; 0 leaves them as PyTorch sets them."""

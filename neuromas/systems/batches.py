@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
@@ -15,7 +15,8 @@ from neuromas import dims
 from neuromas.errors import InvalidInput
 from neuromas.recordings.encode import plain
 from neuromas.recordings.recording import Recording
-from neuromas.systems.inputs import Inputs, as_hashes, as_inputs, before, slices
+from neuromas.systems.inputs import Inputs, as_hashes, as_inputs, before, numpy_of, slices
+from neuromas.systems.padding import shifted_by_padding
 from neuromas.systems.torch_module import TorchSystem
 
 LENGTHS = "lengths"
@@ -127,7 +128,7 @@ def run_batches(
         batches = slices(batches, batch_size)
     capture = f"capture of {system.name!r}"
     total = n_labelled(labels.columns, capture)
-    start, width = 0, None
+    start, width, shifted = 0, None, False
     for number, batch in enumerate(batches):
         where = f"batch {number} of {system.name!r}"
         arguments, columns = labels.split(batch, where)
@@ -140,7 +141,15 @@ def run_batches(
         if total is not None and stop > total:
             raise _uneven(where, total, f"at least {stop}")
         columns |= {key: values[start:stop] for key, values in labels.columns.items()}
-        samples = _run(system, inputs, columns, start, labels.hashes, dtype, where)
+        output = _output(system, inputs, where)
+        if not shifted and shifted_by_padding(system, inputs, output):
+            shifted = True
+            warnings.warn(
+                f"{where}: trials are padded on the left, and the module counts positions from the padding, so the latents of a"
+                " trial depend on its batch; give position_ids, or pad on the right",
+                stacklevel=2,
+            )
+        samples = _laid_out(output, inputs, columns, start, labels.hashes, dtype, system.layer, where)
         if width not in (None, samples.activity.shape[1]):
             raise InvalidInput(
                 f"{where}: {samples.activity.shape[1]} units at {system.layer!r}, batches before had {width}; expected equal"
@@ -159,7 +168,7 @@ def run_batches(
 def as_column(values: Any) -> NDArray[Any]:
     """`values` with a row per trial, as an array of numbers of one type, or of text."""
     try:
-        array = plain(values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values))
+        array = plain(numpy_of(values) if isinstance(values, Tensor) else np.asarray(values))
     except ValueError as error:  # rows of different lengths
         raise InvalidInput(f"variables: cannot be made an array: {error}", kind="shape_mismatch") from error
     if not array.ndim:
@@ -167,24 +176,33 @@ def as_column(values: Any) -> NDArray[Any]:
     return array
 
 
-def _run(
-    system: TorchSystem,
+def _output(system: TorchSystem, inputs: Inputs, where: str) -> Tensor:
+    """The tap's output for one batch."""
+    try:
+        return system.activity(inputs)
+    except InvalidInput as error:
+        raise InvalidInput(f"{where}: {error}", kind=error.kind) from error
+
+
+def _laid_out(
+    output: Tensor,
     inputs: Inputs,
     columns: Columns,
     start: int,
     expected: dict[int, int] | None,
     dtype: str,
+    layer: str,
     where: str,
 ) -> Samples:
-    """Run one batch, whose first trial is number `start`, and lay it out by sample."""
-    activity, has_steps = _activity(system, inputs, dtype, where)
+    """The tap's output for one batch, whose first trial is number `start`, by sample."""
+    activity, has_steps = _activity(output, dtype)
     n_trials, n_steps, _ = activity.shape
     present = inputs.present
     if LENGTHS in columns:
         present = before(columns[LENGTHS], n_trials, n_steps, where)
     elif present is not None and has_steps and present.shape[1] != n_steps:
         raise InvalidInput(
-            f"{where}: the attention mask has {present.shape[1]} steps, {system.layer!r} gives {n_steps}; give the steps of"
+            f"{where}: the attention mask has {present.shape[1]} steps, {layer!r} gives {n_steps}; give the steps of"
             " each trial as 'lengths' among the variables",
             kind="sample_mismatch",
         )
@@ -202,7 +220,7 @@ def _run(
     if not np.isfinite(samples).all():
         first = int((~np.isfinite(samples)).any(axis=1).argmax())
         raise InvalidInput(
-            f"{where}: activity at {system.layer!r} is not finite in {dtype}, first in trial {trials[row[first]]} step"
+            f"{where}: activity at {layer!r} is not finite in {dtype}, first in trial {trials[row[first]]} step"
             f" {step[first]}; expected numbers",
             kind="not_finite",
         )
@@ -213,14 +231,10 @@ def _run(
     return Samples(samples, by_sample, n_trials)
 
 
-def _activity(system: TorchSystem, inputs: Inputs, dtype: str, where: str) -> tuple[NDArray[Any], bool]:
+def _activity(output: Tensor, dtype: str) -> tuple[NDArray[Any], bool]:
     """Activity (n_trials, n_steps, n_units), and whether the tap gave steps; otherwise there is one."""
-    try:
-        output = system.activity(inputs)
-    except InvalidInput as error:
-        raise InvalidInput(f"{where}: {error}", kind=error.kind) from error
     with np.errstate(over="ignore"):  # an infinite number is refused later, with its trial
-        activity = output.to(torch.promote_types(output.dtype, torch.float16)).cpu().numpy().astype(dtype)
+        activity = numpy_of(output).astype(dtype)
     return activity.reshape(len(activity), -1, activity.shape[-1]), output.ndim == 3
 
 

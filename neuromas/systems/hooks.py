@@ -2,26 +2,54 @@
 
 The output of a submodule may be a tensor, or a tuple, mapping or dataclass that holds one. A *place* says which part of it
 counts: a position, a key or the name of an attribute; None stands for the output itself.
+
+A hook changes the module that it is on. So a thread that hooks or freezes a module has it to itself: see `alone`.
 """
 
 from __future__ import annotations
 
 import copy
+import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import fields, is_dataclass, replace
 from typing import Any
+from weakref import WeakKeyDictionary
 
+import torch
 from torch import Tensor, nn
+
+from neuromas.errors import InvalidInput
 
 Hook = Callable[[nn.Module, Any, Any], Any]
 """(submodule, its arguments, its output) → what to use in place of the output; None to leave it."""
 
 
+_LOCKS: WeakKeyDictionary[nn.Module, threading.RLock] = WeakKeyDictionary()
+_MAKING_LOCKS = threading.Lock()
+
+
+@contextmanager
+def alone(module: nn.Module) -> Iterator[None]:
+    """No other thread is inside `alone` with `module`, or with a module that shares a part with it."""
+    with _MAKING_LOCKS:
+        locks = [_LOCKS.setdefault(part, threading.RLock()) for part in module.modules()]
+    with ExitStack() as held:
+        # in one order for all threads, so that none waits for another that waits for it
+        for lock in sorted(locks, key=id):
+            held.enter_context(lock)
+        yield
+
+
 @contextmanager
 def hooked(module: nn.Module, hook: Hook) -> Iterator[None]:
-    """`hook` after each run of `module`."""
-    handle = module.register_forward_hook(hook)
+    """`hook` after each run of `module` by this thread."""
+    thread = threading.get_ident()
+
+    def only_here(module: nn.Module, args: Any, output: Any) -> Any:
+        return hook(module, args, output) if threading.get_ident() == thread else None
+
+    handle = module.register_forward_hook(only_here)
     try:
         yield
     finally:
@@ -43,6 +71,25 @@ def frozen(module: nn.Module) -> Iterator[None]:
             part.training = mode
         for parameter in trained:
             parameter.requires_grad_(True)
+
+
+def check_hookable(module: nn.Module, tap: str, where: str) -> None:
+    """Raise InvalidInput unless Python runs the submodule `tap` of `module`, so that a hook on it is called."""
+    part: Any = module
+    for name in ("", *tap.split(".")):
+        part = getattr(part, name) if name else part
+        if isinstance(part, torch.jit.ScriptModule):
+            raise InvalidInput(
+                f"{where}: {type(part).__name__} is compiled by TorchScript, so what is inside cannot be read or put in place;"
+                " expected the nn.Module that it was made from",
+                kind="invalid_module",
+            )
+        if hasattr(part, "_orig_mod") or getattr(part, "_compiled_call_impl", None) is not None:
+            raise InvalidInput(
+                f"{where}: {type(part).__name__} is compiled by torch.compile, which leaves out hooks; expected the module"
+                " before it was compiled (of torch.compile(module) that is ._orig_mod)",
+                kind="invalid_module",
+            )
 
 
 def first_tensor(output: Any) -> int | str | None:

@@ -21,7 +21,7 @@ from neuromas.causal.in_context import PROMPT
 from neuromas.causal.model import Sequences, get_task
 from neuromas.errors import InvalidInput
 from neuromas.schema.system import LanguageModelCard, SystemConfig
-from neuromas.systems.hooks import Hook, describe_output, get_part, hooked, put_part
+from neuromas.systems.hooks import Hook, alone, check_hookable, describe_output, get_part, hooked, put_part
 from neuromas.systems.system import (
     EMBEDDING,
     Context,
@@ -148,6 +148,7 @@ class HuggingFace(System):
         weights_sha256: str | None = None,
     ) -> None:
         self._library = import_transformers()
+        check_hookable(model, "", f"system {name!r}")
         self.card = LanguageModelCard() if card is None else card
         if self.card.prompt is None:
             self.card = self.card.model_copy(update={"prompt": PROMPT})
@@ -215,7 +216,8 @@ class HuggingFace(System):
                 )
             return self
         check_device(device)
-        self._model.to(device)
+        with alone(self._model):
+            self._model.to(device)
         self.device = _device(self._embedding)
         self._prompt = tuple((keys.to(self.device), values.to(self.device)) for keys, values in self._prompt)
         return self
@@ -285,7 +287,9 @@ class HuggingFace(System):
         recorded: list[Any] = []
 
         def keep(module: nn.Module, args: Any, output: Any) -> None:
-            recorded.append(get_part(output, _place(output)))
+            part = get_part(output, _place(output))
+            # a copy: what runs later may change the output in place
+            recorded.append(part.detach().clone() if isinstance(part, Tensor) else part)
 
         nowhere = torch.zeros(0, dtype=torch.int64, device=self.device)
         _, cache = self._run(words, *self._after_prompt(len(words)), keep, (nowhere, nowhere))
@@ -327,7 +331,7 @@ class HuggingFace(System):
         # the head alone may cost more than all blocks: it runs only where something is predicted
         narrow = self._head is not None and self._module not in set(self._head.modules())
         rows, columns = live
-        with hooked(self._module, hook), self._narrowed(narrow, live):
+        with alone(self._model), hooked(self._module, hook), self._narrowed(narrow, live):
             out = self._model(
                 input_ids=words,
                 attention_mask=torch.cat([alive, ones], dim=1),
@@ -367,7 +371,8 @@ class HuggingFace(System):
     def _read_prompt(self) -> tuple[Past, int]:
         """Keys and values of the prompt but for its last token, and how many tokens the model knows."""
         probe = torch.tensor([self.prompt_ids[-1:]], device=self.device)
-        out = self._model(input_ids=probe, use_cache=True)
+        with alone(self._model):
+            out = self._model(input_ids=probe, use_cache=True)
         cache = out.get("past_key_values")
         layers = getattr(cache, "layers", None) or ()
         whole = [getattr(layer, "keys", None) is not None and layer.keys.shape[2] == 1 for layer in layers]
@@ -383,7 +388,8 @@ class HuggingFace(System):
             return empty, out.logits.shape[-1]
         before = torch.tensor([self.prompt_ids[:-1]], device=self.device)
         past = self._library.DynamicCache()  # keeps all steps, also of models whose own cache keeps only the last
-        self._model(input_ids=before, past_key_values=past, use_cache=True)
+        with alone(self._model):
+            self._model(input_ids=before, past_key_values=past, use_cache=True)
         return tuple((layer.keys, layer.values) for layer in past.layers), out.logits.shape[-1]
 
     def _after_prompt(self, n: int) -> tuple[Past, Tensor, Tensor]:

@@ -18,6 +18,8 @@ from neuromas.errors import InvalidInput
 ATTENTION_MASK = "attention_mask"
 """Name of the input that says which steps are real, as in Hugging Face models."""
 
+_NUMPY_FLOATS = (torch.float16, torch.float32, torch.float64)
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -39,10 +41,10 @@ class Inputs:
     present: NDArray[np.bool_] | None = field(default=None, repr=False)
 
     def to(self, device: torch.device) -> Inputs:
-        """The same inputs, their tensors on `device`."""
+        """The same inputs, their tensors copied to `device`: a module may change what it is given in place."""
 
         def moved(value: Any) -> Any:
-            return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
+            return value.detach().to(device, non_blocking=True, copy=True) if isinstance(value, Tensor) else value
 
         return Inputs(
             tuple(map(moved, self.args)),
@@ -62,7 +64,7 @@ class Inputs:
         named = (self.kwargs[key] for key in sorted(self.kwargs) if key != ATTENTION_MASK)
         digests = [hashlib.sha256() for _ in range(self.n_trials)]
         for tensor in (value for value in (*self.args, *named) if isinstance(value, Tensor)):
-            whole = tensor.detach().cpu().contiguous()
+            whole = tensor.detach().cpu().to_dense().contiguous()
             rest = tuple(whole.shape[1:])
             # bytes, because NumPy has no bfloat16
             rows = whole.reshape(self.n_trials, math.prod(rest)).view(torch.uint8).numpy()
@@ -95,7 +97,7 @@ def as_inputs(inputs: Any, where: str = "inputs") -> Inputs:
     tensors = [value for value in (*args, *kwargs.values()) if isinstance(value, Tensor)]
     if not tensors:
         raise InvalidInput(
-            f"{where}: expected a tensor, or a tuple or mapping that holds one, got {_describe(inputs)}",
+            f"{where}: expected a tensor, or a tuple or mapping that holds one, got {describe_inputs(inputs)}",
             kind="invalid_inputs",
         )
     counts = [tensor.shape[0] if tensor.ndim else 0 for tensor in tensors]
@@ -106,7 +108,7 @@ def as_inputs(inputs: Any, where: str = "inputs") -> Inputs:
             kind="shape_mismatch",
         )
     mask = kwargs.get(ATTENTION_MASK)
-    present = mask.detach().cpu().numpy() != 0 if isinstance(mask, Tensor) and mask.ndim == 2 else None
+    present = numpy_of(mask) != 0 if isinstance(mask, Tensor) and mask.ndim == 2 else None
     return Inputs(args, kwargs, counts[0], present)
 
 
@@ -123,7 +125,7 @@ def slices(inputs: Tensor | NDArray[Any] | Mapping[str, Any], batch_size: int) -
 
 def before(lengths: ArrayLike, n_trials: int, n_steps: int, where: str) -> NDArray[np.bool_]:
     """Which of `n_steps` lie before each trial's end; shape (n_trials, n_steps)."""
-    counts = np.asarray(lengths)
+    counts = numpy_of(lengths) if isinstance(lengths, Tensor) else np.asarray(lengths)
     if counts.shape != (n_trials,) or counts.dtype.kind not in "iu" or counts.min() < 0 or counts.max() > n_steps:
         actual = f"{counts.min()} to {counts.max()}" if counts.size and counts.dtype.kind in "iuf" else counts.dtype
         raise InvalidInput(
@@ -181,7 +183,7 @@ def as_hashes(values: ArrayLike, where: str) -> NDArray[np.uint64]:
     InvalidInput
         `values` are not hashes.
     """
-    array = np.asarray(values)
+    array = numpy_of(values) if isinstance(values, Tensor) else np.asarray(values)
     if array.dtype.kind in "iu":
         return array.astype(np.uint64)
     try:
@@ -198,16 +200,35 @@ def _tensor(value: Any, where: str) -> Any:
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
         # a copy, because the array may be read-only
         return torch.from_numpy(np.array(value))
+    if isinstance(value, Tensor) and value.layout != torch.strided:
+        raise InvalidInput(
+            f"{where}: expected a dense tensor, got {value.layout}; use to_dense()", kind="invalid_inputs"
+        )
     if value is None or isinstance(value, (Tensor, bool, int, float, str)):
         return value
     raise InvalidInput(
-        f"{where}: expected a tensor or an array of numbers, got {_describe(value)}", kind="invalid_inputs"
+        f"{where}: expected a tensor or an array of numbers, got {describe_inputs(value)}", kind="invalid_inputs"
     )
 
 
-def _describe(value: Any) -> str:
+def numpy_of(tensor: Tensor) -> NDArray[Any]:
+    """A tensor as an array: off its device and its graph, in float32 where NumPy does not have its type.
+
+    Examples
+    --------
+    >>> import torch
+    >>> numpy_of(torch.tensor([0.5], dtype=torch.bfloat16, requires_grad=True))
+    array([0.5], dtype=float32)
+    """
+    whole = tensor.detach().cpu().to_dense().resolve_conj().resolve_neg()
+    foreign = whole.is_floating_point() and whole.dtype not in _NUMPY_FLOATS
+    return (whole.float() if foreign else whole).numpy()
+
+
+def describe_inputs(value: Any) -> str:
+    """The type of `value`, for messages."""
     dtype = f" of {value.dtype}" if isinstance(value, np.ndarray) else ""
     return type(value).__name__ + dtype
 
 
-__all__ = ["Inputs", "as_hashes", "as_inputs", "before", "hash_inputs", "slices"]
+__all__ = ["Inputs", "as_hashes", "as_inputs", "before", "describe_inputs", "hash_inputs", "numpy_of", "slices"]

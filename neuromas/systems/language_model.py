@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from neuromas import seeds
 from neuromas.causal.in_context import PROMPT
 from neuromas.causal.model import PAD, CausalModel, Sequences
 from neuromas.errors import InvalidInput
@@ -102,7 +103,7 @@ def train_language_model(
     card = LanguageModelCard(task=model.name, prompt=PROMPT, name=name, dtype="float32", seed=seed)
     tokenizer = word_tokenizer(PROMPT, model.vocabulary[1:])
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+        torch.manual_seed(seeds.for_torch(seed))
         network = _network(len(tokenizer), request.n_units).to(device)
     spoken = read_words(tokenizer, model, card, name)
     optimiser = torch.optim.Adam(network.parameters(), lr=MAX_RATE)

@@ -414,7 +414,7 @@ def find_layer(layer: str, layers: Sequence[str], system: str) -> str:
     """`layer`, if it is one of `layers`; else NotFound, with the nearest names."""
     if layer in layers:
         return layer
-    near = get_close_matches(layer, layers, n=5, cutoff=0.4) or list(layers[:10])
+    near = get_close_matches(str(layer), layers, n=5, cutoff=0.4) or list(layers[:10])
     more = f" ({len(layers)} in all)" if len(layers) > len(near) else ""
     raise NotFound(f"system {system!r} has no layer {layer!r}; nearest: {', '.join(near)}{more}", kind="unknown_layer")
 
@@ -427,8 +427,8 @@ def check_device(device: str | torch.device) -> None:
     >>> check_device("cpu")
     """
     try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:  # what torch raises for an unknown and for an absent device
+        torch.empty(0, device=torch.device(device))
+    except (RuntimeError, AssertionError, TypeError) as error:  # what torch raises for unknown and for absent devices
         n_gpus = torch.cuda.device_count()
         there = f"{', '.join(f'cuda:{number}' for number in range(n_gpus))}" if n_gpus else "no CUDA devices"
         raise InvalidInput(

@@ -16,12 +16,24 @@ from typing import Any, Literal, Self
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from neuromas.causal.model import TASKS, CausalModel, get_task
 from neuromas.errors import InvalidInput, NeuromasError, ReadOnly
 from neuromas.schema.system import SystemConfig
-from neuromas.systems.hooks import Hook, describe_output, first_tensor, frozen, get_part, hooked, put_part
+from neuromas.systems.hooks import (
+    Hook,
+    alone,
+    check_hookable,
+    describe_output,
+    first_tensor,
+    frozen,
+    get_part,
+    hooked,
+    put_part,
+)
 from neuromas.systems.inputs import Inputs
+from neuromas.systems.numbering import Numbering
 from neuromas.systems.system import Context, Packed, System, check_device, find_layer, with_steps
 
 Step = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
@@ -88,8 +100,10 @@ class TorchSystem(System):
     task : str or CausalModel, optional
         The task that the module does. Called with tokens (n_trials, n_steps), the module returns the logits (n_trials, n_steps,
         n_tokens) of the token after each: as a tensor, as ``logits`` of its output, or as the first tensor in its output.
-    vocabulary : sequence of str, optional
-        The module's tokens in the order of their numbers; by default the task's.
+    vocabulary : sequence of str, or mapping of str to int, optional
+        The module's tokens; by default the task's, with the task's numbers. A sequence lists them in the order of their numbers:
+        the task's tokens in another order, also among others, or as many other names in the task's order. A mapping says the
+        module's number of each token of the task.
     step : callable, optional
         For recurrent modules: ``step(module, latents, tokens) -> (logits, next latents)``. `logits` (n, n_tokens) predict the
         token after `latents` (n, n_units); the next latents (n, n_units) are those after `tokens` (n,) were consumed. The
@@ -101,7 +115,7 @@ class TorchSystem(System):
         There is no such submodule; the nearest names are listed.
     InvalidInput
         The module does a task, but its logits or latents have other shapes, it looks ahead, later steps do not read the tap, or
-        `step` returns something other than the module does.
+        `step` returns something other than the module does; a token of the task has no number; the module is compiled.
 
     Notes
     -----
@@ -132,7 +146,7 @@ class TorchSystem(System):
         output: int | str | Callable[[Any], Tensor] | None = None,
         pool: Pool | None = None,
         task: str | CausalModel | None = None,
-        vocabulary: Sequence[str] | None = None,
+        vocabulary: Sequence[str] | Mapping[str, int] | None = None,
         step: Step | None = None,
     ) -> None:
         if not isinstance(module, nn.Module):
@@ -152,12 +166,13 @@ class TorchSystem(System):
             task = get_task(task)
         registered = TASKS[task]().vocabulary if isinstance(task, str) and task in TASKS else ()
         of_task = task.vocabulary if isinstance(task, CausalModel) else registered
+        self._numbering = Numbering.of(vocabulary, tuple(of_task), name)
         self.config = SystemConfig.parse(
             {
                 "kind": "torch",
                 "name": name,
                 "task": "" if task is None else task if isinstance(task, str) else task.name,
-                "vocabulary": list(of_task if vocabulary is None else vocabulary),
+                "vocabulary": list(self._numbering.vocabulary),
                 "dropout": 0.0,
             },
             f"system {name!r}",
@@ -171,6 +186,7 @@ class TorchSystem(System):
 
     def _tap_at(self, tap: str) -> None:
         self.layer = find_layer(tap, self._names, self.name)
+        check_hookable(self.module, tap, self._where)
         self._tapped = self.module.get_submodule(tap)
         if self.config.task:
             self._check_resumable()
@@ -195,10 +211,26 @@ class TorchSystem(System):
         digest = hashlib.sha256(f"{type(self.module).__qualname__} {self.module}".encode())
         for name, tensor in self.module.state_dict().items():
             if isinstance(tensor, Tensor):
-                whole = tensor.detach().cpu().contiguous()
-                digest.update(f"{name} {whole.dtype} {tuple(whole.shape)}".encode())
+                digest.update(f"{name} {tensor.dtype} {tuple(self._shape(name, tensor))}".encode())
+                whole = tensor.detach().cpu().to_dense().contiguous()
                 digest.update(whole.reshape(-1).view(torch.uint8).numpy().data)
+        if not self._numbering.same:  # the same weights do something else with other tokens
+            digest.update(repr(self._numbering.numbers).encode())
         return digest.hexdigest()
+
+    def tokens_of(self, numbers: np.ndarray) -> np.ndarray:
+        """The system's tokens of the module's `numbers`, of any shape."""
+        return numbers if self._numbering.same else self._numbering.recorded(numbers)
+
+    def _shape(self, name: str, tensor: Tensor) -> tuple[int, ...]:
+        """The shape of a parameter or buffer; InvalidInput if it holds no numbers yet."""
+        if is_lazy(tensor) or tensor.is_meta:
+            raise InvalidInput(
+                f"system {self.name!r}: {name!r} of the module holds no numbers yet; expected a module whose weights are loaded."
+                " A lazy module gets its weights when it is first run",
+                kind="invalid_module",
+            )
+        return tuple(tensor.shape)
 
     @property
     def layers(self) -> tuple[str, ...]:
@@ -219,7 +251,8 @@ class TorchSystem(System):
         """Move the module itself, not a copy of it."""
         if torch.device(device) != self.device:
             check_device(device)
-            self.module.to(device)
+            with alone(self.module):
+                self.module.to(device)
         return self
 
     @torch.no_grad()
@@ -273,11 +306,11 @@ class TorchSystem(System):
 
     @torch.no_grad()
     def latents(self, tokens: Tensor) -> Tensor:
-        chunks = tokens.to(self.device).clamp(min=0).split(self.at_once)
+        chunks = self._numbering.spoken(tokens.to(self.device)).split(self.at_once)
         return torch.cat([self._of_tokens(chunk).float() for chunk in chunks])
 
     def context(self, tokens: Tensor) -> Tokens | None:
-        return None if self._step is not None else Tokens(tokens.to(self.device).clamp(min=0))
+        return None if self._step is not None else Tokens(self._numbering.spoken(tokens.to(self.device)))
 
     def resume(self, latents: Tensor, continuation: Packed, context: Any = None) -> Tensor:
         self._check_task()
@@ -298,7 +331,7 @@ class TorchSystem(System):
             return super().resume_steps(latents, lengths, tokens, continuation)
         n_steps = max(int(lengths.max()) + len(continuation.sizes), latents.shape[1])
         at = torch.arange(n_steps, device=latents.device)
-        whole = with_steps(tokens.clamp(min=0), n_steps)
+        whole = with_steps(self._numbering.spoken(tokens), n_steps)
         padded = with_steps(latents, n_steps)
         return self._resume(padded, at < lengths[:, None], whole, lengths - 1, continuation)
 
@@ -321,7 +354,7 @@ class TorchSystem(System):
         """
         rows, column = continuation.rows, last[continuation.rows] + continuation.steps
         whole = tokens.clone()
-        whole[rows, column + 1] = continuation.tokens
+        whole[rows, column + 1] = self._numbering.spoken(continuation.tokens)
 
         def put(module: nn.Module, args: Any, output: Any) -> Any:
             own = self._part(output)
@@ -329,18 +362,21 @@ class TorchSystem(System):
 
         with _kernels(latents):
             out = self._run(Inputs((whole,), {}, len(whole)), put)
-        return self._logits(out, whole)[rows, column].float()
+        return self._numbering.heard(self._logits(out, whole)[rows, column].float())
 
     def _unroll(self, latents: Tensor, continuation: Packed) -> Tensor:
         assert self._step is not None
         state, predicted, start = latents[continuation.order].to(self._dtype), [], 0
-        with frozen(self.module), _kernels(latents):
+        tokens = self._numbering.spoken(continuation.tokens)
+        with alone(self.module), frozen(self.module), _kernels(latents):
             for now, alive in pairwise((*continuation.sizes, 0)):
-                logits, state = self._step(self.module, state, continuation.tokens[start : start + now])
+                logits, state = self._step(self.module, state, tokens[start : start + now])
                 predicted.append(logits)
                 state = state[:alive]
                 start += now
-        return torch.cat(predicted).float() if predicted else latents.new_zeros(0, len(self.config.vocabulary))
+        if not predicted:
+            return latents.new_zeros(0, len(self.config.vocabulary))
+        return self._numbering.heard(torch.cat(predicted).float())
 
     def _of_tokens(self, tokens: Tensor) -> Tensor:
         latents = self.activity(Inputs((tokens,), {}, len(tokens)))
@@ -359,7 +395,7 @@ class TorchSystem(System):
             logits = output.get("logits")
         if logits is None:
             logits = get_part(output, first_tensor(output))
-        n_tokens = len(self.config.vocabulary)
+        n_tokens = max(self._numbering.numbers) + 1
         if not isinstance(logits, Tensor) or logits.shape[:-1] != tokens.shape or logits.shape[-1] < n_tokens:
             actual = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise InvalidInput(
@@ -373,7 +409,7 @@ class TorchSystem(System):
         """The module's output, with `hook` at the tap."""
         batch = batch.to(self.device)
         try:
-            with hooked(self._tapped, hook), frozen(self.module):
+            with alone(self.module), hooked(self._tapped, hook), frozen(self.module):
                 return self.module(*batch.args, **batch.kwargs)
         except (NeuromasError, torch.OutOfMemoryError):
             raise
@@ -424,11 +460,12 @@ class TorchSystem(System):
             raise InvalidInput(
                 f"system {self.name!r}: expected a vocabulary of at least 2 tokens", kind="missing_vocabulary"
             )
-        numbers = torch.arange(2 * _PROBED, device=self.device).reshape(2, _PROBED)
-        tokens = numbers % n_tokens
-        other = torch.cat([tokens[:, :2], (tokens[:, 2:] + 1) % n_tokens], dim=1)
+        probed = torch.arange(2 * _PROBED, device=self.device).reshape(2, _PROBED)
+        tokens = self._numbering.spoken(probed % n_tokens)
+        other = torch.cat([tokens[:, :2], self._numbering.spoken((probed[:, 2:] + 1) % n_tokens)], dim=1)
         latents = self._of_tokens(tokens)
-        logits = self._logits(self._run(Inputs((tokens,), {}, 2), lambda *_: None), tokens)
+        # a copy: the module may reuse the memory of its output
+        logits = self._logits(self._run(Inputs((tokens,), {}, 2), lambda *_: None), tokens).clone()
         ahead = self._logits(self._run(Inputs((other,), {}, 2), lambda *_: None), other)
         if not (_close(self._of_tokens(other)[:, :2], latents[:, :2]) and _close(ahead[:, :2], logits[:, :2])):
             raise InvalidInput(
@@ -458,7 +495,7 @@ class TorchSystem(System):
 
     def _check_step(self, tokens: Tensor, latents: Tensor, logits: Tensor) -> None:
         assert self._step is not None
-        with frozen(self.module):
+        with alone(self.module), frozen(self.module):
             predicted, following = self._step(self.module, latents[:, 1], tokens[:, 2])
         for what, own, expected in (
             ("logits", predicted, logits[:, 1]),

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from neuromas import seeds
 from neuromas.causal.model import PAD, CausalModel, get_task
 from neuromas.errors import Corrupt, InvalidInput, NotFound, suggestion
 from neuromas.files import sha256_bytes, write_atomically
@@ -254,10 +255,10 @@ def _planned(request: TrainRequest, model: CausalModel) -> SystemConfig:
 
 def _initial(config: SystemConfig, memory: int) -> nn.Module:
     """The network before training."""
-    torch.manual_seed(config.seed)
+    torch.manual_seed(seeds.for_torch(config.seed))
     network = SYSTEMS[config.kind].network(config)
     if memory:
-        SYSTEMS[config.kind].remember(network, memory, torch.Generator().manual_seed(config.seed))
+        SYSTEMS[config.kind].remember(network, memory, torch.Generator().manual_seed(seeds.for_torch(config.seed)))
     return network
 
 
@@ -286,7 +287,7 @@ def _update(
 ) -> float:
     trials = training_batch(model, BATCH_SIZE, seed, iteration)
     tokens = torch.from_numpy(trials.tokens).to(device)
-    torch.manual_seed(seed * 1_000_003 + iteration)  # dropout
+    torch.manual_seed(seeds.for_torch(seed * 1_000_003 + iteration))  # dropout
     network.train()
     logits = network(tokens[:, :-1])
     loss = functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=PAD)
@@ -368,6 +369,8 @@ def load_system(path: str | Path, device: str = "cpu", *, layer: str | None = No
     >>> load_system("multi-object/gru-0").n_units
     128
     """
+    if not isinstance(path, (str, Path)):
+        raise InvalidInput(f"expected the folder or the name of a system, got {path!r}", kind="invalid_name")
     if "@" in str(path) and not Path(path).is_dir():
         path, _, named = str(path).rpartition("@")
         layer = named if layer is None else layer

@@ -211,6 +211,8 @@ def test_misses_are_counted_and_in_no_distance(planted, toys):
         name="brain",
         trial=brain.trial[keep],
         step=brain.step[keep],
+        token=brain.dataset["token"].values[keep],
+        vocabulary=toys.Toy.vocabulary,
         eligible=brain.eligible[keep],
         variable_specs=toys.Toy.variables,
     )

@@ -166,7 +166,7 @@ def test_kinds_of_system_are_the_papers(tmp_path):
         assert system.config.n_hidden == 4 * width
         assert system.weights["cell.weight_hh_l0"].shape[1] == width
         assert system.weights["embedding.weight"].shape == (4, width)
-        recording = capture(system, 5)
+        recording = capture(system, 5, allow_unsolved=True)
         assert recording.n_units == 128
         assert recording.manifest.system == f"{kind}-0"
 
