@@ -41,6 +41,7 @@ MODULES = {
         "encode",
         "meanings",
         "relabel",
+        "meeting",
         "reading",
         "assemble",
         "looks",
@@ -74,7 +75,7 @@ MODULES = {
         "batches",
         "capture",
     ),
-    "align": ("rotation", "interchange", "closed_form", "alignment", "side", "prepare", "pairs"),
+    "align": ("rotation", "interchange", "closed_form", "alignment", "codes", "side", "prepare", "pairs"),
     "measures": ("check", "rsa", "cka", "registry", "samples", "comparison"),
     "evaluation": ("inference", "divergence", "ruler", "accuracy", "stimulation"),
     "fit": (
