@@ -43,6 +43,7 @@ MODULES = {
         "relabel",
         "meeting",
         "reading",
+        "content",
         "assemble",
         "looks",
         "recording",
@@ -56,7 +57,7 @@ MODULES = {
         "pseudo",
         "convert",
     ),
-    "recordings.store": ("layout", "medium", "index", "content", "arrays", "verify", "commit", "store", "locate"),
+    "recordings.store": ("layout", "medium", "index", "arrays", "verify", "commit", "store", "locate"),
     "index": ("query", "combinations", "choose", "members", "index"),
     "causal": ("model", "counting", "in_context", "arithmetic", "counterfactual", "balanced"),
     "systems": (

@@ -17,6 +17,7 @@ from neuromas.causal.model import TASKS, CausalModel, get_task, variable_columns
 from neuromas.errors import InvalidInput, NotFound, suggestion
 from neuromas.index.index import CLIndex
 from neuromas.recordings.check import listing
+from neuromas.recordings.meanings import meanings_by_code
 from neuromas.recordings.meeting import Held, unlike
 from neuromas.recordings.pseudo import parts_of, warnings_about
 from neuromas.recordings.recording import Recording
@@ -263,7 +264,9 @@ class _Recorder:
         like = codes.like([*entry.recording.variable_names, *(mapping or {})], roles, own)
         relabelled = entry.recording.relabel(mapping, like=like)
         codes.learn(relabelled.manifest.variables, roles)
-        return replace(entry, recording=relabelled)
+        return replace(
+            entry, recording=relabelled if entry.system is not None else _with_hash(relabelled, entry.original)
+        )
 
     def _captured(self, name: str, system: System, position: int) -> _Recorded:
         model = self.model or self._task_model(system.config.task)
@@ -283,6 +286,18 @@ class _Recorder:
         same_variables = all(name in recording.variable_names for name in model.variable_names)
         same_tokens = vocabulary is None or vocabulary[: len(model.vocabulary)] == model.vocabulary
         return model if same_variables and same_tokens else None
+
+
+def _with_hash(recording: Recording, original: Recording) -> Recording:
+    """The recording with the hash of its content in its manifest: that of the original, if it says the same."""
+    same = recording.variable_names == original.variable_names and all(
+        np.array_equal(recording.dataset[name].values, original.dataset[name].values)
+        and meanings_by_code(recording.manifest, name) == meanings_by_code(original.manifest, name)
+        for name in recording.variable_names
+    )
+    sha256 = (original if same else recording).content_sha256
+    manifest = recording.manifest.model_copy(update={"content_sha256": sha256})
+    return Recording._trusted(recording.dataset, manifest, recording._guard)
 
 
 # ------------------------------------------------------------------------------------------------- 3. agree on variables

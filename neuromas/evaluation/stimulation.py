@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from neuromas import dims
 from neuromas.align.alignment import Alignment, Subspace
+from neuromas.align.pairs import Direction, paired_columns
 from neuromas.align.prepare import warnings_of
 from neuromas.align.side import Side
 from neuromas.errors import InvalidInput, NoMatch, NotFound, suggestion
@@ -89,7 +90,7 @@ def stimulation_plan(
     """
     _check_request(alignment, source, target, part, n_samples, n_sources)
     chosen = _chosen_subspace(alignment, subspace)
-    columns, source_columns = target.columns(chosen.variables), source.columns(chosen.variables)
+    columns, source_columns = paired_columns(Direction(source, target), chosen)
     codes = _wanted_codes(target, wanted, columns)
     generator = np.random.default_rng(seed)
     samples, values = _drawn_samples(target, part, codes, n_samples, generator)
@@ -105,8 +106,10 @@ def stimulation_plan(
             "title": f"stimulation plan for {target.name}, values donated by {source.name}",
             "source": source.name,
             "target": target.name,
-            "recording": target.recording.name,
-            "recording_sha256": target.recording.manifest.content_sha256 or "",
+            "recording": target.original.name,
+            "recording_sha256": target.original.content_sha256,
+            "source_recording": source.original.name,
+            "source_recording_sha256": source.original.content_sha256,
             "alignment_sha256": alignment.sha256(),
             "subspace": chosen.name,
             "seed": seed,

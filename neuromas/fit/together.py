@@ -14,6 +14,7 @@ from neuromas.align.prepare import warnings_of
 from neuromas.align.side import Side
 from neuromas.causal.model import CausalModel
 from neuromas.errors import InvalidInput
+from neuromas.files import local_path
 from neuromas.fit.folder import is_finished, remove_checkpoint
 from neuromas.fit.loop import Outcome, run_together
 from neuromas.fit.plan import State
@@ -100,7 +101,7 @@ def together(
 
 
 def _folders(out: Sequence[str | Path | None] | None, n_fits: int) -> list[Path | None]:
-    folders = [None if path is None else Path(path) for path in (out or [None] * n_fits)]
+    folders = [None if path is None else local_path(path) for path in (out or [None] * n_fits)]
     if len(folders) != n_fits:
         raise InvalidInput(f"expected one folder for each of {n_fits} fits, got {len(folders)}", kind="invalid_option")
     absolute = [folder.absolute() for folder in folders if folder is not None]
