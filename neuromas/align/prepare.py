@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from neuromas.align.codes import CommonCodes, roles_of
 from neuromas.align.side import PARTS, HeldContext, Side, check_meanings
 from neuromas.causal.counterfactual import Candidates
 from neuromas.causal.model import TASKS, CausalModel, get_task, variable_columns
 from neuromas.errors import InvalidInput, NotFound, suggestion
 from neuromas.index.index import CLIndex
 from neuromas.recordings.check import listing
+from neuromas.recordings.codes import CommonCodes, roles_of
+from neuromas.recordings.incomplete import costly_units
 from neuromas.recordings.meanings import meanings_by_code
 from neuromas.recordings.meeting import Held, unlike
 from neuromas.recordings.pseudo import parts_of, warnings_about
@@ -134,6 +135,8 @@ def warnings_of(sides: Sequence[Side]) -> tuple[str, ...]:
     messages = [f"{side.name}: {warning}" for side in sides for warning in warnings_about(side.recording)]
     for side in sides:
         messages += _strange_meanings(side)
+        costly = costly_units(side.recording, side.units, side.recording.eligible)
+        messages += [f"{side.name}: {costly}"] if costly else []
         index = side.indexes["train"]
         counts = index.counts
         single = int((counts == 1).sum())
@@ -415,12 +418,15 @@ class _Builder:
         return np.asarray(usable)
 
     def _no_samples(self, part: str, values: Mapping[str, Sequence[float | str]]) -> InvalidInput:
+        recording = self.recorded.recording
+        costly = costly_units(recording, self.units, recording.eligible)
         restriction = "".join(
             f", with {variable} among {', '.join(_text(value) for value in allowed)}"
             for variable, allowed in values.items()
         )
         return InvalidInput(
-            f"recording {self.recorded.recording.name!r}: no eligible, complete sample in the {part} part{restriction}",
+            f"recording {recording.name!r}: no eligible, complete sample in the {part} part{restriction}"
+            f"{f'; {costly}' if costly else ''}",
             kind="no_samples",
         )
 

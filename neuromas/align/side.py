@@ -19,7 +19,7 @@ from neuromas.causal.counterfactual import Candidates
 from neuromas.causal.model import TASKS, CausalModel, get_task, tokens_by_trial, variable_columns
 from neuromas.errors import InvalidInput, ReadOnly
 from neuromas.index.index import CLIndex
-from neuromas.recordings.meeting import Held, not_comparable
+from neuromas.recordings.meeting import Held, clashing_codes, not_comparable
 from neuromas.recordings.recording import Recording
 from neuromas.systems.system import Context, Packed, System
 
@@ -319,6 +319,7 @@ def check_meeting(one: Side, variable: str, other: Side, others: str) -> None:
 
 
 def _refuse(side: Side, variable: str, other: Held, fixed: Collection[str]) -> None:
-    problem = not_comparable(side.held(variable), other, fixed)
+    held = side.held(variable)
+    problem = not_comparable(held, other, fixed) or clashing_codes(held, other)
     if problem:
         raise InvalidInput(problem, kind="no_shared_value")

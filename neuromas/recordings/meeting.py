@@ -81,11 +81,25 @@ def not_comparable(one: Held, other: Held, fixed: Collection[str] = ()) -> str:
     ''
     """
     if one.is_text == other.is_text:
-        return _other_codes(one, other) if one.is_text else ""
+        return ""
     changed, kept = (other, one) if _is_kept(one, other, fixed) else (one, other)
     name = changed.spec.name if changed.spec.name == kept.spec.name else f"{changed.spec.name}/{kept.spec.name}"
     advice = "compare other variables" if changed.owner in fixed else offered_mapping(changed, kept)
     return f"variable {name!r} is {one} and {other}, and numbers are never compared with categories; {advice}"
+
+
+def clashing_codes(one: Held, other: Held) -> str:
+    """Why codes of two categorical variables that cannot be recoded do not agree; empty if they do, or if these are numbers."""
+    ours, theirs = (dict(zip(each.spec.meanings or (), each.spec.values or (), strict=True)) for each in (one, other))
+    text_of = {code: text for text, code in theirs.items()}
+    for text, code in ours.items():
+        if theirs.get(text, code) != code or text_of.get(code, text) != text:
+            return (
+                f"variable {one.spec.name!r}: {text!r} has the code {code} in {one.owner!r}, and in {other.owner!r} "
+                + (f"the code {theirs[text]}" if text in theirs else f"that code means {text_of[code]!r}")
+                + "; give equal meanings equal codes in the two causal models"
+            )
+    return ""
 
 
 def unlike(one: Held, other: Held) -> list[str]:
@@ -101,20 +115,6 @@ def _is_kept(one: Held, other: Held, fixed: Collection[str]) -> bool:
     text = one if one.is_text else other
     spells_numbers = all(as_number(label) is not None for label in text.labels)
     return one.is_text != spells_numbers
-
-
-def _other_codes(one: Held, other: Held) -> str:
-    """Two categorical variables whose codes differ, although one of them cannot be recoded."""
-    ours, theirs = (dict(zip(each.spec.meanings or (), each.spec.values or (), strict=True)) for each in (one, other))
-    text_of = {code: text for text, code in theirs.items()}
-    for text, code in ours.items():
-        if theirs.get(text, code) != code or text_of.get(code, text) != text:
-            return (
-                f"variable {one.spec.name!r}: {text!r} has the code {code} in {one.owner!r}, and in {other.owner!r} "
-                + (f"the code {theirs[text]}" if text in theirs else f"that code means {text_of[code]!r}")
-                + "; give equal meanings equal codes in the two causal models"
-            )
-    return ""
 
 
 def offered_mapping(changed: Held, kept: Held) -> str:

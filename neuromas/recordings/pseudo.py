@@ -79,6 +79,7 @@ def pool(
     variables: Sequence[str],
     *,
     name: str,
+    mapping: Mapping[str, Mapping[str, Any]] | None = None,
     n_trials: int | Mapping[str, int] | None = None,
     replace: bool = False,
     min_trials: int | None = None,
@@ -100,6 +101,8 @@ def pool(
         Trials are joined if these variables agree at each step. The result has only these variables.
     name : str
         Name of the result.
+    mapping : mapping of recording name to mapping, optional
+        For recordings that use other names or values; see `Recording.relabel`.
     n_trials : int or mapping of part to int, optional
         Number of joined trials for each combination of values in each part. By default, that of the unit with the fewest
         trials.
@@ -150,7 +153,7 @@ def pool(
         raise InvalidInput(
             f"min_trials: expected at least {len(parts)}, one for each part, got {fewest}", kind="invalid_option"
         )
-    fitting, specs = alike(recordings, variables)
+    fitting, specs = alike(recordings, variables, mapping)
     sources = [_source(recording, variables) for recording in fitting]
     profiles = _profiles(sources)
     units, left_out = _deal(sources, profiles, fractions, fewest, seed)
