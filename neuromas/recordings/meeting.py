@@ -90,6 +90,8 @@ def not_comparable(one: Held, other: Held, fixed: Collection[str] = ()) -> str:
 
 def clashing_codes(one: Held, other: Held) -> str:
     """Why codes of two categorical variables that cannot be recoded do not agree; empty if they do, or if these are numbers."""
+    if not (one.is_text and other.is_text):
+        return ""
     ours, theirs = (dict(zip(each.spec.meanings or (), each.spec.values or (), strict=True)) for each in (one, other))
     text_of = {code: text for text, code in theirs.items()}
     for text, code in ours.items():

@@ -132,12 +132,6 @@ def relabelled(
     """The variable under its canonical name and values, and its samples' numbers recoded to match."""
     if spec.type == "real" and not renames:
         return spec.model_copy(update={"name": name}), values
-    if spec.type == "real" and not np.isfinite(values).all():
-        raise InvalidInput(
-            f"mapping: {spec.name!r} is missing (NaN) in {int((~np.isfinite(values)).sum()):,} samples, so its values cannot be"
-            " mapped; select the samples that have one first (where=)",
-            kind="invalid_mapping",
-        )
     renaming = _renaming(spec, renames, values, reference)
     if spec.meanings is not None and _has_numbers(reference) and renaming.fixed:
         return _as_numbers(spec, name, _only_numbers(spec, renaming, values), values, reference)
