@@ -240,7 +240,7 @@ class Side:
         Raises
         ------
         InvalidInput
-            The system and the recording have different numbers of units.
+            The system and the recording have different numbers of units, or the system's task has other values or codes.
         """
         if system.n_units != self.n_units:
             raise InvalidInput(
@@ -253,7 +253,9 @@ class Side:
         if model is None and system.config.task in TASKS:
             task = get_task(system.config.task)
             model = task if task.variable_names == self.variables else None
-        return replace(self, system=system, context=HeldContext.of(system, self.recording), model=model)
+        side = replace(self, system=system, context=HeldContext.of(system, self.recording), model=model)
+        check_meanings([side])
+        return side
 
     def with_steps(self, n_steps: int) -> Side:
         """The same side with its trials padded to `n_steps`, ready for stepwise interchanges.

@@ -505,7 +505,7 @@ class Recording(Reading):
             mentioned keep their names.
         like : Recording or sequence of VariableSpec, optional
             The recording whose codes to use for equal meanings of variables of the same name, so that values of both
-            systems compare as numbers.
+            systems compare as numbers. Where it holds numbers, the mapping turns meanings into numbers.
 
         Returns
         -------

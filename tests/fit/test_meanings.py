@@ -110,8 +110,10 @@ def test_meanings_that_the_task_does_not_have_are_named(cast):
     assert "phase is 'rest' in some samples, which task 'toy' does not have ('demo', 'response')" in warning
 
 
+HELD = {"side": ["l", "r", "up"], "cl": ["1", "10", "2"]}
+
+
 class TestValues:
-    HELD = {"side": ["l", "r", "up"], "cl": ["1", "10", "2"]}
     PAIR = recorded("a", HELD), recorded("b", HELD, seed=1)
 
     def test_meanings_and_numbers_of_meanings(self):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import warnings
 
 import numpy as np
 import pytest
@@ -198,3 +199,16 @@ def test_units_that_cost_little_are_not_named():
     assert costly_units(Recording.from_arrays(activity, {"n": N}, name="few", missing=True)) == ""
     activity = np.where(np.arange(6) == np.arange(60)[:, None] % 6, np.nan, 1.0)  # each unit costs a sixth
     assert costly_units(Recording.from_arrays(activity, {"n": N}, name="all", missing=True)).count("'u") >= 2
+
+
+def test_pool_names_the_unit_that_costs_most_joined_trials():
+    scarce = Recording.from_arrays(np.ones((15, 1)), {"n": N[:15]}, name="scarce")
+    pair = [recorded("a", N), recorded("b", N)]
+    with pytest.warns(
+        MissingUnitsWarning, match=r"unit 'scarce/u0' has 5 trials .* without it 20 are \(min_trials=6\)"
+    ):
+        joined = pool([*pair, scarce], ["n"], name="p")
+    assert joined.n_samples == 15
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert pool([*pair, scarce], ["n"], name="p", min_trials=6).n_samples == 60
