@@ -13,7 +13,36 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-from neuromas.errors import StorageFailed
+from neuromas.errors import InvalidInput, StorageFailed
+
+
+def local_path(path: str | Path) -> Path:
+    """`path` on this machine's disks, where a place to write is named.
+
+    Raises
+    ------
+    InvalidInput
+        It looks like a URL, which would become a folder of that name, ``s3:``.
+
+    Examples
+    --------
+    >>> local_path("results/a:b").name
+    'a:b'
+    >>> local_path("s3://bucket/lab")
+    Traceback (most recent call last):
+    neuromas.errors.InvalidInput: 's3://bucket/lab' looks like a URL, and only folders of this machine can be used; name a folder
+    """
+    text = os.fspath(path)
+    # of `Path("s3://bucket")` one slash is left
+    if re.match(r"([a-z][a-z0-9+.-]*::)*[a-z][a-z0-9+.-]+:/", text, re.IGNORECASE):
+        folder = re.sub(r"^file:/+", "/", text)
+        url = re.sub(r":/+", "://", text, count=1)
+        raise InvalidInput(
+            f"{url!r} looks like a URL, and only folders of this machine can be used; name a folder"
+            + (f": {folder}" if folder != text else ""),
+            kind="not_local",
+        )
+    return Path(path)
 
 
 def sha256_bytes(data: bytes) -> str:
@@ -142,8 +171,10 @@ def write_atomically(path: str | Path, data: bytes | memoryview | str) -> None:
     ------
     StorageFailed
         The disk refused (full, read-only, no permission); `path` is as it was.
+    InvalidInput
+        `path` looks like a URL.
     """
-    path = Path(path)
+    path = local_path(path)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from neuromas.errors import InvalidInput, StorageFailed
+from neuromas.files import local_path
 
 ROOM = 16 * 2**20
 """Bytes that must be free: a result, a checkpoint and a report."""
@@ -18,11 +19,11 @@ def check_folder(out: str | Path) -> Path:
     Raises
     ------
     InvalidInput
-        It is a file.
+        It is a file, or looks like a URL.
     StorageFailed
         It cannot be written, or the disk is full.
     """
-    out = Path(out)
+    out = local_path(out)
     if out.exists() and not out.is_dir():
         raise InvalidInput(f"{out}: expected a folder to write to, got a file", kind="not_a_folder")
     _check_room(out)
@@ -35,11 +36,11 @@ def check_file(out: str | Path) -> Path:
     Raises
     ------
     InvalidInput
-        It is a folder.
+        It is a folder, or looks like a URL.
     StorageFailed
         It cannot be written, or the disk is full.
     """
-    out = Path(out)
+    out = local_path(out)
     if out.is_dir():
         raise InvalidInput(f"{out}: expected a file to write, got a folder", kind="not_a_file")
     _check_room(out.parent)

@@ -36,6 +36,7 @@ def pool(request: PoolRequest) -> Registered:
         [store.get(name) for name in expanded(store, request.recordings)],
         list(request.by),
         name=own,
+        mapping=request.mapping,
         n_trials=request.n_trials,
         replace=request.replace,
         min_trials=request.min_trials,

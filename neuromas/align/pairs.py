@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuromas.align.alignment import Subspace
-from neuromas.align.side import Side
+from neuromas.align.side import Side, check_meeting
 from neuromas.causal.counterfactual import Pairs, draw_pairs
 from neuromas.causal.model import Sequences, join_sequences
 from neuromas.errors import InvalidInput
+from neuromas.recordings.meeting import offered_mapping, unlike
 
 _SHOWN_VALUES = 10  # in an error
 
@@ -153,7 +154,10 @@ def paired_columns(direction: Direction, subspace: Subspace) -> tuple[list[int],
             " roles=",
             kind="variables_mismatch",
         )
-    return target.columns(subspace.variables), source.columns(subspace.variables)
+    columns, source_columns = target.columns(subspace.variables), source.columns(subspace.variables)
+    for column, source_column in zip(columns, source_columns, strict=True):
+        check_meeting(target, target.variables[column], source, source.variables[source_column])
+    return columns, source_columns
 
 
 def _check_shared(
@@ -169,18 +173,34 @@ def _check_shared(
     recorded = {tuple(row) for row in target.candidates[part].values[:, columns].tolist()}
     if donated & recorded:
         return
-    continuous = any(target.recording.spec(target.variables[column]).type == "real" for column in columns)
     raise InvalidInput(
         f"{direction.name}: the two systems have no value of {subspace.name!r} in common: "
-        f"{_listed(source, source_columns, donated)}; {_listed(target, columns, recorded)}. If names or codes differ, map"
-        " them (mapping=, --mapping)"
-        + ("; continuous values need bins or a tolerance (tolerances=)" if continuous else ""),
+        f"{_listed(source, source_columns, donated)}; {_listed(target, columns, recorded)}; "
+        f"{_advice(direction, columns, source_columns)}",
         kind="no_shared_value",
     )
 
 
+def _advice(direction: Direction, columns: list[int], source_columns: list[int]) -> str:
+    """What to do if two sides have no value in common."""
+    source, target = direction.source, direction.target
+    for column, source_column in zip(columns, source_columns, strict=True):
+        here, there = source.held(source.variables[source_column]), target.held(target.variables[column])
+        if here.is_text and len(unlike(here, there)) == len(here.labels):
+            changed, kept = (here, there) if source.system is None else (there, here)
+            return offered_mapping(changed, kept)
+    continuous = any(target.recording.spec(target.variables[column]).type == "real" for column in columns)
+    return "if names or values differ, map them (mapping=)" + (
+        "; continuous values need bins or a tolerance (tolerances=)" if continuous else ""
+    )
+
+
 def _listed(side: Side, columns: Sequence[int], values: set[tuple[float, ...]]) -> str:
-    names = "+".join(side.variables[column] for column in columns)
-    shown = [" ".join(f"{value:g}" for value in row) for row in sorted(values)[:_SHOWN_VALUES]]
+    specs = [side.recording.spec(side.variables[column]) for column in columns]
+    names = "+".join(spec.name for spec in specs)
+    shown = [
+        " ".join(spec.label(value) for spec, value in zip(specs, row, strict=True))
+        for row in sorted(values)[:_SHOWN_VALUES]
+    ]
     more = ", …" if len(values) > _SHOWN_VALUES else ""
     return f"{names} of {side.name!r} is {', '.join(shown)}{more}"

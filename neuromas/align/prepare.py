@@ -11,13 +11,19 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from neuromas.align.side import PARTS, HeldContext, Side
+from neuromas.align.side import PARTS, HeldContext, Side, check_meanings
 from neuromas.causal.counterfactual import Candidates
 from neuromas.causal.model import TASKS, CausalModel, get_task, variable_columns
 from neuromas.errors import InvalidInput, NotFound, suggestion
 from neuromas.index.index import CLIndex
+from neuromas.recordings.check import listing
+from neuromas.recordings.codes import CommonCodes, roles_of
+from neuromas.recordings.incomplete import costly_units
+from neuromas.recordings.meanings import meanings_by_code
+from neuromas.recordings.meeting import Held, unlike
 from neuromas.recordings.pseudo import parts_of, warnings_about
 from neuromas.recordings.recording import Recording
+from neuromas.schema.recording import VariableSpec
 from neuromas.systems.capture import capture
 from neuromas.systems.competence import remark
 from neuromas.systems.system import System, check_device
@@ -31,7 +37,7 @@ def make_sides(
     mapping: Mapping[str, Mapping[str, Any]] | None = None,
     units: Mapping[str, Sequence[str]] | None = None,
     roles: Mapping[str, Mapping[str, str]] | None = None,
-    values: Mapping[str, Sequence[float]] | None = None,
+    values: Mapping[str, Sequence[float | str]] | None = None,
     tolerances: Mapping[str, float] | None = None,
     task_options: Mapping[str, Mapping[str, Any]] | None = None,
     stepwise: bool = False,
@@ -61,9 +67,9 @@ def make_sides(
         Units of a recording to use; all by default.
     roles : mapping of shared name to mapping of side or task to variable, optional
         Variables that correspond but have different names, in systems of different tasks.
-    values : mapping of variable or shared name to sequence of float, optional
-        This restricts which samples form pairs: the variable must hold one of these values. Counterfactual latents are still
-        drawn from the whole recording.
+    values : mapping of variable or shared name to sequence of float or str, optional
+        This restricts which samples form pairs: the variable must hold one of these values or meanings. Counterfactual latents
+        are still drawn from the whole recording.
     tolerances : mapping of variable or shared name to float, optional
         Largest difference between the expected value and that of a counterfactual latent, for continuous variables.
     task_options : mapping of task to mapping, optional
@@ -107,16 +113,16 @@ def make_sides(
             "task_options are for registered tasks and cannot be used with model=; set the options on the model itself",
             kind="invalid_option",
         )
+    own_roles = [roles_of(name, task, roles or {}) for name, task in zip(names, tasks, strict=True)]
     recorder = _Recorder(model, task_options or {}, mapping or {}, n_trials, only_solved, allow_unsolved, seed, device)
-    recorded = recorder.record(names, systems)
+    recorded = recorder.record(names, systems, own_roles)
+    _check_values(recorded, own_roles, values or {})
     compared = _compared_variables(recorded, variables)
     sides = []
-    for entry, own_variables, task in zip(recorded, compared, tasks, strict=True):
-        own_roles = {
-            role: variable.get(entry.name, variable.get(task, role)) for role, variable in (roles or {}).items()
-        }
-        builder = _Builder(entry, own_variables, own_roles, None if units is None else units.get(entry.name))
+    for entry, own_variables, role in zip(recorded, compared, own_roles, strict=True):
+        builder = _Builder(entry, own_variables, role, None if units is None else units.get(entry.name))
         sides.append(builder.build(values or {}, tolerances or {}, fractions, seed, device))
+    check_meanings(sides)
     if stepwise:
         # the longest trial of any side: a source may do another task than its target
         n_steps = max(int(side.recording.step.max()) for side in sides) + 1
@@ -162,6 +168,9 @@ def warnings_of(sides: Sequence[Side]) -> tuple[str, ...]:
     for side in sides:
         failing = remark(side.name, side.recording.manifest.provenance.trial_accuracy)
         messages += [] if failing is None else [failing]
+        messages += _strange_meanings(side)
+        costly = costly_units(side.recording, side.units, side.recording.eligible)
+        messages += [f"{side.name}: {costly}"] if costly else []
         index = side.indexes["train"]
         counts = index.counts
         single = int((counts == 1).sum())
@@ -171,6 +180,21 @@ def warnings_of(sides: Sequence[Side]) -> tuple[str, ...]:
                 " then always the counterfactual latent; use bins or a tolerance to bring more samples together"
             )
     return tuple(messages)
+
+
+def _strange_meanings(side: Side) -> list[str]:
+    """Meanings of a recording that its task does not have: what they stand for, nobody has said."""
+    if side.model is None or side.system is not None:
+        return []
+    messages = []
+    for spec in side.model.variables:
+        strange = unlike(side.held(spec.name), Held(side.model.name, spec))
+        if strange:
+            messages.append(
+                f"{side.name}: {spec.name} is {listing(strange)} in some samples, which task {side.model.name!r} does not have"
+                f" ({listing(spec.meanings or ())}); they form no pairs as long as mapping= does not say what they are"
+            )
+    return messages
 
 
 # ------------------------------------------------------------------------------------------------------------- 1. check
@@ -227,9 +251,10 @@ def _check_known(option: str, keys: Collection[str], noun: str, known: Sequence[
 
 @dataclass(frozen=True)
 class _Recorded:
-    """A system on its way to a side: what was recorded of it, and the causal model of its task."""
+    """A system on its way to a side: what was recorded of it, under its own and common names, and its task's causal model."""
 
     name: str
+    original: Recording
     recording: Recording
     system: System | None
     model: CausalModel | None
@@ -248,21 +273,36 @@ class _Recorder:
     seed: int
     device: str | torch.device
 
-    def record(self, names: Sequence[str], systems: Sequence[System | Recording]) -> list[_Recorded]:
+    def record(
+        self, names: Sequence[str], systems: Sequence[System | Recording], roles: Sequence[Mapping[str, str]]
+    ) -> list[_Recorded]:
         reference = self.model
         if reference is None:
             tasks = [system.config.task for system in systems if isinstance(system, System)]
             reference = self._task_model(tasks[0]) if tasks else None
-        recorded: list[_Recorded] = []
-        for position, (name, system) in enumerate(zip(names, systems, strict=True)):
-            if isinstance(system, System):
-                entry = self._captured(name, system, position)
-            else:
-                entry = _Recorded(name, system, None, self._model_of(name, system) or reference)
-            like = entry.model.variables if entry.model is not None else recorded[0].recording if recorded else None
-            relabelled = entry.recording.relabel(self.mapping.get(name), like=like)
-            recorded.append(replace(entry, recording=relabelled))
-        return recorded
+        entries = [
+            self._captured(name, system, position)
+            if isinstance(system, System)
+            else _Recorded(name, system, system, None, self._model_of(name, system) or reference)
+            for position, (name, system) in enumerate(zip(names, systems, strict=True))
+        ]
+        codes = CommonCodes()
+        for entry, own_roles in zip(entries, roles, strict=True):
+            if entry.model is not None:
+                codes.learn(entry.model.variables, own_roles)
+            codes.learn_numbers(entry.recording.manifest.variables, self.mapping.get(entry.name, {}), own_roles)
+        return [self._relabelled(entry, codes, own_roles) for entry, own_roles in zip(entries, roles, strict=True)]
+
+    def _relabelled(self, entry: _Recorded, codes: CommonCodes, roles: Mapping[str, str]) -> _Recorded:
+        """The entry under common names and codes."""
+        mapping = self.mapping.get(entry.name)
+        own = () if entry.model is None else entry.model.variables
+        like = codes.like([*entry.recording.variable_names, *(mapping or {})], roles, own)
+        relabelled = entry.recording.relabel(mapping, like=like)
+        codes.learn(relabelled.manifest.variables, roles)
+        return replace(
+            entry, recording=relabelled if entry.system is not None else _with_hash(relabelled, entry.original)
+        )
 
     def _captured(self, name: str, system: System, position: int) -> _Recorded:
         model = self.model or self._task_model(system.config.task)
@@ -275,7 +315,7 @@ class _Recorder:
             only_solved=self.only_solved,
             allow_unsolved=self.allow_unsolved,
         )
-        return _Recorded(name, recording, system, model)
+        return _Recorded(name, recording, recording, system, model)
 
     def _task_model(self, task: str) -> CausalModel:
         return get_task(task, **self.task_options.get(task, {}))
@@ -289,6 +329,18 @@ class _Recorder:
         same_variables = all(name in recording.variable_names for name in model.variable_names)
         same_tokens = vocabulary is None or vocabulary[: len(model.vocabulary)] == model.vocabulary
         return model if same_variables and same_tokens else None
+
+
+def _with_hash(recording: Recording, original: Recording) -> Recording:
+    """The recording with the hash of its content in its manifest: that of the original, if it says the same."""
+    same = recording.variable_names == original.variable_names and all(
+        np.array_equal(recording.dataset[name].values, original.dataset[name].values)
+        and meanings_by_code(recording.manifest, name) == meanings_by_code(original.manifest, name)
+        for name in recording.variable_names
+    )
+    sha256 = (original if same else recording).content_sha256
+    manifest = recording.manifest.model_copy(update={"content_sha256": sha256})
+    return Recording._trusted(recording.dataset, manifest)
 
 
 # ------------------------------------------------------------------------------------------------- 3. agree on variables
@@ -339,7 +391,7 @@ class _Builder:
 
     def build(
         self,
-        values: Mapping[str, Sequence[float]],
+        values: Mapping[str, Sequence[float | str]],
         tolerances: Mapping[str, float],
         fractions: Mapping[str, float] | None,
         seed: int,
@@ -368,6 +420,7 @@ class _Builder:
         return Side(
             name=self.recorded.name,
             recording=recording,
+            original=self.recorded.original,
             variables=self.variables,
             units=tuple(recording.unit_names if self.units is None else self.units),
             latents=torch.from_numpy(np.asarray(recording.latents(self.units), dtype=np.float32)).to(device),
@@ -394,20 +447,59 @@ class _Builder:
         own = self.roles.get(variable, variable)
         return variable_columns(self.variables, [own], f"system {self.recorded.name!r}")[0]
 
-    def _usable(self, held: NDArray[np.float64], values: Mapping[str, Sequence[float]]) -> NDArray[np.bool_]:
+    def _usable(self, held: NDArray[np.float64], values: Mapping[str, Sequence[float | str]]) -> NDArray[np.bool_]:
         """Which samples may form pairs: eligible, complete, with values that were asked for; shape (n_samples,)."""
         recording = self.recorded.recording
         usable = recording.eligible & recording.complete(self.units) & np.isfinite(held).all(axis=1)
         for variable, allowed in values.items():
-            usable &= np.isin(held[:, self._column(variable)], np.asarray(allowed, dtype=np.float64))
+            column = self._column(variable)
+            spec = recording.spec(self.variables[column])
+            usable &= np.isin(held[:, column], [_code(spec, value) for value in allowed])
         return np.asarray(usable)
 
-    def _no_samples(self, part: str, values: Mapping[str, Sequence[float]]) -> InvalidInput:
+    def _no_samples(self, part: str, values: Mapping[str, Sequence[float | str]]) -> InvalidInput:
+        recording = self.recorded.recording
+        costly = costly_units(recording, self.units, recording.eligible)
         restriction = "".join(
-            f", with {variable} among {', '.join(f'{value:g}' for value in allowed)}"
+            f", with {variable} among {', '.join(_text(value) for value in allowed)}"
             for variable, allowed in values.items()
         )
         return InvalidInput(
-            f"recording {self.recorded.recording.name!r}: no eligible, complete sample in the {part} part{restriction}",
+            f"recording {recording.name!r}: no eligible, complete sample in the {part} part{restriction}"
+            f"{f'; {costly}' if costly else ''}",
             kind="no_samples",
         )
+
+
+def _code(spec: VariableSpec, value: float | str) -> float:
+    """The stored number of a value; NaN, which equals nothing, if the variable cannot hold it."""
+    try:
+        return spec.code(value)
+    except KeyError:
+        return np.nan
+
+
+def _text(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _check_values(
+    recorded: Sequence[_Recorded],
+    roles: Sequence[Mapping[str, str]],
+    values: Mapping[str, Sequence[float | str]],
+) -> None:
+    """Refuse a meaning that no system has."""
+    for variable, allowed in values.items():
+        names = [own_roles.get(variable, variable) for own_roles in roles]
+        declared = [entry.recording.manifest.variables for entry in recorded]
+        specs = [
+            spec for name, variables in zip(names, declared, strict=True) for spec in variables if spec.name == name
+        ]
+        for value in allowed:
+            if isinstance(value, str) and all(np.isnan(_code(spec, value)) for spec in specs):
+                known = list(dict.fromkeys(text for spec in specs for text in spec.meanings or ()))
+                raise InvalidInput(
+                    f"values: no system has {variable} {value!r}; its values are {listing(known) or 'numbers'}"
+                    f"{suggestion(value, known)}",
+                    kind="invalid_value",
+                )

@@ -6,7 +6,7 @@ interface, and code that was handed a `Recording` holds nothing that runs.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -20,6 +20,7 @@ from neuromas.causal.counterfactual import Candidates
 from neuromas.causal.model import TASKS, CausalModel, get_task, tokens_by_trial, variable_columns
 from neuromas.errors import InvalidInput, ReadOnly
 from neuromas.index.index import CLIndex
+from neuromas.recordings.meeting import Held, clashing_codes, not_comparable
 from neuromas.recordings.recording import Recording
 from neuromas.systems.system import Context, Packed, System
 
@@ -96,6 +97,9 @@ class Side:
     ----------
     name : str
     recording : Recording
+        Under the names and codes that all sides share.
+    original : Recording
+        As it was passed or captured, under its own names.
     variables : tuple of str
         Variables that are compared, by this side's own names; the columns of every ``values``.
     units : tuple of str
@@ -119,6 +123,7 @@ class Side:
 
     name: str
     recording: Recording
+    original: Recording
     variables: tuple[str, ...]
     units: tuple[str, ...]
     latents: Tensor = field(repr=False)
@@ -143,6 +148,12 @@ class Side:
     def n_samples(self) -> int:
         """Eligible, complete samples over all parts."""
         return sum(len(candidates.samples) for candidates in self.candidates.values())
+
+    def held(self, variable: str) -> Held:
+        """A variable, by its name here, with the values that samples of this side hold."""
+        column = self.variables.index(variable)
+        columns = (candidates.values[:, column] for candidates in self.candidates.values())
+        return Held(self.name, self.recording.spec(variable), lambda: np.concatenate(list(columns)))
 
     def columns(self, variables: Sequence[str]) -> list[int]:
         """Columns of ``values`` that hold `variables`, by this side's own or by shared names; NotFound for others."""
@@ -231,7 +242,7 @@ class Side:
         ------
         InvalidInput
             The system is not the one that was recorded: it has another number of units, or other latents on the recording's own
-            tokens. Or the recording has no tokens to compare them on.
+            tokens. Or the recording has no tokens to compare them on, or the system's task has other values or codes.
         """
         if system.n_units != self.n_units:
             raise InvalidInput(
@@ -245,7 +256,9 @@ class Side:
         if model is None and system.config.task in TASKS:
             task = get_task(system.config.task)
             model = task if task.variable_names == self.variables else None
-        return replace(self, system=system, context=HeldContext.of(system, self.recording), model=model)
+        side = replace(self, system=system, context=HeldContext.of(system, self.recording), model=model)
+        check_meanings([side])
+        return side
 
     def with_steps(self, n_steps: int) -> Side:
         """The same side with its trials padded to `n_steps`, ready for stepwise interchanges.
@@ -275,3 +288,43 @@ class Side:
         if not self.system.stepwise:
             return f"is intervened on at layer {self.system.layer!r}, where each latent depends on the one before"
         return "has a task without a filler token, which pads trials"
+
+
+def check_meanings(sides: Sequence[Side]) -> None:
+    """Refuse variables of the same name that are numbers in one side and categories in another.
+
+    Sides with different variables are checked where a subspace joins them.
+
+    Raises
+    ------
+    InvalidInput
+        Says which mapping would make the values comparable.
+    """
+    for side in sides:
+        if side.model is not None:
+            for spec in side.model.variables:
+                _refuse(side, spec.name, Held(side.model.name, spec, noun="task "), {side.model.name})
+    if len({side.variables for side in sides}) == 1:
+        first = next((side for side in sides if side.system is not None), sides[0])
+        for side in sides:
+            for variable in side.variables:
+                check_meeting(first, variable, side, variable)
+
+
+def check_meeting(one: Side, variable: str, other: Side, others: str) -> None:
+    """Refuse to compare a variable of one side with one of another if they are numbers here and categories there.
+
+    Raises
+    ------
+    InvalidInput
+        Says which mapping would make the values comparable.
+    """
+    running = {side.name for side in (one, other) if side.system is not None}
+    _refuse(one, variable, other.held(others), running)
+
+
+def _refuse(side: Side, variable: str, other: Held, fixed: Collection[str]) -> None:
+    held = side.held(variable)
+    problem = not_comparable(held, other, fixed) or clashing_codes(held, other)
+    if problem:
+        raise InvalidInput(problem, kind="no_shared_value")

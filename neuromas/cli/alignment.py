@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from neuromas.cli import terminal
-from neuromas.cli.options import Asked
-from neuromas.cli.verbs import verb
+from neuromas.cli.options import Asked, options_of
+from neuromas.cli.verbs import keywords_as_options, verb
 from neuromas.errors import InvalidInput, NeuromasError
 from neuromas.schema.actions import CompareRequest, EvaluateRequest, FitsRequest, IntoFolder, PlanRequest, ReadsDevice
 
@@ -184,17 +184,27 @@ def _show_fits(fits: Fits, out: Path) -> None:
     shown = terminal.table(
         *(
             f"{column} >"
-            for column in (*settings, "iterations", "validation loss", "validation IIA", "seconds", "status")
+            for column in (
+                *settings,
+                "iterations",
+                "validation loss",
+                "validation IIA",
+                "missed pairs",
+                "seconds",
+                "status",
+            )
         )
     )
     for row in table.astype(object).where(table.notna(), None).to_dict("records"):
-        numbers = (terminal.number(row[column]) for column in ("validation_loss", "validation_iia", "seconds"))
-        terminal.row(shown, *(str(row[name]) for name in (*settings, "iterations")), *numbers, row["status"])
+        losses = (terminal.number(row[column]) for column in ("validation_loss", "validation_iia"))
+        missed = "–" if row["missed_pairs"] is None else f"{row['missed_pairs']:.0%}"
+        rest = missed, terminal.number(row["seconds"]), row["status"]
+        terminal.row(shown, *(str(row[name]) for name in (*settings, "iterations")), *losses, *rest)
     terminal.show(shown)
     for warning in dict.fromkeys(text for result in fits.results.values() for text in result.report.warnings):
         concerned = [name for name, result in fits.results.items() if warning in result.report.warnings]
         where = "" if len(concerned) == len(fits.results) else f"{', '.join(concerned)}: "
-        terminal.warn(f"{where}{warning}")
+        _warn(f"{where}{warning}")
     terminal.say(f"wrote {out / 'table.csv'}")
 
 
@@ -206,19 +216,25 @@ def _show_fit(result: FitResult) -> None:
         f"best at {report.best_iteration:,}, validation loss {best.loss:.4f}"
     )
     for warning in report.warnings:
-        terminal.warn(warning)
+        _warn(warning)
     inputs = terminal.table("input", "access", "units >", "samples used >", "incomplete >")
     for system in report.inputs:
         counts = f"{system.n_units:,}", f"{system.n_samples:,}", f"{system.n_incomplete:,}"
         terminal.row(inputs, system.name, system.access, *counts)
     terminal.show(inputs)
-    scores = terminal.table("direction", "behaviour loss >", "CL loss >", "validation IIA >", "missed pairs >")
-    missed = {misses.direction: misses for misses in report.misses if misses.part == "validation"}
-    for name in dict.fromkeys([*missed, *best.behaviour, *best.cl]):
-        share = f"{missed[name].n_missed:,} of {missed[name].n_pairs:,}" if name in missed else ""
+    heads = "behaviour loss >", "CL loss >", "validation IIA >", "missed training pairs >", "missed validation pairs >"
+    scores = terminal.table("direction", *heads)
+    missed = {(seen.direction, seen.part): f"{seen.n_missed:,} of {seen.n_pairs:,}" for seen in report.misses}
+    for name in dict.fromkeys([*(direction for direction, _ in missed), *best.behaviour, *best.cl]):
         losses = (terminal.number(values.get(name)) for values in (best.behaviour, best.cl, best.iia))
-        terminal.row(scores, name, *losses, share)
+        terminal.row(scores, name, *losses, *(missed.get((name, part), "") for part in ("train", "validation")))
     terminal.show(scores)
+
+
+def _warn(warning: str) -> None:
+    """A warning of a fit, with settings as they are typed: ``--values``, not ``values=``."""
+    fields = {option.path[-1]: option.name for option in options_of(FitsRequest)}
+    terminal.warn(keywords_as_options(warning, fields))
 
 
 def _show_evaluation(evaluation: Evaluation) -> None:

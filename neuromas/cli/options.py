@@ -195,7 +195,7 @@ class Option:
         entries: dict[str, Any] = {}
         for name, text in pairs(self.name, words).items():
             if get_origin(inner) is tuple:
-                entries[name] = _entries(text, get_args(inner)[0] in (str, int, float))
+                entries[name] = _entries(text, get_args(inner)[0] in (str, int, float, float | str))
             else:
                 entries[name] = text if inner is str else self.key_value(name, text)
         return entries

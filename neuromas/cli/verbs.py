@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from importlib import import_module, metadata
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -233,7 +234,14 @@ def keywords_as_options(message: str, fields: Mapping[str, str]) -> str:
     --------
     >>> keywords_as_options("names may need mapping=, or tolerances=", {"mapping": "--mapping"})
     'names may need --mapping, or tolerances='
+    >>> print(keywords_as_options('map them: mapping={"a": {"n": "count"}}', {"mapping": "--mapping"}))
+    map them: --mapping '{"a": {"n": "count"}}'
     """
+    message = re.sub(
+        r"\b(\w+)=(\{.*\})",
+        lambda match: f"{fields[match[1]]} {quote(match[2])}" if match[1] in fields else match[0],
+        message,
+    )
     return re.sub(r"\b(\w+)=(?=[\s,;.)]|$)", lambda match: fields.get(match[1], match[0]), message)
 
 

@@ -7,7 +7,7 @@ proposal: the change of each unit's activity that an experiment would have to pr
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from neuromas import dims, seeds
 from neuromas.align.alignment import Alignment, Subspace
+from neuromas.align.pairs import Direction, paired_columns
 from neuromas.align.prepare import warnings_of
 from neuromas.align.side import Side
 from neuromas.errors import InvalidInput, NoMatch, NotFound, suggestion
@@ -27,6 +28,7 @@ from neuromas.index.choose import near
 from neuromas.provenance import now, versions
 from neuromas.recordings.annotate import STANDARD_MEAN, STANDARD_SD, STANDARD_UNITS
 from neuromas.recordings.export import check_ending, readable
+from neuromas.schema.recording import VariableSpec
 from neuromas.text import csv_table
 
 ENDINGS = (".nc", ".csv")
@@ -90,11 +92,12 @@ def stimulation_plan(
     """
     _check_request(alignment, source, target, part, n_samples, n_sources)
     chosen = _chosen_subspace(alignment, subspace)
-    columns, source_columns = target.columns(chosen.variables), source.columns(chosen.variables)
+    columns, source_columns = paired_columns(Direction(source, target), chosen)
     codes = _wanted_codes(target, wanted, columns)
     generator = seeds.generator(seed)
     samples, values = _drawn_samples(target, part, codes, n_samples, generator)
-    donors = _donors(source, part, values[:, columns], source_columns, n_sources, generator, chosen.name)
+    specs = [target.recording.spec(target.variables[column]) for column in columns]
+    donors = _donors(source, part, values[:, columns], source_columns, specs, n_sources, generator, chosen.name)
     activity = _Activity.after_interchange(alignment, source, target, samples, donors, chosen.name)
     positions = target.recording.unit_positions(target.units)
     activity = activity.physical(target, positions)
@@ -106,8 +109,10 @@ def stimulation_plan(
             "title": f"stimulation plan for {target.name}, values donated by {source.name}",
             "source": source.name,
             "target": target.name,
-            "recording": target.recording.name,
-            "recording_sha256": target.recording.manifest.content_sha256 or "",
+            "recording": target.original.name,
+            "recording_sha256": target.original.content_sha256,
+            "source_recording": source.original.name,
+            "source_recording_sha256": source.original.content_sha256,
             "alignment_sha256": alignment.sha256(),
             "subspace": chosen.name,
             "seed": seed,
@@ -200,11 +205,12 @@ def _donors(
     part: str,
     wanted: NDArray[np.float64],
     columns: list[int],
+    specs: Sequence[VariableSpec],
     n_sources: int,
     generator: np.random.Generator,
     subspace: str,
 ) -> NDArray[np.int64]:
-    """Samples of the source that hold each row of `wanted`; shape (n_samples, n_sources)."""
+    """Samples of the source that hold each row of `wanted`, values of the target's `specs`; shape (n_samples, n_sources)."""
     candidates = source.candidates[part]
     held = candidates.values[:, columns]
     tolerance = source.indexes[part].tolerance
@@ -215,8 +221,8 @@ def _donors(
         matching = candidates.samples[near(held, row, widths)]
         if not len(matching):
             values = ", ".join(
-                f"{source.variables[column]}={source.recording.spec(source.variables[column]).label(code)}"
-                for column, code in zip(columns, row.tolist(), strict=True)
+                f"{source.variables[column]}={spec.label(code)}"
+                for column, spec, code in zip(columns, specs, row.tolist(), strict=True)
             )
             raise NoMatch(
                 f"plan: source {source.name!r} was never recorded with {values} (subspace {subspace!r}, {part} part)"

@@ -15,7 +15,7 @@ from rich.table import Table
 from neuromas.actions.evaluate import evaluate
 from neuromas.actions.fit import fit_all, sharing_systems
 from neuromas.evaluation.accuracy import CONTROLS, scores_table
-from neuromas.files import write_atomically
+from neuromas.files import local_path, write_atomically
 from neuromas.fit.progress import FitBar
 from neuromas.fit.request import parse_request
 from neuromas.fit.result import FitResult
@@ -91,7 +91,7 @@ def run_demo(
     # the matrices are small: a second thread gains little where a core is free, and costs time where none is
     torch.set_num_threads(1)
     try:
-        return _run(Path(out), seed, quick, console or Console(stderr=True))
+        return _run(local_path(out), seed, quick, console or Console(stderr=True))
     finally:
         torch.set_num_threads(n_threads)
 

@@ -24,7 +24,7 @@ from neuromas.experiments.groups import grouped
 from neuromas.experiments.jobs import Planned, expand, finished, job_folder, settle
 from neuromas.experiments.training_jobs import run_training, trained
 from neuromas.experiments.work import describe, one_thread, run_jobs
-from neuromas.files import write_atomically
+from neuromas.files import local_path, write_atomically
 from neuromas.progress import Bar
 from neuromas.schema.sweep import Sweep, SweepJob
 from neuromas.schema.system import SystemConfig, TrainSpec
@@ -161,7 +161,7 @@ def run_sweep(
         Ctrl-C: running work was told to stop, and the cluster is closed.
     """
     check_devices(devices, workers, scheduler)
-    out = Path(out).absolute()
+    out = local_path(out).absolute()
     out.mkdir(parents=True, exist_ok=True)
     planned = expand(sweep)
     needed = {system.name.partition("@")[0] for each in planned for system in each.job.systems} - set(shipped_systems())

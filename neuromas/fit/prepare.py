@@ -119,7 +119,7 @@ def prepare(
     validation = tuple(_draw(config, terms, subspaces, "validation", config.n_validation_pairs))
     identity = _identity(config, inputs, taking_part, train)
     plan = FitPlan(config, tuple(terms), train, validation, subspaces, identity)
-    return Prepared(plan, tuple(sides), tuple(taking_part), inputs)
+    return Prepared(plan, tuple(sides), tuple(taking_part), _with_hashes(inputs, sides))
 
 
 def _subspaces(config: FitConfig, sides: Sequence[Side]) -> tuple[Subspace, ...]:
@@ -208,6 +208,16 @@ def _describe(side: Side, system: System | Recording, mapping: Mapping[str, Mapp
     manifest = system.manifest
     stored = None if manifest.set is None else f"{manifest.set}/{manifest.name}"
     return FitInput(**common, recording=stored, content_sha256=manifest.content_sha256)
+
+
+def _with_hashes(inputs: Sequence[FitInput], sides: Sequence[Side]) -> tuple[FitInput, ...]:
+    """The inputs with the hash of every recording that was read, stored or not; it is not part of a fit's identity."""
+    return tuple(
+        each
+        if side.system is not None or each.content_sha256 is not None
+        else each.model_copy(update={"content_sha256": side.original.content_sha256})
+        for each, side in zip(inputs, sides, strict=True)
+    )
 
 
 def compared_variables(sides: Sequence[Side], subspaces: Sequence[Subspace]) -> tuple[str, ...]:

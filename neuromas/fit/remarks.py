@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
 
-from neuromas.align.pairs import PairSet, paired_columns
+from neuromas.align.alignment import Subspace
+from neuromas.align.pairs import Direction, PairSet, paired_columns
+from neuromas.align.side import Side
 from neuromas.causal.counterfactual import possible
 from neuromas.fit.objective import Term
 from neuromas.fit.plan import FitPlan
 from neuromas.schema.fit import FitConfig, Misses
 
+_MANY, _SOME = 0.25, 0.05
+"""Shares of training pairs: missed for any reason, and because a value was never recorded, from which on a fit warns."""
+_MOST_VALUES = 60
+"""Values up to which ``values=`` is spelled out."""
 _OF_CL = ("cl_draw", "cl_matches", "cl_terms")
 _OF_ITERATIONS = (
     "learn_scale",
@@ -36,7 +45,7 @@ def count_misses(pairs: PairSet) -> Misses:
     hit = index.lookup(torch.from_numpy(pairs.values))[1].cpu().numpy() > 0
     missing = Counter(
         ", ".join(
-            f"{name}={pairs.direction.target.recording.manifest.variable(name).label(code)}"
+            f"{name}={_label(pairs.direction, name, code)}"
             for name, code in zip(pairs.direction.target.variables, row, strict=True)
         )
         for row in pairs.values[~hit].tolist()
@@ -49,6 +58,102 @@ def count_misses(pairs: PairSet) -> Misses:
         resampled=pairs.resampled,
         values=dict(missing.most_common()),
     )
+
+
+def _label(direction: Direction, variable: str, code: float) -> str:
+    """A value of the target's variable as people read it. Only the source may know what it means."""
+    source, target = direction.source, direction.target
+    spec = target.recording.spec(variable)
+    theirs = source.roles.get(_shared_name(target, variable), variable)
+    if spec.values is not None and code not in spec.values and theirs in source.variables:
+        spec = source.recording.spec(theirs)
+    return spec.label(code)
+
+
+def _shared_name(side: Side, variable: str) -> str:
+    """The name under which a side's variable meets those of other sides."""
+    return next((role for role, own in side.roles.items() if own == variable), variable)
+
+
+def missed_pairs(plan: FitPlan, misses: Sequence[Misses]) -> tuple[str, ...]:
+    """Directions of which many training pairs have no counterfactual latent, with the values that were never recorded.
+
+    Parameters
+    ----------
+    plan : FitPlan
+    misses : sequence of Misses
+        Of ``plan.train``.
+
+    Returns
+    -------
+    tuple of str
+        For `FitReport.warnings`. Each says which ``values=`` leaves the missing values out, if any does.
+    """
+    warnings = []
+    for term, pairs, missed in zip(plan.terms, plan.train, misses, strict=True):
+        if not term.cl or not missed.n_missed:
+            continue
+        never, kept, n_never = _never_recorded(pairs, plan.subspaces)
+        if missed.n_missed < _MANY * len(pairs) and n_never < _SOME * len(pairs):
+            continue
+        warnings.append(
+            f"{missed.direction}: {missed.n_missed:,} of {len(pairs):,} training pairs have no counterfactual latent and do not"
+            f" count in the loss: {pairs.direction.target.name!r} was never recorded with "
+            + (_values_left_out(never, kept) if never else _combinations_left_out(missed, pairs.direction))
+        )
+    return tuple(warnings)
+
+
+def _never_recorded(
+    pairs: PairSet, subspaces: Sequence[Subspace]
+) -> tuple[dict[str, list[str]], dict[str, list[Any]], int]:
+    """Expected values of single variables that the target never holds, those that both sides hold, and pairs of the former."""
+    source, target = pairs.direction.source, pairs.direction.target
+    index = target.indexes[pairs.part]
+    recorded = index.combinations.cpu().numpy()
+    never: dict[str, list[str]] = {}
+    kept: dict[str, list[Any]] = {}
+    affected = np.zeros(len(pairs), dtype=bool)
+    columns = (zip(*paired_columns(pairs.direction, subspace), strict=True) for subspace in subspaces)
+    for column, source_column in sorted(set(itertools.chain(*columns))):
+        variable = target.variables[column]
+        if index.tolerance.get(variable):
+            continue
+        strange = ~np.isin(pairs.values[:, column], recorded[:, column])
+        if not strange.any():
+            continue
+        affected |= strange
+        name = _shared_name(target, variable)
+        codes = np.unique(pairs.values[strange, column]).tolist()
+        never[name] = [_label(pairs.direction, variable, code) for code in codes]
+        donated = source.candidates[pairs.part].values[:, source_column]
+        spec = target.recording.spec(variable)
+        shared = np.intersect1d(donated, recorded[:, column]).tolist()
+        kept[name] = (
+            [] if spec.type == "real" else [spec.label(code) if spec.meanings else int(code) for code in shared]
+        )
+    return never, kept, int(affected.sum())
+
+
+def _values_left_out(never: Mapping[str, Sequence[str]], kept: Mapping[str, Sequence[Any]]) -> str:
+    """The values of each variable that were never recorded, and the setting that leaves them out."""
+    text = "; ".join(f"{name} {_some(labels)}" for name, labels in never.items())
+    if any(not 0 < len(values) <= _MOST_VALUES for values in kept.values()):
+        return f"{text}; bring values together with bins or a tolerance (tolerances=), or say what they are (mapping=)"
+    values = json.dumps({name: list(shared) for name, shared in kept.items()}, ensure_ascii=False)
+    return f"{text}; values={values} leaves them out"
+
+
+def _combinations_left_out(missed: Misses, direction: Direction) -> str:
+    shown = _some([f"{values} ({count:,} pairs)" for values, count in missed.values.items()], 3)
+    several = len(direction.target.variables) > 1
+    return f"{shown}; " + (
+        "name fewer variables (variables=), or bring values together" if several else "bring values together with bins"
+    )
+
+
+def _some(texts: Sequence[str], most: int = 20) -> str:
+    return ", ".join(texts[:most]) + (f" and {len(texts) - most} more" if len(texts) > most else "")
 
 
 def without_effect(config: FitConfig, terms: Sequence[Term], defaults: FitConfig) -> tuple[str, ...]:

@@ -136,7 +136,13 @@ def _html(report: FitReport) -> str:
     """A report as tables for a notebook, escaped."""
     best = report.best
     names = dict.fromkeys([*best.behaviour, *best.cl, *best.iia])
-    scored = [[name, *(_number(losses.get(name)) for losses in (best.behaviour, best.cl, best.iia))] for name in names]
+    missed = {
+        seen.direction: f"{seen.n_missed:,} of {seen.n_pairs:,}" for seen in report.misses if seen.part == "train"
+    }
+    scored = [
+        [name, *(_number(losses.get(name)) for losses in (best.behaviour, best.cl, best.iia)), missed.get(name, "–")]
+        for name in names
+    ]
     inputs = [
         [each.name, each.access, f"{each.n_units:,}", f"{each.n_samples:,}", f"{each.n_incomplete:,}"]
         for each in report.inputs
@@ -147,7 +153,9 @@ def _html(report: FitReport) -> str:
     )
     warnings = "; ".join(f"warning: {warning}" for warning in report.warnings)
     return table(["input", "access", "units", "samples", "incomplete"], inputs, caption=caption) + table(
-        ["direction", "behavioural loss", "counterfactual-latent loss", "IIA"], scored, note=warnings
+        ["direction", "behavioural loss", "counterfactual-latent loss", "IIA", "missed training pairs"],
+        scored,
+        note=warnings,
     )
 
 

@@ -29,9 +29,10 @@ def fit_row(report: FitReport, n_maps: int) -> dict[str, Any]:
     Returns
     -------
     dict of str to object
-        `FIT_COLUMNS`, ``rank`` and ``best_iteration``. ``rank`` is that of all subspaces together. ``validation_loss`` and
-        ``validation_iia`` (the worst direction's, None if nothing was run) are those of the best iteration; ``late_gain``: see
-        there. ``seconds`` is wall time, which fits that ran together share.
+        `FIT_COLUMNS`, ``rank``, ``best_iteration`` and ``missed_pairs``. ``rank`` is that of all subspaces together.
+        ``validation_loss`` and ``validation_iia`` (the worst direction's, None if nothing was run) are those of the best
+        iteration; ``late_gain``: see there. ``seconds`` is wall time, which fits that ran together share. ``missed_pairs``: see
+        `missed_share`.
     """
     best = next((seen for seen in report.history if seen.iteration == report.best_iteration), report.history[-1])
     return {
@@ -44,7 +45,14 @@ def fit_row(report: FitReport, n_maps: int) -> dict[str, Any]:
         "best_iteration": report.best_iteration,
         "status": report.status,
         "seconds": report.seconds,
+        "missed_pairs": missed_share(report),
     }
+
+
+def missed_share(report: FitReport) -> float | None:
+    """Share of the training pairs without a counterfactual latent, where it counts in the loss; None if it counts nowhere."""
+    trained = [seen for seen in report.misses if seen.part == "train" and seen.direction in report.best.cl]
+    return sum(seen.n_missed for seen in trained) / sum(seen.n_pairs for seen in trained) if trained else None
 
 
 def rank(report: FitReport) -> int:

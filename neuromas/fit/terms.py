@@ -55,7 +55,8 @@ def _mas(config: FitConfig, sides: Sequence[Side]) -> list[Term]:
 
 def _clmas(config: FitConfig, sides: Sequence[Side]) -> list[Term]:
     _expect(sides, len(sides) >= 2, "at least 2 systems", config.method)
-    _expect(sides, any(side.system is not None for side in sides), "at least 1 system that can be run", config.method)
+    expected = "at least 1 system that can be run (latent-stitch, LatentStitch, joins two that can only be read)"
+    _expect(sides, any(side.system is not None for side in sides), expected, config.method)
     everywhere = config.cl_directions == "all"
     return [
         Term(Direction(source, target), target.system is not None, everywhere or target.system is None)

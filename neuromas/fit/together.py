@@ -14,12 +14,13 @@ from neuromas.align.prepare import as_systems, warnings_of
 from neuromas.align.side import Side
 from neuromas.causal.model import CausalModel
 from neuromas.errors import InvalidInput
+from neuromas.files import local_path
 from neuromas.fit.folder import is_finished, remove_checkpoint
 from neuromas.fit.loop import Outcome, run_together
 from neuromas.fit.plan import State
 from neuromas.fit.prepare import OF_SIDES, Prepared, compared_variables, fit_sides, prepare
 from neuromas.fit.progress import Progress
-from neuromas.fit.remarks import count_misses, strange_steps, without_effect
+from neuromas.fit.remarks import count_misses, missed_pairs, strange_steps, without_effect
 from neuromas.fit.result import FitResult
 from neuromas.fit.start import solve, start_maps
 from neuromas.provenance import now, versions
@@ -101,7 +102,7 @@ def together(
 
 
 def _folders(out: Sequence[str | Path | None] | None, n_fits: int) -> list[Path | None]:
-    folders = [None if path is None else Path(path) for path in (out or [None] * n_fits)]
+    folders = [None if path is None else local_path(path) for path in (out or [None] * n_fits)]
     if len(folders) != n_fits:
         raise InvalidInput(f"expected one folder for each of {n_fits} fits, got {len(folders)}", kind="invalid_option")
     absolute = [folder.absolute() for folder in folders if folder is not None]
@@ -159,6 +160,13 @@ def _finish(ready: Prepared, device: str, folder: Path | None, outcome: Outcome)
     plan, sides = ready.plan, ready.sides
     config = plan.config
     defaults = default_config(config.method, preset=config.preset, map=config.map)
+    misses = [count_misses(pairs) for pairs in (*plan.train, *plan.validation)]
+    warnings = (
+        *warnings_of(sides),
+        *missed_pairs(plan, misses[: len(plan.train)]),
+        *without_effect(config, plan.terms, defaults),
+        *strange_steps(plan),
+    )
     alignment = Alignment(maps, plan.subspaces, config.map, config.method in ("stitch", "latent-stitch")).to("cpu")
     report = FitReport(
         config=config,
@@ -175,8 +183,8 @@ def _finish(ready: Prepared, device: str, folder: Path | None, outcome: Outcome)
         best_iteration=state.best_iteration,
         seconds=state.seconds,
         history=tuple(state.history),
-        misses=tuple(count_misses(pairs) for pairs in (*plan.train, *plan.validation)),
-        warnings=(*warnings_of(sides), *without_effect(config, plan.terms, defaults), *strange_steps(plan)),
+        misses=tuple(misses),
+        warnings=warnings,
         identity=plan.identity,
         alignment_sha256=alignment.sha256(),
         provenance=Provenance(

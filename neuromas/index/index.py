@@ -21,6 +21,7 @@ from neuromas.index.choose import Draw, Means, Near, Ordered, shares
 from neuromas.index.members import Selection
 from neuromas.index.query import Predicate, checked_tolerance, describe, matching, nearest
 from neuromas.recordings import looks
+from neuromas.recordings.incomplete import MissingUnitsWarning
 from neuromas.recordings.meanings import with_meanings
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.split import Split
@@ -275,6 +276,8 @@ class CLIndex:
         -----
         FewMatchesWarning
             Fewer than `n` samples match; all of them are returned.
+        MissingUnitsWarning
+            A few units cost a third of the samples or more.
         """
         if n is not None and n < 1:
             raise InvalidInput(f"query: expected n of at least 1, got {n}", kind="invalid_query")
@@ -286,6 +289,8 @@ class CLIndex:
                     f"{name!r} to query it",
                     kind="invalid_query",
                 )
+        if self._left_out.costly:
+            warnings.warn(f"{self.recording.name}: {self._left_out.costly}", MissingUnitsWarning, stacklevel=2)
         values = self._combinations.values
         fulfilled, distance = matching(query, self.specs, values, self._dtypes)
         if not fulfilled.any():

@@ -16,6 +16,7 @@ from neuromas.errors import InvalidInput
 from neuromas.index.choose import Ordered, Windows
 from neuromas.index.combinations import Combinations
 from neuromas.recordings.grouping import group
+from neuromas.recordings.incomplete import costly_units
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.split import Split
 
@@ -74,6 +75,8 @@ class LeftOut:
     n_ineligible: int
     n_outside_split: int
     n_incomplete: int
+    costly: str = ""
+    """Units without which many more samples would be complete; see `neuromas.recordings.incomplete.costly_units`."""
 
     def __str__(self) -> str:
         reasons = {
@@ -81,7 +84,8 @@ class LeftOut:
             "outside the split": self.n_outside_split,
             "incomplete": self.n_incomplete,
         }
-        return ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
+        counts = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
+        return f"{counts}; {self.costly}" if self.costly else counts
 
 
 @dataclass(frozen=True)
@@ -189,7 +193,9 @@ class Selection:
             n_outside_split = int((usable & ~self.split.samples).sum())
             usable = usable & self.split.samples
         complete = recording.complete(self.columns.tolist())
-        left_out = LeftOut(n_ineligible, n_outside_split, int((usable & ~complete).sum()))
+        n_incomplete = int((usable & ~complete).sum())
+        costly = costly_units(recording, self.columns.tolist(), usable) if n_incomplete else ""
+        left_out = LeftOut(n_ineligible, n_outside_split, n_incomplete, costly)
         rows = np.flatnonzero(usable & complete)
         if rows.size == 0:
             raise self._none_left(left_out)
@@ -199,7 +205,8 @@ class Selection:
         return InvalidInput(
             f"index of {self.recording.name!r}: none of {self.recording.n_samples} samples is left: "
             f"{left_out.n_ineligible} are not eligible, {left_out.n_outside_split} outside the split, "
-            f"{left_out.n_incomplete} incomplete in the {len(self.columns)} units of the index",
+            f"{left_out.n_incomplete} incomplete in the {len(self.columns)} units of the index"
+            + (f"; {left_out.costly}" if left_out.costly else ""),
             kind="no_samples",
         )
 

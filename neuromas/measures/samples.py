@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from neuromas import dims
 from neuromas.errors import InvalidInput, NotFound, suggestion
 from neuromas.measures.check import MIN_SAMPLES
+from neuromas.recordings.incomplete import MissingUnitsWarning, costly_units
 from neuromas.recordings.recording import Recording
+from neuromas.schema.recording import as_number
 
 END_TOKENS = ("E",)
 """Tokens whose samples are left out by default: after the end of a trial, nothing is left to represent."""
@@ -90,6 +92,8 @@ def shared_samples(
     -----
     DifferentValuesWarning
         A variable has different values in the two recordings, so these may not be the same trials.
+    MissingUnitsWarning
+        A few units cost a third of the samples or more.
 
     Examples
     --------
@@ -118,14 +122,29 @@ def shared_samples(
     complete = x.complete(x_units)[x_samples] & y.complete(y_units)[y_samples]
     kept = ~ended & complete
     n_incomplete = int((~ended & ~complete).sum())
+    costly = _costly([(x, x_units, x_samples[~ended]), (y, y_units, y_samples[~ended])]) if n_incomplete else ""
     if kept.sum() < MIN_SAMPLES:
         raise InvalidInput(
             f"recordings {x.name!r} and {y.name!r}: {int(kept.sum())} samples are left to compare, expected at least "
             f"{MIN_SAMPLES}: of {len(trials)} shared (trial, step) rows {int(ended.sum())} hold an end token "
-            f"({', '.join(exclude_tokens)}) and {n_incomplete} are incomplete in the chosen units",
+            f"({', '.join(exclude_tokens)}) and {n_incomplete} are incomplete in the chosen units"
+            + (f"; {costly}" if costly else ""),
             kind="too_few_samples",
         )
+    if costly:
+        warnings.warn(costly, MissingUnitsWarning, stacklevel=2)
     return SharedSamples(x_samples[kept], y_samples[kept], len(trials), int(ended.sum()), n_incomplete, matched_by)
+
+
+def _costly(sides: Sequence[tuple[Recording, list[str] | None, NDArray[np.int64]]]) -> str:
+    """Units of each recording that cost many of these samples."""
+    texts = []
+    for recording, units, samples in sides:
+        usable = np.zeros(recording.n_samples, dtype=bool)
+        usable[samples] = True
+        costly = costly_units(recording, units, usable)
+        texts += [f"{recording.name}: {costly}"] if costly else []
+    return "; ".join(texts)
 
 
 def chosen_units(recording: Recording, units: Units | None, among: Sequence[Recording]) -> list[str] | None:
@@ -242,9 +261,10 @@ def _check_inputs(
 def _warn_of_values(x: Recording, y: Recording, x_samples: NDArray[np.int64], y_samples: NDArray[np.int64]) -> None:
     differing = []
     for name in x.variable_names:
-        if name not in y.variable_names or (x.spec(name).meanings is None) != (y.spec(name).meanings is None):
+        if name not in y.variable_names:
             continue
-        n = int((_values(x, name, x_samples) != _values(y, name, y_samples)).sum())
+        as_numbers = any(recording.spec(name).meanings is None for recording in (x, y))
+        n = int((_values(x, name, x_samples, as_numbers) != _values(y, name, y_samples, as_numbers)).sum())
         if n:
             differing.append(f"{name} in {n:,} of {x_samples.size:,}")
     if differing:
@@ -256,9 +276,16 @@ def _warn_of_values(x: Recording, y: Recording, x_samples: NDArray[np.int64], y_
         )
 
 
-def _values(recording: Recording, name: str, samples: NDArray[np.int64]) -> NDArray[np.generic]:
+def _values(
+    recording: Recording, name: str, samples: NDArray[np.int64], as_numbers: bool
+) -> NDArray[np.str_] | NDArray[np.float64]:
+    """Values as people read them: meanings, or numbers. A meaning that is no number is NaN among numbers."""
     spec, codes = recording.spec(name), recording.dataset[name].values[samples]
     if spec.meanings is None:
         return np.asarray(codes, dtype=np.float64)
     distinct, inverse = np.unique(codes, return_inverse=True)
-    return np.asarray([spec.label(float(code)) for code in distinct], dtype=np.str_)[inverse]
+    labels = [spec.label(float(code)) for code in distinct]
+    if not as_numbers:
+        return np.asarray(labels, dtype=np.str_)[inverse]
+    numbers = [as_number(label) for label in labels]
+    return np.asarray([np.nan if number is None else number for number in numbers], dtype=np.float64)[inverse]

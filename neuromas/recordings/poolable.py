@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from neuromas import dims
-from neuromas.errors import InvalidInput
+from neuromas.errors import InvalidInput, suggestion
 from neuromas.recordings.check import listing
+from neuromas.recordings.codes import CommonCodes
+from neuromas.recordings.meeting import Held, not_comparable
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recording import VariableSpec
 
 
-def alike(recordings: Sequence[Recording], variables: Sequence[str]) -> tuple[list[Recording], list[VariableSpec]]:
+def alike(
+    recordings: Sequence[Recording], variables: Sequence[str], mapping: Mapping[str, Mapping[str, Any]] | None = None
+) -> tuple[list[Recording], list[VariableSpec]]:
     """The recordings with equal codes for equal meanings, and what the codes mean; refuses recordings that do not fit."""
     if not recordings or not variables:
         raise InvalidInput(
@@ -31,10 +36,31 @@ def alike(recordings: Sequence[Recording], variables: Sequence[str]) -> tuple[li
             kind="pooled",
         )
     _refuse_versions(recordings)
+    if mapping:
+        recordings = _mapped(recordings, mapping)
     for other in recordings[1:]:
         refuse_unlike(recordings[0], other, variables)
     specs = all_meanings(recordings, variables)
     return [recording.relabel(like=specs) for recording in recordings], specs
+
+
+def _mapped(recordings: Sequence[Recording], mapping: Mapping[str, Mapping[str, Any]]) -> list[Recording]:
+    """The recordings under the names that `mapping` gives them."""
+    known = [name for recording in recordings for name in dict.fromkeys((recording.name, recording.manifest.name))]
+    unknown = [name for name in mapping if name not in known]
+    if unknown:
+        raise InvalidInput(
+            f"pool: mapping for {listing(unknown)}, but the recordings are {listing(known)}{suggestion(unknown[0], known)}",
+            kind="invalid_option",
+        )
+    own = [mapping.get(recording.name, mapping.get(recording.manifest.name, {})) for recording in recordings]
+    codes = CommonCodes()
+    for recording, entries in zip(recordings, own, strict=True):
+        codes.learn_numbers(recording.manifest.variables, entries, {})
+    return [
+        recording.relabel(entries, like=codes.like([*recording.variable_names, *entries], {})) if entries else recording
+        for recording, entries in zip(recordings, own, strict=True)
+    ]
 
 
 def refuse_unlike(first: Recording, other: Recording, variables: Sequence[str], verb: str = "pool") -> None:
@@ -53,12 +79,19 @@ def refuse_unlike(first: Recording, other: Recording, variables: Sequence[str], 
             )
     for variable in variables:
         here, there = first.spec(variable), other.spec(variable)
-        if here.type != there.type or here.units != there.units:
+        problem = not_comparable(_held(first, variable), _held(other, variable))
+        if problem:
+            raise InvalidInput(f"{verb}: {problem}", kind="recordings_differ")
+        if here.units != there.units:
             raise InvalidInput(
-                f"{verb}: variable {variable!r} is {here.type} ({here.units}) in {first.name!r}, {there.type}"
-                f" ({there.units}) in {other.name!r}",
+                f"{verb}: units of variable {variable!r} differ: {here.units!r} in {first.name!r}, {there.units!r} in"
+                f" {other.name!r}",
                 kind="recordings_differ",
             )
+
+
+def _held(recording: Recording, variable: str) -> Held:
+    return Held(recording.name, recording.spec(variable), lambda: recording.dataset[variable].values)
 
 
 def _refuse_versions(recordings: Sequence[Recording]) -> None:
@@ -96,6 +129,8 @@ def all_meanings(recordings: Sequence[Recording], variables: Sequence[str]) -> l
                 text for recording in recordings for text in recording.spec(variable).meanings or ()
             )
             spec = spec.model_copy(update={"values": tuple(range(len(meanings))), "meanings": tuple(meanings)})
+        elif any(recording.spec(variable).type == "real" for recording in recordings):
+            spec = spec.model_copy(update={"type": "real", "values": None})
         elif spec.values is not None:
             allowed = {value for recording in recordings for value in recording.spec(variable).values or ()}
             spec = spec.model_copy(update={"values": tuple(sorted(allowed))})

@@ -6,6 +6,7 @@ as the covariance of units at equal values, is an artefact. The manifest says so
 
 from __future__ import annotations
 
+import warnings
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ from neuromas import dims, seeds
 from neuromas.errors import InvalidInput, suggestion
 from neuromas.recordings.check import listing
 from neuromas.recordings.grouping import by_trial
+from neuromas.recordings.incomplete import MissingUnitsWarning
 from neuromas.recordings.poolable import alike, identified
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.split import DEFAULT_FRACTIONS, Split, split_by_coordinate, split_by_part
@@ -33,9 +35,9 @@ _REPEATED = "its trials were taken more than once: intervals are too narrow, and
 def warnings_about(recording: Recording) -> tuple[str, ...]:
     """Warnings for results made from the recording: that it is a control, or a pseudo-population."""
     pooled, control = recording.manifest.pseudo_population, recording.manifest.control
-    warnings = [] if not control else [f"this is a control: {control}"]
-    warnings += [] if pooled is None else [_APART, _REPEATED] if pooled.replace else [_APART]
-    return tuple(warnings)
+    messages = [] if not control else [f"this is a control: {control}"]
+    messages += [] if pooled is None else [_APART, _REPEATED] if pooled.replace else [_APART]
+    return tuple(messages)
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,7 @@ def pool(
     variables: Sequence[str],
     *,
     name: str,
+    mapping: Mapping[str, Mapping[str, Any]] | None = None,
     n_trials: int | Mapping[str, int] | None = None,
     replace: bool = False,
     min_trials: int | None = None,
@@ -100,6 +103,8 @@ def pool(
         Trials are joined if these variables agree at each step. The result has only these variables.
     name : str
         Name of the result.
+    mapping : mapping of recording name to mapping, optional
+        For recordings that use other names or values; see `Recording.relabel`.
     n_trials : int or mapping of part to int, optional
         Number of joined trials for each combination of values in each part. By default, that of the unit with the fewest
         trials.
@@ -131,6 +136,11 @@ def pool(
         There is no recording, one is a pseudo-population itself, two are versions of one recording, steps, physical units or
         types of a variable differ, or no unit has enough trials.
 
+    Warns
+    -----
+    MissingUnitsWarning
+        One unit costs a third of the joined trials or more.
+
     Examples
     --------
     >>> recordings = [
@@ -150,12 +160,14 @@ def pool(
         raise InvalidInput(
             f"min_trials: expected at least {len(parts)}, one for each part, got {fewest}", kind="invalid_option"
         )
-    fitting, specs = alike(recordings, variables)
+    fitting, specs = alike(recordings, variables, mapping)
     sources = [_source(recording, variables) for recording in fitting]
     profiles = _profiles(sources)
     units, left_out = _deal(sources, profiles, fractions, fewest, seed)
     if not units:
         raise InvalidInput(_too_few(sources, profiles, specs, fewest), kind="too_few_trials")
+    if n_trials is None:
+        _warn_of_scarce_trials(units, sources)
     counts = _counts(units, profiles, parts, n_trials, replace)
     activity, columns = _join(sources, units, profiles, counts, variables, replace, seed)
     manifest = _manifest(recordings, units, left_out, variables, seed, replace)
@@ -284,6 +296,20 @@ def _shares(trials: NDArray[np.int64], fractions: Mapping[str, float]) -> dict[s
     while counts.sum() < len(trials):
         counts[np.argmin(counts - share * len(trials))] += 1
     return dict(zip(fractions, np.split(trials, np.cumsum(counts)[:-1]), strict=True))
+
+
+def _warn_of_scarce_trials(units: Sequence[_Unit], sources: Sequence[_Source]) -> None:
+    """Warn if one unit has so few trials of some values that it costs a third of the joined trials or more."""
+    fewest = [min(sum(map(len, parts.values())) for parts in unit.trials.values()) for unit in units]
+    scarce, *others = sorted(range(len(units)), key=fewest.__getitem__)
+    if others and 3 * fewest[scarce] <= 2 * fewest[others[0]]:
+        unit = units[scarce]
+        warnings.warn(
+            f"pool: unit '{sources[unit.source].recording.name}/{unit.name}' has {fewest[scarce]} trials of some combination of"
+            f" values, so no more are joined; without it {fewest[others[0]]} are (min_trials={fewest[scarce] + 1})",
+            MissingUnitsWarning,
+            stacklevel=3,
+        )
 
 
 def _counts(

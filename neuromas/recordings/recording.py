@@ -10,6 +10,7 @@ Activity is read in blocks of samples, so a recording may be larger than memory.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,7 +23,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound, suggestion
-from neuromas.recordings import looks
+from neuromas.recordings import content, looks
 from neuromas.recordings.assemble import (
     Draft,
     draft_of_dataset,
@@ -318,6 +319,24 @@ class Recording(Reading):
         """
         return self.to_dataset()[dims.ACTIVITY]
 
+    @functools.cached_property
+    def content_sha256(self) -> str:
+        """Hash of what the recording says, wherever it came from: equal for equal activity, coordinates and manifest.
+
+        A stored recording has it in its manifest. Of any other, it is computed from all activity when it is first asked for.
+        Provenance, and the set in which a recording is stored, do not count.
+
+        Examples
+        --------
+        >>> recording = Recording.from_arrays([[0.1], [0.2]], {"n": [1, 2]}, name="toy")
+        >>> recording.content_sha256 == Recording.from_dataset(recording.to_dataset()).content_sha256
+        True
+        >>> recording.content_sha256 == recording.select_samples([0]).content_sha256
+        False
+        """
+        stored = self.manifest.content_sha256
+        return content.content_sha256(self) if stored is None else stored
+
     @property
     def variable_names(self) -> list[str]:
         """Names of the causal variables, in the manifest's order."""
@@ -491,7 +510,7 @@ class Recording(Reading):
             mentioned keep their names.
         like : Recording or sequence of VariableSpec, optional
             The recording whose codes to use for equal meanings of variables of the same name, so that values of both
-            systems compare as numbers.
+            systems compare as numbers. Where it holds numbers, the mapping turns meanings into numbers.
 
         Returns
         -------

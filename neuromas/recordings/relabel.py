@@ -14,7 +14,7 @@ from neuromas import dims
 from neuromas.errors import InvalidInput, NotFound, suggestion
 from neuromas.recordings.check import listing
 from neuromas.recordings.encode import labelled, small_codes, small_integers
-from neuromas.schema.recording import RecordingManifest, VariableSpec
+from neuromas.schema.recording import RecordingManifest, VariableSpec, as_number
 
 
 def relabel(
@@ -36,7 +36,8 @@ def relabel(
         Canonical name of a variable → its name in this recording, and canonical value → value here, as `mapping_entry`
         reads them. Every name in the recording exists.
     references : mapping of str to VariableSpec
-        Declarations, by canonical name, whose codes to use for equal meanings.
+        Declarations, by canonical name, whose codes to use for equal meanings. Where one holds numbers, the mapping's values are
+        numbers.
 
     Raises
     ------
@@ -129,26 +130,45 @@ def relabelled(
     values: NDArray[Any],
 ) -> tuple[VariableSpec, NDArray[Any]]:
     """The variable under its canonical name and values, and its samples' numbers recoded to match."""
-    if spec.type == "real":
-        if renames:
-            raise InvalidInput(f"mapping: {spec.name!r} is real; only its name can be mapped", kind="invalid_mapping")
+    if spec.type == "real" and not renames:
         return spec.model_copy(update={"name": name}), values
-    renaming = _renaming(spec, renames, values)
+    renaming = _renaming(spec, renames, values, reference)
+    if spec.meanings is not None and _has_numbers(reference) and renaming.fixed:
+        return _as_numbers(spec, name, _only_numbers(spec, renaming, values), values, reference)
     if any(text is not None for text in renaming.meaning.values()):
         return _as_meanings(spec, name, renaming, reference, values)
     if renames:
-        return _as_numbers(spec, name, renaming, values)
+        return _as_numbers(spec, name, renaming, values, reference)
     return spec.model_copy(update={"name": name}), values
 
 
-def _renaming(spec: VariableSpec, renames: Mapping[Any, Any], values: NDArray[Any]) -> _Renaming:
+def _has_numbers(reference: VariableSpec | None) -> bool:
+    """Whether the variable that this one is to be compared with holds numbers."""
+    return reference is not None and reference.meanings is None
+
+
+def _only_numbers(spec: VariableSpec, renaming: _Renaming, values: NDArray[Any]) -> _Renaming:
+    """The values to which the mapping gives numbers; InvalidInput if a recorded one is not among them."""
+    left = [spec.label(code) for code in np.unique(values).tolist() if code not in renaming.fixed]
+    if left:
+        raise InvalidInput(
+            f"mapping: values of {spec.name!r} are mapped to numbers, but {listing(left)} is not; map every recorded value, or"
+            " select the samples that have a number first (where=)",
+            kind="invalid_mapping",
+        )
+    number = {code: renaming.number[code] for code in renaming.codes if code in renaming.fixed}
+    return _Renaming(dict.fromkeys(number), number, renaming.fixed, renaming.mapped)
+
+
+def _renaming(
+    spec: VariableSpec, renames: Mapping[Any, Any], values: NDArray[Any], reference: VariableSpec | None
+) -> _Renaming:
     """What the mapping says about each value that is allowed or, without declared values, recorded."""
     codes = list(spec.values) if spec.values is not None else [value.item() for value in np.unique(values)]
     meaning = {code: spec.label(code) if spec.meanings is not None else None for code in codes}
     renaming = _Renaming(meaning, {code: code for code in codes}, set(), set())
-    for canonical, here in renames.items():
-        if spec.meanings is None and isinstance(canonical, str) and canonical.lstrip("-").isdigit():
-            canonical = int(canonical)  # keys of a mapping that came as JSON are always text
+    for asked, here in renames.items():
+        canonical = _canonical(asked, spec, reference)
         for value in here if isinstance(here, (list, tuple, set)) else [here]:
             code = _code(spec, value, codes)
             renaming.mapped.add(code)
@@ -158,6 +178,24 @@ def _renaming(spec: VariableSpec, renames: Mapping[Any, Any], values: NDArray[An
                 renaming.number[code] = canonical
                 renaming.fixed.add(code)
     return renaming
+
+
+def _canonical(asked: Any, spec: VariableSpec, reference: VariableSpec | None) -> Any:
+    """A canonical value as the mapping means it: a meaning of the reference, a number, or a new meaning.
+
+    Keys of a mapping that came as JSON are always text. They are numbers where they meet numbers.
+    """
+    if reference is not None and reference.meanings is not None:
+        try:
+            return reference.label(reference.code(asked))
+        except KeyError:
+            return asked
+    number = as_number(asked) if isinstance(asked, str) else None
+    if number is None or (spec.meanings is not None and not _has_numbers(reference)):
+        return asked
+    if number.is_integer():
+        return int(number)
+    return number if _has_numbers(reference) else asked
 
 
 def _code(spec: VariableSpec, value: object, codes: Sequence[float]) -> float:
@@ -176,19 +214,24 @@ def _code(spec: VariableSpec, value: object, codes: Sequence[float]) -> float:
 
 
 def _as_numbers(
-    spec: VariableSpec, name: str, renaming: _Renaming, values: NDArray[Any]
+    spec: VariableSpec, name: str, renaming: _Renaming, values: NDArray[Any], reference: VariableSpec | None
 ) -> tuple[VariableSpec, NDArray[Any]]:
     codes = renaming.codes
     table = np.array([renaming.number[code] for code in codes], dtype=np.float64)
-    if not np.array_equal(table, np.rint(table)):
+    whole = np.array_equal(table, np.rint(table))
+    if not whole and not _has_numbers(reference):
         raise InvalidInput(
-            f"mapping: {spec.name!r} is integer, so its values map to whole numbers or to meanings",
+            f"mapping: {spec.name!r} is {spec.type}, so its values map to whole numbers or to meanings",
             kind="invalid_mapping",
         )
     _refuse_silent_merge(spec.name, {code: f"{renaming.number[code]:g}" for code in codes}, renaming.mapped)
+    mapped = _lookup(codes, table, values)
+    units = reference.units if spec.meanings is not None and reference is not None else spec.units
+    described: dict[str, Any] = {"name": name, "description": spec.description, "units": units}
+    if not whole:
+        return VariableSpec(type="real", **described), mapped
     allowed = None if spec.values is None else tuple(dict.fromkeys(int(value) for value in table))
-    renamed = VariableSpec(name=name, type="integer", values=allowed, description=spec.description, units=spec.units)
-    return renamed, small_integers(_lookup(codes, table, values).astype(np.int64))
+    return VariableSpec(type="integer", values=allowed, **described), small_integers(mapped.astype(np.int64))
 
 
 def _as_meanings(

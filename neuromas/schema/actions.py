@@ -115,6 +115,8 @@ class PoolRequest(StoreRequest):
     """Trials are joined where these variables agree."""
     name: Annotated[str, Shell(name="--as", metavar="SET/RECORDING")]
     """Name of the new recording."""
+    mapping: dict[str, dict[str, JsonValue]] | None = None
+    """Names and values that differ in a recording, by the recording's name; see `Recording.relabel`."""
     n_trials: Annotated[int | None, Field(gt=0), Shell(name="--trials")] = None
     """Joined trials per combination of values and part. By default as many as there are."""
     replace: bool = False

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, ModelWrapValidatorHandler, field_validator, model_validator
 
 from neuromas.schema.document import Access, Document, Provenance, Seed, Sha256, Shell, StoredDocument
+from neuromas.schema.recording import as_number
 
 _LATER = ("task_options",)
 """Fields that configurations got later: at their default they change no fit's identity."""
@@ -93,9 +94,9 @@ class FitConfig(Document):
     roles: dict[str, dict[str, str]] | None = None
     """Shared names for variables that each system calls differently. Shared name → system or task → name of the variable there,
     e.g. ``{"number": {"multi-object": "count", "arithmetic": "rem_ops"}}``. Subspaces can use the shared names."""
-    values: dict[str, tuple[float, ...]] | None = None
-    """Values to which pairs are restricted. Variable or shared name → values. This restricts which samples form pairs.
-    Counterfactual latents are still drawn from the whole recording."""
+    values: dict[str, tuple[float | str, ...]] | None = None
+    """Values to which pairs are restricted. Variable or shared name → values, numbers or meanings. This restricts which samples
+    form pairs. Counterfactual latents are still drawn from the whole recording."""
     task_options: dict[str, dict[str, JsonValue]] | None = None
     """Options of causal models. Task → options, e.g. ``{"multi-object": {"hold_out": [13, 14]}}``. They apply to the trials on
     which systems are recorded, to the pairs, and to the expected behaviour after an interchange."""
@@ -197,6 +198,21 @@ class FitConfig(Document):
         """
         later = {name for name in _LATER if getattr(self, name) is None}
         return self.model_dump_json(exclude={*NO_IDENTITY, *later})
+
+    @field_validator("values", mode="before")
+    @classmethod
+    def _as_numbers(cls, value: Any) -> Any:
+        """Numbers that came as text, as the shell has them, are numbers."""
+        if not isinstance(value, Mapping):
+            return value
+        return {key: cls._numbers_of(entry) for key, entry in value.items()}
+
+    @staticmethod
+    def _numbers_of(entry: Any) -> Any:
+        if isinstance(entry, str) or not isinstance(entry, Iterable):
+            return entry
+        numbers = ((as_number(value) if isinstance(value, str) else None, value) for value in entry)
+        return [value if number is None else number for number, value in numbers]
 
     @field_validator("task_options", mode="before")
     @classmethod

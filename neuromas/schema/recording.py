@@ -3,12 +3,48 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
 from neuromas import dims
 from neuromas.schema.document import Access, Document, FileEntry, Name, Provenance, Sha256
+
+
+def as_number(text: str) -> float | None:
+    """The number that `text` is, as people write numbers; None if it is none.
+
+    Examples
+    --------
+    >>> as_number("-2.50"), as_number("1e3"), as_number("1_0"), as_number("nan")
+    (-2.5, 1000.0, None, None)
+    """
+    return float(text) if re.fullmatch(r"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", text, re.ASCII) else None
+
+
+def _meaning_of(value: object, meanings: Sequence[str]) -> str | None:
+    """The meaning that `value` names: the same text, or the only one that is the same number or truth value."""
+    if str(value) in meanings:
+        return str(value)
+    number = as_number(value.strip()) if isinstance(value, str) else _finite(value)
+    equal = [text for text in meanings if _is_truth_value(value) and text.lower() == str(value).lower()]
+    if not equal and number is not None:
+        equal = [text for text in meanings if as_number(text) == number]
+        equal = [text for text in equal if text == f"{number:g}"] or equal
+    return equal[0] if len(equal) == 1 else None
+
+
+def _is_truth_value(value: object) -> bool:
+    """Whether `value` is a boolean, of Python or of numpy."""
+    return not isinstance(value, str) and str(value) in ("True", "False")
+
+
+def _finite(value: object) -> float | None:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return None
 
 
 class VariableSpec(Document):
@@ -57,15 +93,28 @@ class VariableSpec(Document):
         return self
 
     def code(self, value: object) -> float:
-        """The stored number for `value`, which may be a meaning or a number already.
+        """The stored number for `value`: a meaning, or a number.
+
+        A number means a value. Where meanings are numbers themselves (``"0"``, ``"10"``), it is the meaning that equals it, and
+        never a code. Where no meaning is a number, it is the code.
 
         Raises
         ------
         KeyError
-            `value` is neither a meaning nor an allowed value.
+            `value` is neither a meaning nor an allowed value, or it equals several meanings.
+
+        Examples
+        --------
+        >>> cluster = VariableSpec(name="cluster", type="categorical", values=(0, 1, 2), meanings=("0", "10", "2"))
+        >>> cluster.code(2), cluster.code("2"), cluster.code(10)
+        (2.0, 2.0, 1.0)
         """
-        if isinstance(value, str) and self.meanings is not None and self.values is not None and value in self.meanings:
-            return float(self.values[self.meanings.index(value)])
+        if self.meanings is not None and self.values is not None:
+            meaning = _meaning_of(value, self.meanings)
+            if meaning is not None:
+                return float(self.values[self.meanings.index(meaning)])
+            if any(as_number(text) is not None for text in self.meanings) or _is_truth_value(value):
+                raise KeyError(value)
         try:
             number = float(value)  # type: ignore[arg-type]
         except (TypeError, ValueError):

@@ -14,7 +14,7 @@ from torch.nn import functional
 from neuromas import seeds
 from neuromas.causal.model import PAD, CausalModel, get_task
 from neuromas.errors import Corrupt, InvalidInput, NotFound, suggestion
-from neuromas.files import sha256_bytes, write_atomically
+from neuromas.files import local_path, sha256_bytes, write_atomically
 from neuromas.interrupts import deferred_interrupt
 from neuromas.provenance import now, versions
 from neuromas.schema.document import Provenance
@@ -196,8 +196,8 @@ def train_from(
     check_device(device)
     with reporting(progress, request.name or f"{request.kind}-{request.seed}", Limits.of(request)) as report:
         if request.kind == LLAMA:
-            return train_language_model(request, model, Path(out), device, report)
-        return _train_network(request, model, Path(out), device, report)
+            return train_language_model(request, model, local_path(out), device, report)
+        return _train_network(request, model, local_path(out), device, report)
 
 
 def _train_network(request: TrainRequest, model: CausalModel, out: Path, device: str, report: Report) -> System:

@@ -101,10 +101,10 @@ def test_a_system_that_is_only_read_may_do_another_task(systems):
 
 class TestBadInput:
     def test_no_value_in_common(self, systems):
-        two = make_sides(systems, roles={"number": {"multi-object": "phase", "arithmetic": "rem_ops"}}, n_trials=60)
-        for side in two:  # phases are 0 and 1, remaining operations at a comma 1..9: keep the latter from 2 on
-            side.candidates["train"].values[:, 1] += 2 * (side.model.name == "arithmetic")
-        with pytest.raises(InvalidInput, match=r"phase of .*rem_ops of") as caught:
+        two = make_sides(systems, roles={"number": {"multi-object": "count", "arithmetic": "rem_ops"}}, n_trials=60)
+        for side in two:  # counts go up to 20, remaining operations at a comma up to 9: move the latter beyond 20
+            side.candidates["train"].values[:, 1] += 21 * (side.model.name == "arithmetic")
+        with pytest.raises(InvalidInput, match=r"count of .*rem_ops of") as caught:
             draw_pair_set(Direction(*two), "train", 10, lay_out({"number": 2}), [0])
         assert caught.value.kind == "no_shared_value"
 

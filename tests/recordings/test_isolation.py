@@ -21,7 +21,7 @@ from neuromas.recordings.convert.converter import Converter, convert, find_conve
 from neuromas.recordings.export import export
 from neuromas.recordings.isolation import _variable, _written, read_recording
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store.content import content_sha256
+from neuromas.recordings.content import content_sha256
 from neuromas.recordings.trust import trust, trusting
 from neuromas.schema.recipe import ArraysRecipe, Recipe
 

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from neuromas.errors import Conflict, Corrupt, InvalidInput, NotFound, ReadOnly, StorageFailed
+from neuromas.recordings.content import content_sha256
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store import commit, index
-from neuromas.recordings.store.content import content_sha256
 from neuromas.recordings.store.locate import resolve_store, shipped_store
 from neuromas.recordings.store.store import RecordingStore
 

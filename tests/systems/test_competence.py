@@ -95,7 +95,7 @@ def test_a_recording_takes_the_accuracy_along(toys):
 
 
 def test_the_content_of_a_recording_does_not_depend_on_it(tmp_path):
-    from neuromas.recordings.store.content import content_sha256
+    from neuromas.recordings.content import content_sha256
 
     recording = capture(load_system("multi-object/gru-0"), 5)
     provenance = recording.manifest.provenance.model_copy(update={"trial_accuracy": None})

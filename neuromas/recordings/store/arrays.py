@@ -21,10 +21,10 @@ from zarr.storage import LocalStore
 from neuromas import dims
 from neuromas.errors import Corrupt
 from neuromas.recordings.check import block_bounds
+from neuromas.recordings.content import as_bytes, attributes_as_json
 from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, labelled
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.spool import Spool
-from neuromas.recordings.store.content import as_bytes, attributes_as_json
 from neuromas.recordings.store.index import refuse_newer
 from neuromas.recordings.store.layout import GROUPS_FILE
 from neuromas.recordings.store.published import Published

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 from neuromas.errors import Conflict, Corrupt, InvalidInput, StorageFailed
 from neuromas.files import fsync_folder, sha256_bytes, sha256_file
+from neuromas.recordings.content import content_sha256
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.spool import Spool, pieces
 from neuromas.recordings.store.arrays import open_group, restored, write_group, write_stream
-from neuromas.recordings.store.content import content_sha256
 from neuromas.recordings.store.index import members, members_or_present, read_index
 from neuromas.recordings.store.layout import (
     GROUPS_FILE,

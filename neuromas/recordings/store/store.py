@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from neuromas.errors import Corrupt, InvalidInput, NeuromasError, ReadOnly
+from neuromas.files import local_path
 from neuromas.html import table
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store.arrays import PublishedStore, open_group, read_groups, restored
@@ -43,7 +44,7 @@ class RecordingStore:
     Raises
     ------
     InvalidInput
-        The folder holds something else.
+        The folder holds something else, or `path` looks like a URL.
 
     Examples
     --------
@@ -62,7 +63,7 @@ class RecordingStore:
     """
 
     def __init__(self, path: str | Path, *, read_only: bool = False) -> None:
-        self.path = Path(path)
+        self.path = local_path(path)
         self.read_only = read_only or self.path.absolute().is_relative_to(PACKAGE)
         if not is_store(self.path) and not is_vacant(self.path):
             raise InvalidInput(

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from neuromas import dims
 from neuromas.recordings.check import block_bounds
-from neuromas.recordings.recording import Recording
+from neuromas.recordings.reading import Reading
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Digest
 
 
-def content_sha256(recording: Recording, each: dict[str, Digest] | None = None) -> str:
+def content_sha256(recording: Reading, each: dict[str, Digest] | None = None) -> str:
     """Hash of what a recording says: equal for equal activity, coordinates and manifest, however and whenever stored.
 
     Provenance, the set's name and the list of files do not count. Fields of the manifest that hold their default do not
