@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,9 @@ from neuromas.recordings.check import listing
 from neuromas.recordings.convert.matlab import read_mat
 from neuromas.recordings.convert.source import unreadable
 from neuromas.recordings.encode import load_npz
+from neuromas.recordings.isolation import isolates, read_recording
+from neuromas.recordings.recording import Recording
+from neuromas.unpacking import read_packed
 
 ENDINGS = (".mat", ".npz", ".npy", ".csv", ".tsv")
 """Endings of files that may hold an RDM."""
@@ -104,14 +108,8 @@ def read_rdm(text: str) -> Rdm:
     path, array = parts
     if not path.exists():
         raise NotFound(f"no such file: {path}", kind="unknown_file")
-    if path.suffix.lower() in (".csv", ".tsv"):
-        values, labels = _from_text(path)
-    elif path.suffix.lower() == ".mat":
-        values, labels = _from_mat(path, array), None
-    else:
-        values, labels = _from_archive(path, array)
     where = str(path) if array is None else f"{path}: {array}"
-    matrices = _matrices(np.asarray(values, dtype=np.float64), where)
+    matrices, labels = _read(path, array, where)
     for matrix in matrices:
         dissimilarities_of(matrix, where)
     mean = matrices.mean(axis=0)
@@ -121,6 +119,36 @@ def read_rdm(text: str) -> Rdm:
             kind="invalid_rdm",
         )
     return Rdm(path.stem, mean, len(matrices), labels)
+
+
+def _read(path: Path, array: str | None, where: str) -> tuple[Floats, tuple[str, ...] | None]:
+    """RDMs of shape (n_rdms, n, n), and names of the conditions; in a child process, unless files are read in this one."""
+    if isolates(_as_recording):
+        recording = Recording(*read_recording(path, _as_recording, path, array, where))
+    else:
+        recording = _as_recording(path, array, where)
+    labels = json.loads(recording.manifest.description)
+    n_conditions = recording.n_units
+    return recording.activity.values.reshape(-1, n_conditions, n_conditions), None if labels is None else tuple(labels)
+
+
+def _as_recording(path: Path, array: str | None, where: str) -> Recording:
+    """RDMs in the form in which a child process hands data over: a row of an RDM is a sample."""
+    if path.suffix.lower() in (".csv", ".tsv"):
+        values, labels = _from_text(path)
+    elif path.suffix.lower() == ".mat":
+        values, labels = _from_mat(path, array), None
+    else:
+        values, labels = _from_archive(path, array)
+    matrices = _matrices(np.asarray(values, dtype=np.float64), where)
+    n_rdms, n_conditions, _ = matrices.shape
+    return Recording.from_arrays(
+        matrices.reshape(-1, n_conditions),
+        {"rdm": np.repeat(np.arange(n_rdms), n_conditions)},
+        name="rdms",
+        missing=True,
+        description=json.dumps(labels),
+    )
 
 
 def _matrices(values: Floats, where: str) -> Floats:
@@ -176,7 +204,7 @@ def _from_mat(path: Path, array: str | None) -> NDArray[Any]:
 def _from_text(path: Path) -> tuple[Floats, tuple[str, ...] | None]:
     """A table of numbers; names of conditions in its first row, its first column, or both."""
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_packed(path).decode("utf-8-sig")
         separator = max("\t,; ", key=text.partition("\n")[0].count)
         cells = pd.read_csv(io.StringIO(text), header=None, sep=separator, dtype=str, keep_default_na=False).to_numpy()
     except (OSError, ValueError) as error:

@@ -51,6 +51,13 @@ class Recipe(Document):
     """Version of the format of recipes."""
     variables: dict[str, VariableRecipe] = Field(default_factory=dict)
     """Causal variables by name. A text instead of an object is an expression."""
+    file_name: str | None = None
+    """Regular expression for the name of the source. Its named groups can be used in expressions as columns can:
+    ``(?P<mouse>\\w+)_day(?P<day>\\d+)\\.csv``."""
+    steps_per_bin: int | None = Field(default=None, ge=2)
+    """Let this many steps become one, such as 50 steps of 1 ms."""
+    bin_by: Literal["mean", "sum"] = "mean"
+    """Activity of such a bin: the mean of its steps, for rates, or their sum, for counts."""
 
     @field_validator("variables", mode="before")
     @classmethod

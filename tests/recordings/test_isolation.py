@@ -16,12 +16,12 @@ from typer.testing import CliRunner
 from neuromas.cli.verbs import app
 from neuromas.errors import InvalidInput
 from neuromas.recordings import assemble
+from neuromas.recordings.content import content_sha256
 from neuromas.recordings.convert.anndata import to_anndata
 from neuromas.recordings.convert.converter import Converter, convert, find_converter
 from neuromas.recordings.export import export
 from neuromas.recordings.isolation import _variable, _written, read_recording
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.content import content_sha256
 from neuromas.recordings.trust import trust, trusting
 from neuromas.schema.recipe import ArraysRecipe, Recipe
 

@@ -13,9 +13,11 @@ from typing import Any
 
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.recordings.convert.arrow import is_dataset
+from neuromas.recordings.convert.file_name import with_file_name
 from neuromas.recordings.encode import labelled
 from neuromas.recordings.isolation import isolates, read_contents, read_recordings
 from neuromas.recordings.outside import outside_hashes
+from neuromas.recordings.rebin import rebinned
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.trust import trust, trusting
 from neuromas.schema.recipe import Recipe
@@ -317,10 +319,14 @@ def convert_all(
     options = {"allow_external": allow_external, "in_process": in_process, "timeout_s": timeout_s}
     with trusting(**{name: value for name, value in options.items() if value}), largest(largest_gib):
         try:
-            recordings = converter.convert(path, read_recipe(converter, recipe), fields)
+            settled = with_file_name(read_recipe(converter, recipe), path)
+            recordings = converter.convert(path, settled, fields)
         except MemoryError as error:
             raise InvalidInput(f"{path}: needs more memory than there is: {error}", kind="too_large") from error
-    return recordings if isinstance(recordings, list) else [recordings]
+    recordings = recordings if isinstance(recordings, list) else [recordings]
+    if settled.steps_per_bin is None:
+        return recordings
+    return [rebinned(recording, settled.steps_per_bin, settled.bin_by) for recording in recordings]
 
 
 def read_recipe(converter: Converter, recipe: Recipe | Mapping[str, Any] | str | Path | None) -> Recipe:
