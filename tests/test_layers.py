@@ -34,6 +34,7 @@ FOUNDATION = ("errors", "dims", "html", "files", "weights", "interrupts", "progr
 MODULES = {
     "foundation": FOUNDATION,
     "recordings": (
+        "incoming",
         "expression",
         "grouping",
         "check",

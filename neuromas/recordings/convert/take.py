@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 
 from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput
+from neuromas.recordings.assemble import add_vocabulary
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import make_variables, tidy
-from neuromas.recordings.convert.axes import TIME, Places, axes_of, in_order, padding_of
+from neuromas.recordings.convert.axes import Places, axes_of, padding_of
 from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import assemble, free_names, provenance_of
 from neuromas.recordings.encode import SAMPLE_PREFIX, UNIT_PREFIX, Layout, as_floats, declared_names, flatten
 from neuromas.recordings.expression import names_in
+from neuromas.recordings.incoming import TIME, in_order
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recipe import ArraysRecipe, VariableRecipe
 from neuromas.schema.recording import Sampling
@@ -445,8 +447,7 @@ def _document(source: Arrays, recipe: ArraysRecipe) -> dict[str, Any]:
     recomputed = ("variables", "set", "content_sha256", "files", "grouped_by")
     document = {label: value for label, value in source.document.items() if label not in recomputed}
     if "vocabulary" in source.arrays:
-        words = np.atleast_1d(tidy(source.arrays["vocabulary"]))
-        document.setdefault("vocabulary", [str(word) for word in words])
+        add_vocabulary(document, source.arrays["vocabulary"], source.where)
     if recipe.step_s is not None or recipe.start_s is not None:
         document["sampling"] = Sampling(step="time bin", step_s=recipe.step_s, start_s=recipe.start_s)
     return document
