@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from neuromas.actions.register import Registered, publish
 from neuromas.errors import InvalidInput, NotFound
@@ -12,15 +17,19 @@ from neuromas.recordings.annotate import (
 )
 from neuromas.recordings.annotate import (
     drop_variables,
+    expanded,
     next_version,
     rename_variables,
     select,
     standardised,
 )
+from neuromas.recordings.columns import tidy
+from neuromas.recordings.export import readable
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.shuffle import shuffled
 from neuromas.recordings.store.locate import existing_store
 from neuromas.schema.actions import AnnotateRequest
+from neuromas.schema.recipe import VariableRecipe
 
 
 def annotate(request: AnnotateRequest) -> Registered:
@@ -65,7 +74,9 @@ def changed(recording: Recording, request: AnnotateRequest) -> Recording:
     recording = select(recording, request.where, request.units_where)
     added: dict[str, Any] = {**request.recipe, **request.variable}
     if added:
-        columns = None if request.table is None else _read_table(Path(request.table))
+        columns = None
+        if request.table is not None:
+            columns, added = _read_table(Path(request.table), recording, added, request.on)
         recording = add_variables(recording, added, table=columns, on=list(request.on), replace=request.replace)
     elif request.table is not None:
         raise InvalidInput(
@@ -82,13 +93,29 @@ def changed(recording: Recording, request: AnnotateRequest) -> Recording:
     return recording
 
 
-def _read_table(path: Path) -> Any:
+def _read_table(
+    path: Path, recording: Recording, added: Mapping[str, Any], on: Sequence[str]
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Columns of a table, and the variables made of them; labels such as 007 are kept as they are written."""
     import pandas as pd
 
+    from neuromas.recordings.convert.text import as_labels, labels_apart
+
     try:
-        return pd.read_csv(path, sep=None, engine="python")
+        table = pd.read_csv(path, sep=None, engine="python")
+        cells = pd.read_csv(path, sep=None, engine="python", dtype=str, keep_default_na=False)
     except FileNotFoundError:
         raise NotFound(f"no such file: {path}", kind="unknown_file") from None
-    # pandas' errors are ValueErrors
-    except (OSError, ValueError) as error:
+    # of csv, too; pandas' errors are ValueErrors
+    except (OSError, ValueError, csv.Error) as error:
         raise InvalidInput(f"{path}: cannot be read as a table: {error}", kind="unreadable_source") from error
+    written = {str(name): np.char.strip(cells[name].to_numpy().astype(str)) for name in cells.columns}
+    columns = {str(name): tidy(table[name]) for name in table.columns}
+    for name, values in columns.items():
+        if values.dtype.kind not in "iuf":
+            continue
+        is_text = name in on and name in recording.dataset.coords and readable(recording, name).dtype.kind == "U"
+        columns[name] = written[name] if is_text else labels_apart(values, written[name])
+    variables = {name: VariableRecipe.parse(expanded(recipe), f"variable {name!r}") for name, recipe in added.items()}
+    labelled, kept = as_labels(variables, columns, lambda names: {name: written[name] for name in names})
+    return labelled, {**kept}

@@ -92,7 +92,7 @@ def annotate(
     recipes = {
         name: recipe
         if isinstance(recipe, VariableRecipe)
-        else VariableRecipe.parse(_expanded(recipe), f"variable {name!r}")
+        else VariableRecipe.parse(expanded(recipe), f"variable {name!r}")
         for name, recipe in variables.items()
     }
     columns = sample_columns(recording)
@@ -108,7 +108,8 @@ def annotate(
     return _with_variables(recording, shaped, specs, f"variables {', '.join(recipes)} added")
 
 
-def _expanded(recipe: object) -> object:
+def expanded(recipe: object) -> object:
+    """The document of a variable; text alone is its expression."""
     return {"expression": recipe} if isinstance(recipe, str) else recipe
 
 
@@ -130,7 +131,7 @@ def _matched(
             " trials fits them; annotate the recordings before you pool them",
             kind="pooled",
         )
-    frame = pd.DataFrame({str(name): tidy(np.asarray(table[name])) for name in table})
+    frame = pd.DataFrame({str(name): tidy(table[name]) for name in table})
     for what, names in (
         (f"recording {recording.name!r} has no coordinate", list(columns)),
         ("the table has no column", [str(name) for name in frame]),

@@ -18,11 +18,11 @@ from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.convert.events import bin_spikes, check_size, spanned, take_events
 from neuromas.recordings.convert.locked import Binned, in_time_order, recording_of
 from neuromas.recordings.convert.source import entry, name_of, need_variables
-from neuromas.recordings.convert.text import read_text
+from neuromas.recordings.convert.text import as_labels, as_numbers, labels_apart, read_text, read_written
 from neuromas.recordings.encode import load_npz
 from neuromas.recordings.expression import evaluate, names_in
 from neuromas.recordings.recording import Recording
-from neuromas.schema.recipe import SpikesRecipe
+from neuromas.schema.recipe import SpikesRecipe, VariableRecipe
 
 ENDINGS = (".txt", ".txt.gz")
 _TIME = "time"  # column of the times of events, made from a column for each kind of event
@@ -36,9 +36,10 @@ def convert_spikes(path: Path, recipe: SpikesRecipe, fields: Mapping[str, Any]) 
     """
     columns = _columns(path)
     spikes = _spikes(columns, recipe, path)
-    table, where, notes = _events(columns, recipe, path)
+    table, variables, where, notes = _events(columns, recipe, path)
     need_variables(recipe, list(table), where)
-    events = take_events(in_time_order(table, recipe.align, where), recipe, where)
+    labelled = recipe.model_copy(update={"variables": variables})
+    events = take_events(in_time_order(table, recipe.align, where), labelled, where)
     check_size(len(events.rows), recipe.n_steps, len(spikes), where)
     everything = np.concatenate(list(spikes.values()))
     width = recipe.width_s if recipe.activity == "rate" else None
@@ -71,6 +72,7 @@ def _column(columns: Mapping[str, NDArray[Any]], name: str, where: object) -> ND
 
 
 def _seconds(values: NDArray[Any], what: str) -> NDArray[np.float64]:
+    values = as_numbers(values)
     if values.dtype.kind not in "iuf":
         strange = next((value for value in values.tolist() if not _is_number(value)), values[0] if values.size else "")
         raise InvalidInput(f"{what}: expected times in seconds, got {strange!r}", kind="unreadable_source")
@@ -118,10 +120,10 @@ def _names(units: NDArray[Any]) -> NDArray[Any]:
 
 def _events(
     columns: Mapping[str, NDArray[Any]], recipe: SpikesRecipe, path: Path
-) -> tuple[dict[str, NDArray[Any]], str, list[str]]:
-    """The table of events, its file for messages, and notes for the provenance."""
+) -> tuple[dict[str, NDArray[Any]], dict[str, VariableRecipe], str, list[str]]:
+    """The table of events, the variables made of it, its file for messages, and notes for the provenance."""
     notes: list[str] = []
-    where = str(path)
+    file, variables = path, dict(recipe.variables)
     if recipe.events is not None:
         beside = path.parent / recipe.events
         if not beside.resolve().is_relative_to(path.parent.resolve()):
@@ -131,15 +133,19 @@ def _events(
             )
         if not beside.is_file():
             raise NotFound(f"no such file of events: {beside}", kind="unknown_file")
-        columns, where = _columns(beside), str(beside)
+        columns, file = _columns(beside), beside
         notes.append(f"events {recipe.events} (sha256 {sha256_file(beside)})")
     else:
         first = recipe.times or next(iter(columns))
         own = {recipe.unit, *([first] if first in columns else names_in(first))}
         columns = {name: values for name, values in columns.items() if name not in own}
+    where = str(file)
     if recipe.event_columns is not None:
-        return _wide(columns, recipe.event_columns, where), where, notes
-    return _long(columns, recipe.align, where), where, notes
+        table, written = _wide(columns, recipe.event_columns, where)
+        return *as_labels(variables, table, lambda names: {name: written[name] for name in names}), where, notes
+    if file.suffix != ".npz":
+        columns, variables = as_labels(variables, columns, lambda names: read_written(file, names))
+    return _long(columns, recipe.align, where), variables, where, notes
 
 
 def _long(columns: Mapping[str, NDArray[Any]], align: str, where: str) -> dict[str, NDArray[Any]]:
@@ -162,8 +168,13 @@ def _long(columns: Mapping[str, NDArray[Any]], align: str, where: str) -> dict[s
     return {name: values[~blank] for name, values in fitting.items()}
 
 
-def _wide(columns: Mapping[str, NDArray[Any]], pattern: str, where: str) -> dict[str, NDArray[Any]]:
-    """One row for each time in each column that `pattern` matches; named groups become columns beside the time."""
+def _wide(
+    columns: Mapping[str, NDArray[Any]], pattern: str, where: str
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.str_]]]:
+    """One row for each time in each column that `pattern` matches; named groups become columns beside the time.
+
+    The second result is what stands in the names of the columns for each group.
+    """
     try:
         expression = re.compile(pattern)
     except re.error as error:
@@ -194,10 +205,12 @@ def _wide(columns: Mapping[str, NDArray[Any]], pattern: str, where: str) -> dict
             "event in one column only",
             kind="duplicate_event",
         )
-    table = {_TIME: merged}
+    table, written = {_TIME: merged}, {_TIME: merged.astype(str)}
     for group in expression.groupindex:
-        table[group] = np.repeat(_numbers([match[group] for match in matched.values()]), counts)
-    return table
+        texts = [match[group] for match in matched.values()]
+        written[group] = np.repeat(np.array([text or "" for text in texts]), counts)
+        table[group] = labels_apart(np.repeat(_numbers(texts), counts), written[group])
+    return table, written
 
 
 def _numbers(texts: list[str | None]) -> NDArray[Any]:

@@ -15,12 +15,13 @@ from neuromas import dims
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
+from neuromas.recordings.columns import unusable as why_unusable
 from neuromas.recordings.convert.arrays import per_trial
 from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import entry, name_of, unreadable
 from neuromas.recordings.convert.take import take
-from neuromas.recordings.convert.text import read_text
+from neuromas.recordings.convert.text import as_labels, as_numbers, read_text, read_written
 from neuromas.recordings.export import readable
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recipe import ArraysRecipe
@@ -31,7 +32,10 @@ CSV_ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 
 def convert_csv(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any]) -> Recording:
     """From a table of text, a row per sample."""
-    return _from_table(path, read_text(path), recipe, fields, ("pandas",))
+    columns = read_text(path)
+    columns, variables = as_labels(recipe.variables, columns, lambda names: read_written(path, names))
+    labelled = recipe.model_copy(update={"variables": variables})
+    return _from_table(path, columns, labelled, fields, ("pandas",), user_recipe=recipe)
 
 
 def convert_parquet(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any]) -> Recording:
@@ -55,6 +59,7 @@ def _from_table(
     recipe: ArraysRecipe,
     fields: Mapping[str, Any],
     libraries: tuple[str, ...],
+    user_recipe: ArraysRecipe | None = None,
 ) -> Recording:
     n_rows = len(next(iter(columns.values())))
     notes = []
@@ -62,6 +67,7 @@ def _from_table(
         columns = {name: values for name, values in columns.items() if name != _INDEX}
         notes.append("a first column without a name, which numbers the rows, was left out")
     units = _unit_columns(columns, recipe, path)
+    columns = columns | {name: as_numbers(columns[name]) for name in units}
     text = [name for name in units if columns[name].dtype.kind not in "biuf"]
     if text:
         raise InvalidInput(
@@ -77,7 +83,7 @@ def _from_table(
     aside = [dims.SAMPLE] if sample is not None and sample.dtype.kind in "iu" and np.all(np.diff(sample) > 0) else []
     clash = [name for name in (dims.ACTIVITY, dims.UNIT) if name in others]
     unusable = dict.fromkeys(clash, "the activity or the units have this name; rename the column")
-    unusable |= {name: f"{values.dtype}" for name, values in others.items() if values.dtype.kind not in "biufU"}
+    unusable |= {name: reason for name, values in others.items() if (reason := why_unusable(values))}
     arrays = {name: values for name, values in others.items() if name not in unusable}
     named: dict[str, tuple[str, ...]] = dict.fromkeys(arrays, (dims.SAMPLE,))
     arrays[dims.ACTIVITY] = np.column_stack([columns[name] for name in units])
@@ -94,7 +100,7 @@ def _from_table(
         fields,
         name=name_of(path, (*CSV_ENDINGS, ".parquet")),
         path=path,
-        user_recipe=recipe,
+        user_recipe=user_recipe or recipe,
         libraries=libraries,
         aside=aside,
         notes=notes,

@@ -5,7 +5,10 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import json
+import re
 import warnings
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +20,10 @@ from neuromas.errors import InvalidInput
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.source import unreadable
+from neuromas.recordings.expression import column_of
+from neuromas.schema.recipe import VariableRecipe
+
+_WHAT = "a table of text"
 
 _MISSING = ("", "nan", "NaN", "NAN", "NA", "N/A", "n/a", "null", "NULL", "None", "-nan", "#N/A")
 """Words for a missing number in a column of numbers; in a column of text only an empty cell is missing."""
@@ -49,22 +56,8 @@ def read_text(path: Path) -> dict[str, NDArray[Any]]:
     ...     read_text(Path(folder, "toy.csv"))
     {'rate': array([1.5, nan]), 'side': array(['left', 'right'], dtype='<U5')}
     """
-    what = "a table of text"
-    try:
-        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
-        if b"\0" in data[:4096]:
-            raise unreadable(path, what, "it holds binary data")
-        text = data.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError, ValueError) as error:
-        if isinstance(error, InvalidInput):
-            raise
-        raise unreadable(path, what, error) from error
-    except Exception as error:  # zlib.error, which has no other base
-        raise unreadable(path, what, error) from error
+    text, separator = _decoded(path)
     first = text.split("\n", 1)[0]
-    if not first.strip():
-        raise unreadable(path, what, "no header in its first line")
-    separator = max("\t,;", key=first.count)
     header = next(csv.reader([first.rstrip("\r")], delimiter=separator))
     twice = sorted({name for name in header if name and header.count(name) > 1})
     if twice:
@@ -88,8 +81,157 @@ def read_text(path: Path) -> dict[str, NDArray[Any]]:
                 low_memory=False,
             )
     except (ValueError, pd.errors.ParserWarning, pd.errors.ParserError) as error:
-        raise unreadable(path, what, error) from error
-    return {str(name): _settled(tidy(table[name].to_numpy())) for name in table.columns}
+        raise unreadable(path, _WHAT, error) from error
+    columns = {str(name): _settled(tidy(table[name].to_numpy())) for name in table.columns}
+    padded = _LEADING_ZERO.search(text) is not None
+    doubtful = [name for name, values in columns.items() if _beyond_exact(values) or (padded and _are_whole(values))]
+    if doubtful:
+        written = _as_written(text, separator, doubtful)
+        columns |= {name: labels_apart(columns[name], written[name]) for name in doubtful}
+    return columns
+
+
+def _decoded(path: Path) -> tuple[str, str]:
+    """The text of a table, and the separator of its columns."""
+    try:
+        data = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+        if b"\0" in data[:4096]:
+            raise unreadable(path, _WHAT, "it holds binary data")
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise unreadable(
+            path,
+            _WHAT,
+            f"it is not UTF-8 (byte {error.start} is {data[error.start]:#x}); save it as UTF-8, e.g. with iconv",
+        ) from error
+    except (OSError, EOFError, ValueError) as error:
+        if isinstance(error, InvalidInput):
+            raise
+        raise unreadable(path, _WHAT, error) from error
+    except Exception as error:  # zlib.error, which has no other base
+        raise unreadable(path, _WHAT, error) from error
+    first = text.split("\n", 1)[0]
+    if not first.strip():
+        raise unreadable(path, _WHAT, "no header in its first line")
+    return text, max("\t,;", key=first.count)
+
+
+def read_written(path: Path, names: Sequence[str]) -> dict[str, NDArray[np.str_]]:
+    """Some columns of a table that `read_text` reads, each cell as it is written.
+
+    Returns
+    -------
+    dict of str to ndarray of str, shape (n_rows,)
+    """
+    text, separator = _decoded(path)
+    return _as_written(text, separator, names)
+
+
+def _as_written(text: str, separator: str, names: Sequence[str]) -> dict[str, NDArray[np.str_]]:
+    table = pd.read_csv(
+        io.StringIO(text), sep=separator, index_col=False, usecols=list(names), dtype=str, keep_default_na=False
+    )
+    return {name: np.char.strip(table[name].to_numpy().astype(str)) for name in names}
+
+
+_LEADING_ZERO = re.compile(r"(?:^|[\t,;\"\n])[ ]*[+-]?0\d")
+"""A cell such as ``007``, which is a label unless nothing but its value counts."""
+
+_EXACT_UP_TO = 2**53  # whole numbers that floats tell apart
+
+
+def _are_whole(values: NDArray[Any]) -> bool:
+    if values.dtype.kind != "f":
+        return values.dtype.kind in "iu"
+    return bool((np.isnan(values) | (values == np.rint(values))).all())
+
+
+def _beyond_exact(values: NDArray[Any]) -> bool:
+    """Whether these are numbers that floats may have merged, or that no type holds."""
+    return values.dtype.kind == "O" or (values.dtype.kind == "f" and bool((np.abs(values) >= _EXACT_UP_TO).any()))
+
+
+def labels_apart(values: NDArray[Any], written: NDArray[np.str_]) -> NDArray[Any]:
+    """`values`, or the text that was `written` if numbers do not keep different whole numbers apart, as in ``007`` and ``7``.
+
+    Examples
+    --------
+    >>> labels_apart(np.array([7, 7]), np.array(["007", "7"])), labels_apart(np.array([7, 8]), np.array(["007", "008"]))
+    (array(['007', '7'], dtype='<U3'), array([7, 8]))
+    """
+    if values.dtype.kind not in "iuf":
+        return written
+    whole = np.array([_WHOLE.fullmatch(cell) is not None for cell in written.tolist()], dtype=bool)
+    return _present(values, written) if _merges(values[whole], written[whole]) else values
+
+
+def as_numbers(values: NDArray[Any]) -> NDArray[Any]:
+    """Text as the numbers that are written there, where all of it is numbers: for columns that hold nothing else."""
+    if values.dtype.kind != "U":
+        return values
+    return _settled(values)
+
+
+_WHOLE = re.compile(r"[+-]?\d+")
+
+
+def _merges(values: NDArray[Any], written: NDArray[np.str_]) -> bool:
+    """Whether fewer numbers than different texts are left; a missing number is not counted."""
+    present = ~np.isnan(values) if values.dtype.kind == "f" else np.ones(values.shape, dtype=bool)
+    return np.unique(np.char.lstrip(written[present], "+")).size > np.unique(values[present]).size
+
+
+def _present(values: NDArray[Any], written: NDArray[np.str_]) -> NDArray[np.str_]:
+    """`written`, empty where the number is missing."""
+    return np.where(np.isnan(values), "", written) if values.dtype.kind == "f" else written
+
+
+def as_labels(
+    variables: Mapping[str, VariableRecipe],
+    columns: Mapping[str, NDArray[Any]],
+    read: Callable[[Sequence[str]], Mapping[str, NDArray[np.str_]]],
+) -> tuple[dict[str, NDArray[Any]], dict[str, VariableRecipe]]:
+    """Columns and variables in which a column of numbers that is declared categorical has its labels as they are written.
+
+    Parameters
+    ----------
+    variables : mapping of str to VariableRecipe
+    columns : mapping of str to ndarray
+    read : callable
+        Gives the cells of the named columns as they are written.
+
+    Returns
+    -------
+    columns : dict of str to ndarray
+        With a further column of text for each such column whose text says more than its numbers: ``007``.
+    variables : dict of str to VariableRecipe
+        These name the columns of text.
+    """
+    named = {name: column_of(recipe.expression) for name, recipe in variables.items()}
+    labels = {
+        name: column
+        for name, column in named.items()
+        if column in columns
+        and columns[column].dtype.kind in "iuf"
+        and (variables[name].type == "categorical" or variables[name].meanings is not None)
+        and variables[name].bins is None
+    }
+    written = read(sorted(set(labels.values()))) if labels else {}
+    columns, variables = dict(columns), dict(variables)
+    for name, column in labels.items():
+        values, texts = columns[column], written[column]
+        present = _present(values, texts)
+        distinct = {text for text in present.tolist() if text}
+        padded = any(_LEADING_ZERO.match(text) for text in distinct)
+        meanings = variables[name].meanings
+        if _merges(values, texts) or (padded and (meanings is None or distinct <= set(meanings))):
+            columns[f"{column} {_WRITTEN}"] = present
+            expression = f"col({json.dumps(f'{column} {_WRITTEN}', ensure_ascii=False)})"
+            variables[name] = variables[name].model_copy(update={"expression": expression})
+    return columns, variables
+
+
+_WRITTEN = "as written"
 
 
 def _is_number(text: str) -> bool:
