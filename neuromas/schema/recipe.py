@@ -155,6 +155,8 @@ class ArraysRecipe(Recipe):
     """Array or column with the numbers of the steps. By default ``step``, if the file has it."""
     unit: str | None = None
     """Array with the names of the units. By default ``unit``, if the file has it."""
+    where: str | None = None
+    """Expression of columns. Only samples for which it is true are taken."""
     start_s: float | None = None
     """Start of the first step in seconds, if steps are bins of time."""
     step_s: float | None = Field(default=None, gt=0)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from neuromas import dims
 from neuromas.recordings.columns import tidy
+from neuromas.recordings.columns import unusable as why_unusable
 from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.convert.matlab import read_mat
 from neuromas.recordings.convert.named_arrays import Arrays
@@ -75,11 +76,7 @@ def _read_npz(path: Path) -> Arrays:
     document = {}
     if "manifest" in arrays:
         document = manifest_text(arrays.pop("manifest"), f"{path}: manifest")
-    unusable = {
-        name: f"{values.dtype}, which is neither numbers nor text"
-        for name, values in arrays.items()
-        if values.dtype.kind not in "biufUS"
-    }
+    unusable = {name: reason for name, values in arrays.items() if (reason := why_unusable(values))}
     kept = {name: tidy(values) for name, values in arrays.items() if name not in unusable}
     return Arrays(kept, str(path), unusable=unusable, document=document)
 
@@ -107,6 +104,7 @@ def _from_dataset(dataset: xr.Dataset, where: str) -> Arrays:
         document = manifest_text(dataset.attrs[MANIFEST_ATTRIBUTE], f"{where}: {MANIFEST_ATTRIBUTE}")
     arrays: dict[str, NDArray[Any]] = {}
     unusable: dict[str, str] = {}
+    units: dict[str, str] = {}
     for key, variable in dataset.variables.items():
         values = variable.values
         meanings = str(variable.attrs.get("flag_meanings", "")).split()
@@ -114,16 +112,18 @@ def _from_dataset(dataset: xr.Dataset, where: str) -> Arrays:
         if meanings and len(meanings) == len(codes) and values.dtype.kind in "iu" and np.isin(values, codes).all():
             order = np.argsort(codes)
             values = np.array(meanings)[order][np.searchsorted(codes[order], values)]
+        if isinstance(variable.attrs.get("units"), str):
+            units[str(key)] = variable.attrs["units"]
         if values.dtype.kind == "m":
             # xarray reads "seconds" as spans of time
-            values = values / np.timedelta64(1, "s")
-        values = tidy(values)
-        if values.dtype.kind in "biufU":
-            arrays[str(key)] = values
+            values, units[str(key)] = values / np.timedelta64(1, "s"), "s"
+        reason = why_unusable(values)
+        if reason:
+            unusable[str(key)] = reason
         else:
-            unusable[str(key)] = f"{values.dtype}, which is neither numbers nor text"
+            arrays[str(key)] = tidy(values)
     named = {str(key): tuple(map(str, variable.dims)) for key, variable in dataset.variables.items()}
-    return Arrays(arrays, where, dims=named, unusable=unusable, document=document)
+    return Arrays(arrays, where, dims=named, unusable=unusable, document=document, units=units)
 
 
 def _contents_npz(path: Path) -> list[tuple[str, str]]:

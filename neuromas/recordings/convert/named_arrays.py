@@ -31,6 +31,8 @@ class Arrays:
         Whether a table of one row or one column is a vector, as in MATLAB. The activity may then miss a last axis of length 1.
     document : dict
         Fields of a manifest that the file holds.
+    units : dict of str to str
+        Physical units, for arrays whose file names them.
     """
 
     arrays: dict[str, NDArray[Any]]
@@ -39,6 +41,7 @@ class Arrays:
     unusable: dict[str, str] = field(default_factory=dict)
     vectors: bool = False
     document: dict[str, Any] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
 
     def contents(self) -> list[tuple[str, str]]:
         """Every array with shape, dtype and a few values; then what cannot be used, and why."""

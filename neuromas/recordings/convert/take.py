@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +19,14 @@ from neuromas.recordings.assemble import add_vocabulary
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import make_variables, tidy
 from neuromas.recordings.convert.axes import Places, axes_of, padding_of
+from neuromas.recordings.convert.clock import OWN_TIME, Clock, sampling_from, sampling_of
 from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import assemble, free_names, provenance_of
 from neuromas.recordings.encode import SAMPLE_PREFIX, UNIT_PREFIX, Layout, as_floats, declared_names, flatten
-from neuromas.recordings.expression import names_in
+from neuromas.recordings.expression import evaluate_mask, names_in
 from neuromas.recordings.incoming import TIME, in_order
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recipe import ArraysRecipe, VariableRecipe
-from neuromas.schema.recording import Sampling
 
 _NO_COLUMNS = ("vocabulary", "lengths", "present", "manifest")
 """Arrays with a meaning of their own, which expressions cannot name."""
@@ -84,7 +84,8 @@ def take(
     user_recipe = user_recipe or recipe
     samples = _read_samples(source, recipe)
     units, renamed = _unit_names(source, recipe, samples.activity.shape[-1])
-    columns = _read_columns(source, recipe, samples)
+    columns = _read_columns(source, recipe, fields, samples)
+    samples, columns = _selected(recipe, samples, columns)
     places = samples.places
     own = {samples.key, recipe.unit or dims.UNIT, recipe.trial or dims.TRIAL, recipe.step or dims.STEP}
     own |= {dims.TOKEN, dims.ELIGIBLE, *_NO_COLUMNS}
@@ -96,6 +97,10 @@ def take(
     variables, specs = _variables(source, recipe, fields, columns, implied, len(samples.activity))
     declared = declared_names(_declared(source, recipe, fields)) is not None
     of_samples = _sample_metadata(implied, declared, variables)
+    clock = _clock(source, recipe, fields, samples)
+    own_time = _own_time(source, recipe, columns, clock)
+    if own_time is not None and TIME not in variables:
+        of_samples.setdefault(TIME, TIME)
     per_unit = {
         label: values
         for label in source.arrays
@@ -112,6 +117,8 @@ def take(
         *([f"left out: {listing(left_out)}"] if left_out else []),
     ]
     document = _document(source, recipe)
+    if own_time is not None and "sampling" not in document:
+        document |= _sampling_of_time(own_time, samples.step, source)
     if user_recipe != ArraysRecipe() or not _has_provenance(document, path):
         document["provenance"] = provenance_of(path, user_recipe, notes, libraries)
     return assemble(
@@ -263,11 +270,13 @@ def _check_steps_count(source: Arrays, step: NDArray[Any]) -> None:
 class _Columns(Mapping[str, NDArray[Any]]):
     """What expressions may name, one value per sample each; remembers what they named."""
 
-    def __init__(self, source: Arrays, values_of: dict[str, NDArray[Any]], shape: str) -> None:
+    def __init__(
+        self, source: Arrays, values_of: dict[str, NDArray[Any]], shape: str, used: Iterable[str] = ()
+    ) -> None:
         self.source = source
         self.values_of = values_of
         self.shape = shape  # of the activity, for messages
-        self.used: set[str] = set()
+        self.used = set(used)
 
     def __getitem__(self, name: str) -> NDArray[Any]:
         values = self.values_of[name]
@@ -291,7 +300,7 @@ class _Columns(Mapping[str, NDArray[Any]]):
         return len(self.values_of)
 
 
-def _read_columns(source: Arrays, recipe: ArraysRecipe, samples: _Samples) -> _Columns:
+def _read_columns(source: Arrays, recipe: ArraysRecipe, fields: Mapping[str, Any], samples: _Samples) -> _Columns:
     """Every array with a value per trial, step or sample, the numbers of trials and steps, and the time of steps."""
     values_of = {
         label: tidy(samples.layout.column(label, values, []))
@@ -300,25 +309,51 @@ def _read_columns(source: Arrays, recipe: ArraysRecipe, samples: _Samples) -> _C
     }
     values_of.setdefault(dims.TRIAL, samples.trial)
     values_of.setdefault(dims.STEP, samples.step)
-    if recipe.step_s is not None and recipe.start_s is not None:
-        centres = recipe.start_s + recipe.step_s * (samples.step + 0.5)
-        values_of[TIME] = _time(source, recipe, values_of.get(TIME), centres)
+    clock = _clock(source, recipe, fields, samples)
+    expressions = [variable.expression for variable in recipe.variables.values()]
+    used = set().union(*(names_in(text) for text in (*expressions, recipe.where or "")))
+    for name in OWN_TIME:
+        if name in values_of and name not in (recipe.trial, recipe.step):
+            clock.check(name, values_of[name], name in used)
+    if clock.centres is not None and (TIME not in values_of or TIME in (recipe.trial, recipe.step)):
+        values_of[TIME] = clock.centres
     return _Columns(source, values_of, samples.places.shape)
 
 
-def _time(source: Arrays, recipe: ArraysRecipe, own: NDArray[Any] | None, centres: NDArray[np.float64]) -> NDArray[Any]:
-    """The centres of steps; InvalidInput if an expression uses ``time`` and the file's own ``time`` differs."""
-    if own is None or TIME in (recipe.trial, recipe.step):
-        return centres
-    same = own.dtype.kind in "biuf" and np.allclose(own, centres, rtol=1e-6, atol=1e-6 * float(recipe.step_s or 1))
-    if not same and any(TIME in names_in(variable.expression) for variable in recipe.variables.values()):
+def _selected(recipe: ArraysRecipe, samples: _Samples, columns: _Columns) -> tuple[_Samples, _Columns]:
+    """The samples for which ``where`` is true, and what expressions may name of them."""
+    if recipe.where is None:
+        return samples, columns
+    where = columns.source.where
+    rows = evaluate_mask(recipe.where, columns, len(samples.activity), f"{where}: where")
+    n_left_out = int((~rows).sum())
+    if rows.size == n_left_out:
         raise InvalidInput(
-            f"{source.where}: two sources of time: the array 'time' begins with {own.ravel()[:2].tolist()}, but start_s and "
-            f"step_s give {centres.ravel()[:2].round(9).tolist()} for the centres of steps; leave out start_s and step_s, or "
-            "rename the array",
-            kind="invalid_times",
+            f"{where}: where={recipe.where!r} is true for none of {rows.size} samples", kind="no_samples"
         )
-    return own
+    chosen = replace(
+        samples,
+        activity=samples.activity[rows],
+        trial=samples.trial[rows],
+        step=samples.step[rows],
+        notes=[*samples.notes, *([f"not selected: {n_left_out} of {rows.size} samples"] if n_left_out else [])],
+    )
+    values_of = {name: values[rows] for name, values in columns.values_of.items()}
+    return chosen, _Columns(columns.source, values_of, columns.shape, columns.used)
+
+
+def _clock(source: Arrays, recipe: ArraysRecipe, fields: Mapping[str, Any], samples: _Samples) -> Clock:
+    """The times of the samples by recipe and manifest; InvalidInput if these contradict each other."""
+    sampling = sampling_of(recipe, source.document.get("sampling"), fields.get("sampling"), source.where)
+    return Clock.of(samples.trial, samples.step, fields.get("sampling") or sampling, source.where)
+
+
+def _own_time(source: Arrays, recipe: ArraysRecipe, columns: _Columns, clock: Clock) -> NDArray[Any] | None:
+    """The file's time of the steps, where neither recipe nor manifest says when steps are; None without one."""
+    own = columns.values_of.get(TIME)
+    if own is None or TIME in (recipe.trial, recipe.step) or TIME not in source.arrays or clock.centres is not None:
+        return None
+    return own if clock.is_of_steps(own) else None
 
 
 # ------------------------------------------------------------------------------------------------------- variables
@@ -448,9 +483,16 @@ def _document(source: Arrays, recipe: ArraysRecipe) -> dict[str, Any]:
     document = {label: value for label, value in source.document.items() if label not in recomputed}
     if "vocabulary" in source.arrays:
         add_vocabulary(document, source.arrays["vocabulary"], source.where)
+    sampling = sampling_of(recipe, source.document.get("sampling"), None, source.where)
     if recipe.step_s is not None or recipe.start_s is not None:
-        document["sampling"] = Sampling(step="time bin", step_s=recipe.step_s, start_s=recipe.start_s)
+        document["sampling"] = sampling
     return document
+
+
+def _sampling_of_time(own: NDArray[Any], step: NDArray[Any], source: Arrays) -> dict[str, Any]:
+    """``sampling`` from the file's own time, if it says in which unit that is and steps are evenly spaced."""
+    sampling = sampling_from(own, step, source.units.get(TIME, ""))
+    return {} if sampling is None else {"sampling": sampling}
 
 
 def _has_provenance(document: Mapping[str, Any], path: Path | None) -> bool:
