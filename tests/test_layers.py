@@ -35,6 +35,7 @@ MODULES = {
     "foundation": FOUNDATION,
     "recordings": (
         "incoming",
+        "clock",
         "expression",
         "grouping",
         "check",

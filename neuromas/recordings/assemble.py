@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput
 from neuromas.recordings.check import listing, problems_of
+from neuromas.recordings.clock import OWN_TIME, Clock
 from neuromas.recordings.encode import (
     MANIFEST_ATTRIBUTE,
     NPZ_KEYS,
@@ -36,7 +37,7 @@ from neuromas.recordings.encode import (
     plain,
     unit_coordinates,
 )
-from neuromas.recordings.incoming import array_of, filled, missing_in
+from neuromas.recordings.incoming import TIME, array_of, filled, missing_in
 from neuromas.schema.recording import RecordingManifest, VariableSpec
 
 _ARRAYS = (
@@ -87,6 +88,7 @@ class Draft:
         for spec in document["variables"]:
             spec_document = spec.model_dump() if isinstance(spec, VariableSpec) else dict(spec)
             specs[str(spec_document.get("name"))] = spec_document
+        self._check_time(specs, document)
         coordinates = self.units | self._encoded(specs, document)
         document["variables"] = list(specs.values())
         listed = RecordingManifest.problems(document)
@@ -99,6 +101,21 @@ class Draft:
         if problems:
             raise InvalidDocument(f"recording {manifest.name!r}", problems)
         return dataset, manifest
+
+    def _check_time(self, specs: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+        """A problem if times beside the samples contradict the manifest's ``sampling``."""
+        order = [np.ma.getdata(self.samples[name]) for name in (dims.TRIAL, dims.STEP)]
+        if any(numbers.dtype.kind not in "iu" for numbers in order):
+            return
+        clock = Clock.of(*order, document.get("sampling"), f"recording {document.get('name')!r}")
+        for name in OWN_TIME:
+            own = self.samples.get(name)
+            if own is None or name in specs or name in self.inferred or np.ma.is_masked(own):
+                continue
+            try:
+                clock.check(name, np.asarray(own), is_used=False)
+            except InvalidInput as error:
+                self.problems.append(error.message.partition(": ")[2])
 
     def _encoded(self, specs: dict[str, dict[str, Any]], document: dict[str, Any]) -> dict[str, xr.Variable]:
         """Coordinates on sample as they are stored. Adds what it infers to `specs`, and a vocabulary to `document`."""
@@ -212,6 +229,7 @@ def npz_arguments(path: Path, manifest: ManifestSource, fields: Mapping[str, Any
     names_declared = declared_names(declared)
     undeclared = [] if names_declared is None else [key for key in arrays if key not in names_declared]
     extra = {key: arrays.pop(key) for key in undeclared}
+    _spread_time(arrays, special["activity"])
     vocabulary = special.pop("vocabulary", None)
     if vocabulary is not None:
         add_vocabulary(document, vocabulary, str(path))
@@ -225,6 +243,13 @@ def npz_arguments(path: Path, manifest: ManifestSource, fields: Mapping[str, Any
         "activity_units": document.pop("units", None),
         **special,
     }
+
+
+def _spread_time(arrays: dict[str, NDArray[Any]], activity: NDArray[Any]) -> None:
+    """Give an array ``time`` with a value per step the shape (n_trials, n_steps): it belongs to steps, also where trials fit."""
+    time = arrays.get(TIME)
+    if time is not None and activity.ndim == 3 and time.shape == activity.shape[1:2]:
+        arrays[TIME] = np.broadcast_to(time, activity.shape[:2])
 
 
 def add_vocabulary(document: dict[str, Any], array: ArrayLike, where: str) -> None:

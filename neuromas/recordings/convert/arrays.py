@@ -20,6 +20,7 @@ from neuromas.recordings.convert.source import check_fields, name_of, unreadable
 from neuromas.recordings.convert.take import take
 from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, labelled, load_npz, manifest_text
 from neuromas.recordings.export import readable
+from neuromas.recordings.incoming import TIME
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recipe import ArraysRecipe
 
@@ -244,7 +245,13 @@ def to_xarray(recording: Recording) -> xr.DataArray:
             values = np.asarray(readable(recording, name))
             values = values.astype(str) if values.dtype.kind == "O" else values
             of_trial = per_trial(values, row, len(trials))
-            if of_trial is not None:
+            if (
+                name == TIME
+                and values.dtype.kind in "iuf"
+                and (of_step := per_trial(values, column, len(steps))) is not None
+            ):
+                coordinates[name] = (dims.STEP, of_step)
+            elif of_trial is not None:
                 coordinates[name] = (dims.TRIAL, of_trial)
             else:
                 filled = _absent(values, present)

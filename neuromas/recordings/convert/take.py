@@ -17,9 +17,9 @@ from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput
 from neuromas.recordings.assemble import add_vocabulary
 from neuromas.recordings.check import listing
+from neuromas.recordings.clock import OWN_TIME, Clock, in_seconds, sampling_from, sampling_of
 from neuromas.recordings.columns import make_variables, tidy
 from neuromas.recordings.convert.axes import Places, axes_of, padding_of
-from neuromas.recordings.convert.clock import OWN_TIME, Clock, sampling_from, sampling_of
 from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import assemble, free_names, provenance_of
 from neuromas.recordings.encode import SAMPLE_PREFIX, UNIT_PREFIX, Layout, as_floats, declared_names, flatten
@@ -97,10 +97,12 @@ def take(
     variables, specs = _variables(source, recipe, fields, columns, implied, len(samples.activity))
     declared = declared_names(_declared(source, recipe, fields)) is not None
     of_samples = _sample_metadata(implied, declared, variables)
-    clock = _clock(source, recipe, fields, samples)
-    own_time = _own_time(source, recipe, columns, clock)
-    if own_time is not None and TIME not in variables:
+    own_time = _own_time(source, recipe, columns, _clock(source, recipe, fields, samples))
+    of_time = None if own_time is None else sampling_from(own_time, samples.step, source.units.get(TIME, ""))
+    if own_time is not None and of_time is None and TIME not in variables:
         of_samples.setdefault(TIME, TIME)
+    if of_time is not None:
+        columns.used.add(TIME)
     per_unit = {
         label: values
         for label in source.arrays
@@ -117,8 +119,8 @@ def take(
         *([f"left out: {listing(left_out)}"] if left_out else []),
     ]
     document = _document(source, recipe)
-    if own_time is not None and "sampling" not in document:
-        document |= _sampling_of_time(own_time, samples.step, source)
+    if of_time is not None:
+        document["sampling"] = _known(document.get("sampling")) | of_time
     if user_recipe != ArraysRecipe() or not _has_provenance(document, path):
         document["provenance"] = provenance_of(path, user_recipe, notes, libraries)
     return assemble(
@@ -314,7 +316,7 @@ def _read_columns(source: Arrays, recipe: ArraysRecipe, fields: Mapping[str, Any
     used = set().union(*(names_in(text) for text in (*expressions, recipe.where or "")))
     for name in OWN_TIME:
         if name in values_of and name not in (recipe.trial, recipe.step):
-            clock.check(name, values_of[name], name in used)
+            clock.check(name, in_seconds(values_of[name], source.units.get(name, "")), name in used)
     if clock.centres is not None and (TIME not in values_of or TIME in (recipe.trial, recipe.step)):
         values_of[TIME] = clock.centres
     return _Columns(source, values_of, samples.places.shape)
@@ -483,16 +485,27 @@ def _document(source: Arrays, recipe: ArraysRecipe) -> dict[str, Any]:
     document = {label: value for label, value in source.document.items() if label not in recomputed}
     if "vocabulary" in source.arrays:
         add_vocabulary(document, source.arrays["vocabulary"], source.where)
+    _add_units(document, source.units.get(recipe.activity or dims.ACTIVITY), source.where)
     sampling = sampling_of(recipe, source.document.get("sampling"), None, source.where)
     if recipe.step_s is not None or recipe.start_s is not None:
         document["sampling"] = sampling
     return document
 
 
-def _sampling_of_time(own: NDArray[Any], step: NDArray[Any], source: Arrays) -> dict[str, Any]:
-    """``sampling`` from the file's own time, if it says in which unit that is and steps are evenly spaced."""
-    sampling = sampling_from(own, step, source.units.get(TIME, ""))
-    return {} if sampling is None else {"sampling": sampling}
+def _add_units(document: dict[str, Any], units: str | None, where: str) -> None:
+    """Put the physical units that the file gives the activity into the manifest; InvalidInput if that has others."""
+    listed = document.get("units")
+    if units is not None and listed not in (None, "1", units):
+        raise InvalidInput(
+            f"{where}: two units of activity: the array has {units!r}, the manifest in the file {listed!r}; expected the same",
+            kind="invalid_recipe",
+        )
+    if units is not None:
+        document["units"] = units
+
+
+def _known(sampling: Any) -> dict[str, Any]:
+    return {name: value for name, value in dict(sampling or {}).items() if value is not None}
 
 
 def _has_provenance(document: Mapping[str, Any], path: Path | None) -> bool:

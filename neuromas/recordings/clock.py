@@ -24,6 +24,12 @@ _ROUNDING = 0.05
 _SECONDS = {"s": 1.0, "sec": 1.0, "second": 1.0, "seconds": 1.0, "ms": 1e-3, "millisecond": 1e-3, "milliseconds": 1e-3}
 
 
+def in_seconds(own: NDArray[Any], units: str) -> NDArray[Any]:
+    """Times in seconds, if their `units` are known; as they are otherwise."""
+    scale = _SECONDS.get(units.strip().lower(), 1.0)
+    return own if scale == 1 or own.dtype.kind not in "iuf" else own * scale
+
+
 def _differs(first: float | None, second: float | None) -> bool:
     return first is not None and second is not None and not np.isclose(first, second, rtol=1e-6, atol=1e-12)
 
