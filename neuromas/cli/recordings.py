@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -141,7 +140,7 @@ def show_(asked: Asked) -> None:
 
     recording = show(*asked.parse("show"))
     if asked.as_json:
-        sys.stdout.write(recording.manifest.to_json())
+        terminal.show_json(recording.manifest.model_dump(mode="json"))
         return
     show_recording(recording)
 

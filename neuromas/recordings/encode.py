@@ -128,7 +128,7 @@ def manifest_fields(manifest: ManifestSource, where: str) -> dict[str, Any]:
             raise InvalidInput(f"{manifest}: cannot be read: {error}", kind="unreadable_source") from error
     try:
         document = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:  # also of a whole number with thousands of digits
         raise InvalidDocument(where, [f"not JSON: {error}"]) from error
     if not isinstance(document, dict):
         raise InvalidDocument(where, [f"expected an object with the manifest's fields, got {type(document).__name__}"])

@@ -28,6 +28,8 @@ class StoreRequest(Document):
 class RegisterRequest(StoreRequest):
     """Publish recordings in a store: all of them, or none."""
 
+    paths = ("sources", "store")
+
     sources: Annotated[tuple[str, ...], Shell(metavar="SOURCE", positional=True, whole=True)] = Field(min_length=1)
     """Files or folders. `neuromas formats` lists the formats."""
     set: Name

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -26,6 +26,8 @@ class Document(BaseModel):
     """Base of all documents."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, defer_build=True)
+    paths: ClassVar[tuple[str, ...]] = ()
+    """Fields that name files to read, whose names need not be UTF-8; other text must be, or no file could hold it."""
 
     @classmethod
     def problems(cls, document: object) -> list[str]:
@@ -48,13 +50,18 @@ class Document(BaseModel):
         ["type: expected 'categorical', 'integer' or 'real', got 'number'"]
         """
         try:
+            not_unicode = _not_unicode(document, cls.paths)
+            if not_unicode and isinstance(document, str):
+                return not_unicode
             if isinstance(document, (str, bytes)):
                 cls.model_validate_json(document)
             else:
                 cls.model_validate(document)
         except ValidationError as error:
             return [_describe(problem, cls) for problem in error.errors()]
-        return []
+        except RecursionError:
+            return ["document: nested too deeply"]
+        return not_unicode
 
     @classmethod
     def parse(cls, document: object, where: str) -> Self:
@@ -74,6 +81,25 @@ class Document(BaseModel):
     def to_json(self) -> str:
         """Indented JSON text, ending in a newline."""
         return self.model_dump_json(indent=2) + "\n"
+
+
+def _not_unicode(value: object, exempt: Sequence[str] = (), place: str = "") -> list[str]:
+    """Where text in a document is not Unicode, as in the name of a file that is not UTF-8."""
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            return [f"{place or 'document'}: expected text that is Unicode, got {_shown(value)}"]
+        return []
+    if isinstance(value, Mapping):
+        entries = [(key, entry) for key, entry in value.items() if key not in exempt]
+        keys = _not_unicode([key for key, _ in entries if isinstance(key, str)], (), f"{place} key".strip())
+    elif isinstance(value, (list, tuple)):
+        entries, keys = list(enumerate(value)), []
+    else:
+        return []
+    inner = [_not_unicode(entry, (), f"{place}.{key}".lstrip(".")) for key, entry in entries]
+    return [*keys, *(problem for problems in inner for problem in problems)]
 
 
 _EXPECTED = {
@@ -122,7 +148,10 @@ def _describe(problem: Mapping[str, Any], document: type[BaseModel]) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "something nested too deeply"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 

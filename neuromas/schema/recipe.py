@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Literal, Self
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from neuromas.schema.document import Document
+
+_MOST_BINS = 10**9
 
 
 class VariableRecipe(Document):
@@ -82,11 +85,15 @@ class EventRecipe(Recipe):
     @model_validator(mode="after")
     def _check_window(self) -> Self:
         length = self.stop_s - self.start_s
+        if not math.isfinite(length):
+            raise ValueError(f"a window from {self.start_s:g} to {self.stop_s:g} s is too long")
         if length <= 0:
             raise ValueError(f"expected start_s < stop_s, got {self.start_s:g} and {self.stop_s:g}")
         if self.bin_s is not None:
             if self.bin_s > length * (1 + 1e-9):
                 raise ValueError(f"bin_s of {self.bin_s:g} s is wider than the window of {length:g} s")
+            if not length / self.bin_s <= _MOST_BINS:
+                raise ValueError(f"a window of {length:g} s holds more than {_MOST_BINS:,} bins of {self.bin_s:g} s")
             if abs(length / self.bin_s - round(length / self.bin_s)) > 1e-6:
                 raise ValueError(f"a window of {length:g} s does not hold a whole number of bins of {self.bin_s:g} s")
         return self

@@ -135,7 +135,7 @@ def refuse_newer(text: bytes, file: Path) -> None:
     """InvalidInput if a newer neuromas wrote the document, which would else look damaged."""
     try:
         document = json.loads(text)
-    except ValueError:  # damaged, which the schema reports
+    except (ValueError, RecursionError):  # damaged, which the schema reports
         return
     version = document.get("format_version") if isinstance(document, dict) else None
     if isinstance(version, int) and version > FORMAT_VERSION:
