@@ -87,7 +87,9 @@ def changed(recording: Recording, request: AnnotateRequest) -> Recording:
     if request.rename:
         recording = rename_variables(recording, request.rename)
     if request.standardise:
-        recording = standardised(recording)
+        recording = standardised(recording, leave_out_silent=request.leave_out_silent)
+    elif request.leave_out_silent:
+        raise InvalidInput("leave_out_silent goes with standardise", kind="invalid_option")
     if request.shuffle is not None:
         recording = shuffled(recording, seed=request.shuffle, within=request.within, by=request.shuffle_by)
     return recording

@@ -144,4 +144,5 @@ def _check_name(request: RegisterRequest) -> None:
 
 def _fields(request: RegisterRequest) -> dict[str, Any]:
     explicit = {"name": request.name, "access": request.access}
-    return {**request.manifest, **{key: value for key, value in explicit.items() if value is not None}}
+    declared = {"missing": True} if request.missing else {}
+    return {**request.manifest, **declared, **{key: value for key, value in explicit.items() if value is not None}}

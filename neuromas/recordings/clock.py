@@ -94,7 +94,7 @@ def _fields(sampling: Sampling | Mapping[str, Any] | None) -> dict[str, Any]:
 
 
 def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, (int, float)) and abs(value) < 1e300 else None
+    return float(value) if isinstance(value, (int, float)) and not isinstance(value, bool) else None
 
 
 @dataclass(frozen=True)

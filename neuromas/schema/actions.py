@@ -38,6 +38,8 @@ class RegisterRequest(StoreRequest):
     """Name of the recording, if there is one source."""
     access: Access | None = None
     """Whether the system can be run (intervene) or only read (read)."""
+    missing: bool = False
+    """Let activity be missing (NaN): a unit that was not recorded in a sample."""
     manifest: Annotated[dict[str, JsonValue], Shell(metavar="FILE", file=True)] = Field(default_factory=dict)
     """Fields of the manifest. They replace those of the source."""
     format: Annotated[str | None, Shell(metavar="NAME")] = None
@@ -83,6 +85,8 @@ class AnnotateRequest(StoreRequest):
     """Units to keep."""
     standardise: bool = False
     """Subtract each unit's mean and divide by its standard deviation."""
+    leave_out_silent: bool = False
+    """With standardise: leave out units whose activity never changes, because they have no scale."""
     shuffle: Annotated[int | None, Field(ge=0), Shell(metavar="SEED")] = None
     """Exchange values between trials, as a control."""
     within: Annotated[str, Shell(metavar="VARIABLE")] = ""

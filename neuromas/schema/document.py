@@ -129,10 +129,12 @@ _EXPECTED = {
 }
 """What pydantic's kinds of problem expected, in plain words."""
 _SHOWN = 80  # characters of a value in a message
+_LONGEST_PLACE = 200  # characters; longer ones lie in something nested hundreds of times
 
 
 def _describe(problem: Mapping[str, Any], document: type[BaseModel]) -> str:
     place = ".".join(str(part) for part in problem["loc"]) or "document"
+    place = place if len(place) <= _LONGEST_PLACE else f"{place[:_LONGEST_PLACE]}…"
     kind, message = problem["type"], problem["msg"]
     if kind == "missing":
         message = "required, but missing"

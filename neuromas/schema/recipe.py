@@ -12,6 +12,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from neuromas.schema.document import Document
 
 _MOST_BINS = 10**9
+_LONGEST_S = 1e12  # seconds: 30,000 years
 
 
 class VariableRecipe(Document):
@@ -164,7 +165,7 @@ class ArraysRecipe(Recipe):
     """Array with the names of the units. By default ``unit``, if the file has it."""
     where: str | None = None
     """Expression of columns. Only samples for which it is true are taken."""
-    start_s: float | None = None
+    start_s: float | None = Field(default=None, ge=-_LONGEST_S, le=_LONGEST_S)
     """Start of the first step in seconds, if steps are bins of time."""
-    step_s: float | None = Field(default=None, gt=0)
+    step_s: float | None = Field(default=None, gt=0, le=_LONGEST_S)
     """Length of a step in seconds, if steps are bins of time."""
