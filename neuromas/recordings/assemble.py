@@ -104,10 +104,10 @@ class Draft:
 
     def _check_time(self, specs: Mapping[str, Any], document: Mapping[str, Any]) -> None:
         """A problem if times beside the samples contradict the manifest's ``sampling``."""
-        order = [np.ma.getdata(self.samples[name]) for name in (dims.TRIAL, dims.STEP)]
-        if any(numbers.dtype.kind not in "iu" for numbers in order):
+        trial, step = (np.ma.getdata(self.samples[name]) for name in (dims.TRIAL, dims.STEP))
+        if trial.dtype.kind not in "iu" or step.dtype.kind not in "iu":
             return
-        clock = Clock.of(*order, document.get("sampling"), f"recording {document.get('name')!r}")
+        clock = Clock.of(trial, step, document.get("sampling"), f"recording {document.get('name')!r}")
         for name in OWN_TIME:
             own = self.samples.get(name)
             if own is None or name in specs or name in self.inferred or np.ma.is_masked(own):

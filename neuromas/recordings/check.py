@@ -196,14 +196,13 @@ def _activity_problem(
     """One sentence for all units, with `counts` and the `first` sample of each."""
     units = np.flatnonzero(counts)
     earliest = units[np.argmin(first[units])]
-    whole = " of all its samples" if units.size == 1 and counts[earliest] == n_samples else ""
-    which = f"unit {str(names[earliest])!r}" if units.size == 1 else f"{units.size:,} of {names.size:,} units"
-    some = "" if units.size == 1 else f" ({listing([str(name) for name in names[units]], 3)})"
+    if units.size == 1:
+        where = f"{int(counts.sum()):,} of {n_samples:,} samples of unit {str(names[earliest])!r}"
+    else:
+        some = listing([str(name) for name in names[units]], 3)
+        where = f"{int(counts.sum()):,} of {n_samples * names.size:,} values, in {units.size:,} of {names.size:,} units ({some})"
     hint = "; if units were not recorded there, declare missing=True" if sort == "NaN" else ""
-    return (
-        f"activity: {sort} in {int(counts.sum()):,} of {n_samples * names.size:,} values, in {which}{some}{whole}, first at "
-        f"{place(dataset, int(first[earliest]))}{hint}"
-    )
+    return f"activity: {sort} in {where}, first at {place(dataset, int(first[earliest]))}{hint}"
 
 
 def place(dataset: xr.Dataset, sample: int) -> str:

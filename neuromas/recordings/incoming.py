@@ -210,7 +210,8 @@ def labels_of(activity: Any) -> dict[str, Any]:
 
 
 def _labels_of_table(table: pd.DataFrame) -> dict[str, Any]:
-    columns, own = table.columns, {}
+    columns = table.columns
+    own: dict[str, Any] = {}
     if not (isinstance(columns, pd.RangeIndex) and columns.equals(pd.RangeIndex(len(columns)))):
         own[dims.UNIT] = ["/".join(map(str, name)) if isinstance(name, tuple) else str(name) for name in columns]
     for name in (dims.TRIAL, dims.STEP):
@@ -266,7 +267,7 @@ def _joined(arrays: list[NDArray[Any]], stack: Any) -> NDArray[Any]:
         raise _unusable(
             f"a list of arrays of different shapes: {', '.join(str(array.shape) for array in arrays[:3])}, …"
         )
-    return stack(arrays)  # type: ignore[no-any-return]
+    return stack(arrays)
 
 
 def _of_tensor(tensor: Any) -> NDArray[Any]:
@@ -301,8 +302,10 @@ def _settled(array: NDArray[Any], mask: NDArray[np.bool_] | None) -> NDArray[Any
     if kind == "S":
         return _decoded(array if mask is None else np.where(mask, b"", array))
     if kind in "OT":
-        objects = np.asarray(array, dtype=object)
-        return _of_objects(objects if mask is None else np.where(mask, None, objects))
+        objects = np.array(array, dtype=object)
+        if mask is not None:
+            objects[mask] = None
+        return _of_objects(objects)
     if kind == "V" and array.dtype.names is None and array.dtype.name.startswith(_SMALL_FLOATS):
         return array.astype(np.float32)
     raise _unusable(_UNUSABLE.get(kind, f"{array.dtype}, which is neither numbers nor text"))

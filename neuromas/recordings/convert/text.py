@@ -211,7 +211,8 @@ def as_labels(
     labels = {
         name: column
         for name, column in named.items()
-        if column in columns
+        if column is not None
+        and column in columns
         and columns[column].dtype.kind in "iuf"
         and (variables[name].type == "categorical" or variables[name].meanings is not None)
         and variables[name].bins is None
