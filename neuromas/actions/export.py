@@ -67,7 +67,10 @@ def _write(recording: Recording, out: str | Path, **options: object) -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         path = write_file(recording, Path(folder) / "latents.csv", **options)  # type: ignore[arg-type]
-        sys.stdout.flush()
+        if not hasattr(sys.stdout, "buffer"):  # as in a notebook
+            sys.stdout.write(path.read_text(encoding="utf-8"))
+            return
         # UTF-8, whatever the terminal's encoding is
+        sys.stdout.flush()
         sys.stdout.buffer.write(path.read_bytes())
         sys.stdout.buffer.flush()
