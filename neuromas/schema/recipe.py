@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from neuromas.schema.document import Document
 
-_MOST_BINS = 10**9
+_MOST_BINS = 10**15  # far beyond what memory holds, but a whole number
 _LONGEST_S = 1e12  # seconds: 30,000 years
 
 
