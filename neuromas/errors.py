@@ -124,6 +124,7 @@ _MEANINGS: dict[type[NeuromasError], dict[str, str]] = {
         "given_twice": "The same setting or the same fit was given twice.",
         "impossible_pairs": "Pairs ask for values that cannot occur, also after redraws; names or codes may differ (mapping).",
         "inputs_mismatch": "Inputs, or the weights that ran on them, are not those that were expected.",
+        "invalid_array": "An array holds dates, text that is not Unicode, missing entries or anything else that cannot be used.",
         "invalid_axes": "The axes of an array are unclear or do not fit its shape; a recipe can say what each axis is.",
         "invalid_device": "A device is not on this machine, or a system cannot be moved to it.",
         "invalid_expression": "An expression over columns cannot be read or does not give what is needed.",

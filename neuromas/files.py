@@ -84,7 +84,18 @@ def sha256_folder(path: str | Path, pattern: str = "**/*") -> str:
     folder = Path(path)
     files = sorted(file for file in folder.glob(pattern) if file.is_file())
     lines = (f"{sha256_file(file)}  {file.relative_to(folder).as_posix()}\n" for file in files)
-    return sha256_bytes("".join(lines).encode())
+    return sha256_bytes(os.fsencode("".join(lines)))
+
+
+def readable_name(path: str | Path) -> str:
+    """The name of a file as text that can be written anywhere: bytes that are not UTF-8 as ``\\xe9``.
+
+    Examples
+    --------
+    >>> readable_name("data/café.npz"), readable_name(os.fsdecode(b"caf\\xe9.npz"))
+    ('café.npz', 'caf\\\\xe9.npz')
+    """
+    return os.fsencode(Path(path).name).decode("utf-8", "backslashreplace")
 
 
 def name_from(text: str, otherwise: str) -> str:

@@ -40,6 +40,8 @@ MODULES = {
     "recordings": (
         "trust",
         "outside",
+        "incoming",
+        "clock",
         "matrices",
         "expression_size",
         "expression",

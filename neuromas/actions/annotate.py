@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from neuromas.actions.register import Registered, publish
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.recordings.annotate import (
     about_units,
     drop_variables,
+    expanded,
     next_version,
     rename_variables,
     select,
@@ -19,11 +24,14 @@ from neuromas.recordings.annotate import (
 from neuromas.recordings.annotate import (
     annotate as add_variables,
 )
+from neuromas.recordings.columns import tidy
+from neuromas.recordings.export import readable
 from neuromas.recordings.rebin import rebinned
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.shuffle import shuffled
 from neuromas.recordings.store.locate import existing_store
 from neuromas.schema.actions import AnnotateRequest
+from neuromas.schema.recipe import VariableRecipe
 from neuromas.unpacking import check_zip, read_packed
 
 
@@ -68,7 +76,9 @@ def annotate(request: AnnotateRequest) -> Registered:
 def changed(recording: Recording, request: AnnotateRequest) -> Recording:
     """`recording` with the changes that `request` asks for; the same object if there are none."""
     added: dict[str, Any] = {**request.recipe, **request.variable}
-    table = None if request.table is None else _read_table(Path(request.table))
+    table = None
+    if request.table is not None:
+        table, added = _read_table(Path(request.table), recording, added, request.on)
     how: dict[str, Any] = {"table": table, "on": list(request.on), "replace": request.replace}
     of_units = about_units(recording, how["on"]) and (bool(added) or table is not None)
     if of_units:
@@ -88,29 +98,47 @@ def changed(recording: Recording, request: AnnotateRequest) -> Recording:
     if request.steps_per_bin is not None:
         recording = rebinned(recording, request.steps_per_bin, request.bin_by)
     if request.standardise:
-        recording = standardised(recording)
+        recording = standardised(recording, leave_out_silent=request.leave_out_silent)
+    elif request.leave_out_silent:
+        raise InvalidInput("leave_out_silent goes with standardise", kind="invalid_option")
     if request.shuffle is not None:
         recording = shuffled(recording, seed=request.shuffle, within=request.within, by=request.shuffle_by)
     return recording
 
 
-def _read_table(path: Path) -> Any:
+def _read_table(
+    path: Path, recording: Recording, added: Mapping[str, Any], on: Sequence[str]
+) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
+    """Columns of a table, and the variables made of them; labels such as 007 are kept as they are written."""
     import pandas as pd
 
+    from neuromas.recordings.convert.text import as_labels, labels_apart
     from neuromas.recordings.convert.workbook import read_workbook
 
     if path.suffix in (".xlsx", ".xlsm") and path.is_file():
-        return pd.DataFrame(read_workbook(path))
+        return dict(read_workbook(path)), dict(added)
     # pandas guesses the separator, unless the name says it
-    separator = "\t" if path.name.removesuffix(".gz").endswith(".tsv") else None
+    how = {"sep": "\t" if path.name.removesuffix(".gz").endswith(".tsv") else None, "engine": "python"}
     try:
         if path.suffix == ".zip":
             check_zip(path)
-            return pd.read_csv(path, sep=separator, engine="python")
-        return pd.read_csv(io.BytesIO(read_packed(path)), sep=separator, engine="python")
+        packed = path.read_bytes() if path.suffix == ".zip" else read_packed(path)
+        how |= {"compression": "zip"} if path.suffix == ".zip" else {}
+        table = pd.read_csv(io.BytesIO(packed), **how)
+        cells = pd.read_csv(io.BytesIO(packed), dtype=str, keep_default_na=False, **how)
     except FileNotFoundError:
         raise NotFound(f"no such file: {path}", kind="unknown_file") from None
     except InvalidInput:
         raise
     except Exception as error:  # whatever a foreign file makes pandas and the unpackers raise
         raise InvalidInput(f"{path}: cannot be read as a table: {error}", kind="unreadable_source") from error
+    written = {str(name): np.char.strip(cells[name].to_numpy().astype(str)) for name in cells.columns}
+    columns = {str(name): tidy(table[name]) for name in table.columns}
+    for name, values in columns.items():
+        if values.dtype.kind not in "iuf":
+            continue
+        is_text = name in on and name in recording.dataset.coords and readable(recording, name).dtype.kind == "U"
+        columns[name] = written[name] if is_text else labels_apart(values, written[name])
+    variables = {name: VariableRecipe.parse(expanded(recipe), f"variable {name!r}") for name, recipe in added.items()}
+    labelled, kept = as_labels(variables, columns, lambda names: {name: written[name] for name in names})
+    return labelled, {**kept}

@@ -67,4 +67,10 @@ def _write(recording: Recording, out: str | Path, **options: object) -> None:
         return
     with scratch_folder("neuromas-export-") as folder:
         path = write_file(recording, folder / "latents.csv", **options)  # type: ignore[arg-type]
-        sys.stdout.write(path.read_text(encoding="utf-8"))
+        if not hasattr(sys.stdout, "buffer"):  # as in a notebook
+            sys.stdout.write(path.read_text(encoding="utf-8"))
+            return
+        # UTF-8, whatever the terminal's encoding is
+        sys.stdout.flush()
+        sys.stdout.buffer.write(path.read_bytes())
+        sys.stdout.buffer.flush()

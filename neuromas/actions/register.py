@@ -180,4 +180,5 @@ def _trust(request: RegisterRequest) -> dict[str, Any]:
 def _fields(request: RegisterRequest) -> dict[str, Any]:
     # joined sources keep names of their own
     explicit = {"name": None if request.join else request.name, "access": request.access}
-    return {**request.manifest, **{key: value for key, value in explicit.items() if value is not None}}
+    declared = {"missing": True} if request.missing else {}
+    return {**request.manifest, **declared, **{key: value for key, value in explicit.items() if value is not None}}

@@ -408,7 +408,7 @@ def read_json(text: str, option: str) -> dict[str, Any]:
         if text.startswith("{"):
             document = json.loads(text)
         elif text == "-":
-            document = json.loads(sys.stdin.read())
+            document = json.loads(getattr(sys.stdin, "buffer", sys.stdin).read())
         else:
             document = json.loads(Path(text).read_text(encoding="utf-8"))
     except FileNotFoundError:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 import sys
 from collections.abc import Iterable
@@ -27,6 +29,47 @@ SHOWN_VALUES = 12
 
 _WHOLE_NAME = 40  # columns; longer names fold on a terminal
 _WIDE = 100_000  # columns of what is not a terminal: nothing is cut or wrapped for a program
+
+
+_SPELLED = {
+    "×": "x",
+    "–": "-",
+    "—": "-",
+    "−": "-",
+    "…": "...",
+    "≥": ">=",
+    "≤": "<=",
+    "→": "->",
+    "≈": "~",
+    "±": "+-",
+    "µ": "u",
+}
+_BYTES = range(0xDC80, 0xDD00)
+"""Lone surrogates that stand for bytes of file names that are not UTF-8."""
+
+
+def spell_out() -> None:
+    """From now on, write characters that the terminal's encoding does not have in others: ``x`` for ``×``, ``\\xe9`` for ``é``.
+
+    Otherwise a command would fail when its work is done, because its last line cannot be written.
+    """
+    codecs.register_error("neuromas.spelled", _spelled)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="neuromas.spelled")
+
+
+def _spelled(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    characters = error.object[error.start : error.end]
+    return "".join(_SPELLED.get(character) or _escaped(character) for character in characters), error.end
+
+
+def _escaped(character: str) -> str:
+    if ord(character) in _BYTES:
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("ascii", "backslashreplace").decode("ascii")
 
 
 def output(stderr: bool = False) -> Console:

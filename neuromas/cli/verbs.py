@@ -202,11 +202,11 @@ class _shell_words:
         options = {
             ".".join(option.path): option.name for document in self.verb.documents for option in options_of(document)
         }
+        fields = {path.rpartition(".")[2]: option for path, option in options.items()}
         if isinstance(error, InvalidDocument):
-            reworded = [in_shell_words(problem, options) for problem in error.problems]
+            reworded = [keywords_as_options(in_shell_words(problem, options), fields) for problem in error.problems]
             where = error.message.partition(": ")[0]
             raise InvalidDocument(where, reworded) from error
-        fields = {path.rpartition(".")[2]: option for path, option in options.items()}
         error.message = keywords_as_options(error.message, fields)
 
 
@@ -228,7 +228,7 @@ def in_shell_words(problem: str, options: Mapping[str, str]) -> str:
 
 
 def keywords_as_options(message: str, fields: Mapping[str, str]) -> str:
-    """`message` with Python's keywords, ``mapping=``, as they are typed in the shell, ``--mapping``.
+    """`message` with Python's keywords, ``mapping=`` or ``missing=True``, as they are typed in the shell, ``--mapping``.
 
     Examples
     --------
@@ -242,7 +242,7 @@ def keywords_as_options(message: str, fields: Mapping[str, str]) -> str:
         lambda match: f"{fields[match[1]]} {quote(match[2])}" if match[1] in fields else match[0],
         message,
     )
-    return re.sub(r"\b(\w+)=(?=[\s,;.)]|$)", lambda match: fields.get(match[1], match[0]), message)
+    return re.sub(r"\b(\w+)=(?:True\b|(?=[\s,;.)]|$))", lambda match: fields.get(match[1], match[0]), message)
 
 
 def _print_version(asked: bool) -> None:

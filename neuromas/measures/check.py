@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from neuromas.errors import InvalidInput, suggestion
+from neuromas.recordings.incoming import array_of, filled
 
 MIN_SAMPLES = 3
 """Fewer samples have at most one dissimilarity, and one number has no correlation."""
@@ -44,7 +45,7 @@ def samples_by_units(activity: ArrayLike, name: str) -> Floats:
     InvalidInput
         It has another shape, fewer than `MIN_SAMPLES` samples, or NaN or infinite numbers.
     """
-    array = as_doubles(activity, name)
+    array = numbers(activity, name)
     if array.ndim != 2 or array.shape[1] == 0:
         raise InvalidInput(f"{name}: expected shape (n_samples, n_units), got {array.shape}", kind="shape_mismatch")
     if len(array) < MIN_SAMPLES:
@@ -57,6 +58,17 @@ def samples_by_units(activity: ArrayLike, name: str) -> Floats:
             kind="not_finite",
         )
     return array
+
+
+def numbers(values: ArrayLike, name: str) -> Floats:
+    """`values` as floats, NaN where they are masked; InvalidInput, with `name`, if they are no numbers."""
+    try:
+        array = filled(array_of(values))
+    except InvalidInput as error:
+        raise InvalidInput(f"{name}: {error.message}", kind=error.kind) from error
+    if array.dtype.kind not in "biuf":
+        raise InvalidInput(f"{name}: expected numbers, got {array.dtype}", kind="invalid_array")
+    return array.astype(np.float64, copy=False)
 
 
 def same_samples(x: ArrayLike, y: ArrayLike) -> tuple[Floats, Floats]:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from neuromas.errors import InvalidInput
-from neuromas.measures.check import Floats, as_doubles, one_of, same_samples, samples_by_units, unit_length
+from neuromas.measures.check import Floats, numbers, one_of, same_samples, samples_by_units, unit_length
 
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -103,7 +103,7 @@ def hsic(k: ArrayLike, l: ArrayLike) -> float:  # noqa: E741 - K and L are what 
     >>> round(hsic(np.eye(3), np.eye(3)), 3)
     0.5
     """
-    first, second = as_doubles(k, "k"), as_doubles(l, "l")
+    first, second = numbers(k, "k"), numbers(l, "l")
     if first.ndim != 2 or first.shape != first.shape[::-1] or first.shape != second.shape or len(first) < 2:
         raise InvalidInput(
             f"expected two kernel matrices of shape (n_samples, n_samples), got {first.shape} and {second.shape}",

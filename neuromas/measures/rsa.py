@@ -14,7 +14,7 @@ from scipy.spatial import distance
 from scipy.stats import rankdata
 
 from neuromas.errors import InvalidInput
-from neuromas.measures.check import MIN_SAMPLES, Floats, as_doubles, one_of, same_samples, samples_by_units, unit_length
+from neuromas.measures.check import MIN_SAMPLES, Floats, numbers, one_of, same_samples, samples_by_units, unit_length
 
 # later decimals are rounding errors, which would break ties: noise would be ranked
 _COSINE_DECIMALS = 13
@@ -128,7 +128,7 @@ def dissimilarities_of(matrix: ArrayLike, name: str = "the RDM") -> Floats:
     >>> dissimilarities_of([[0, 1, 2], [1, 0, 3], [2, 3, 0]])
     array([1., 2., 3.])
     """
-    array = as_doubles(matrix, "matrix")
+    array = numbers(matrix, name)
     if array.ndim == 1 and distance.is_valid_y(array) and len(array) >= MIN_SAMPLES * (MIN_SAMPLES - 1) // 2:
         pairs = array
     elif array.ndim == 2 and array.shape[0] == array.shape[1] and len(array) >= MIN_SAMPLES:

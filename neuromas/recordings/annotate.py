@@ -115,7 +115,7 @@ def annotate(
     recipes = {
         name: recipe
         if isinstance(recipe, VariableRecipe)
-        else VariableRecipe.parse(_expanded(recipe), f"variable {name!r}")
+        else VariableRecipe.parse(expanded(recipe), f"variable {name!r}")
         for name, recipe in variables.items()
     }
     if about_units(recording, on):
@@ -137,7 +137,8 @@ def annotate(
     return _with_variables(recording, shaped, specs, f"variables {', '.join(recipes)} added")
 
 
-def _expanded(recipe: object) -> object:
+def expanded(recipe: object) -> object:
+    """The document of a variable; text alone is its expression."""
     return {"expression": recipe} if isinstance(recipe, str) else recipe
 
 
@@ -452,7 +453,7 @@ def _mask(expression: str, columns: Mapping[str, Any], recording: Recording, dim
     return mask
 
 
-def standardised(recording: Recording) -> Recording:
+def standardised(recording: Recording, *, leave_out_silent: bool = False) -> Recording:
     """The recording with each unit's activity standardised: its mean subtracted, then divided by its standard deviation.
 
     Losses on counterfactual latents sum squares over units. With rates in Hz, a few units with high rates would dominate
@@ -462,6 +463,9 @@ def standardised(recording: Recording) -> Recording:
     ----------
     recording : Recording
         Mean and standard deviation are computed over the eligible samples in which the unit was recorded.
+    leave_out_silent : bool
+        Whether to leave out units whose activity never changes in these samples, as that of silent units. The provenance names
+        them. By default they are refused, because they have no scale.
 
     Returns
     -------
@@ -473,7 +477,7 @@ def standardised(recording: Recording) -> Recording:
     Raises
     ------
     InvalidInput
-        A unit never changes, or the recording is standardised already.
+        A unit never changes and is not left out, no unit would be left, or the recording is standardised already.
 
     Examples
     --------
@@ -491,10 +495,12 @@ def standardised(recording: Recording) -> Recording:
     mean = np.where(recorded, used, 0.0).sum(axis=0) / np.maximum(counts, 1)
     sd = np.sqrt(np.where(recorded, (used - mean) ** 2, 0.0).sum(axis=0) / np.maximum(counts, 1))
     still = [name for name, width in zip(recording.unit_names, sd, strict=True) if not width > 0]
+    if still and leave_out_silent:
+        return _without(recording, still)
     if still:
         raise InvalidInput(
-            f"recording {recording.name!r}: activity of {listing(still)} never changes in eligible samples; leave these "
-            "units out first (select, units_where=)",
+            f"recording {recording.name!r}: activity of {listing(still)} never changes in eligible samples, so "
+            f"{len(still):,} of {recording.n_units:,} units have no scale; leave them out with leave_out_silent=True",
             kind="constant_unit",
         )
     units = recording.manifest.units
@@ -510,6 +516,19 @@ def standardised(recording: Recording) -> Recording:
         }
     )
     return derived(recording, dataset, recording.manifest.variables, "activity standardised per unit", units="1")
+
+
+def _without(recording: Recording, still: Sequence[str]) -> Recording:
+    """`recording` standardised without the units `still`."""
+    kept = [name for name in recording.unit_names if name not in set(still)]
+    if not kept:
+        raise InvalidInput(
+            f"recording {recording.name!r}: no unit's activity changes in eligible samples, so none is left",
+            kind="no_units",
+        )
+    chosen = recording.select_units(kept)
+    note = f"left out, as their activity never changes: {listing(still, len(still))}"
+    return standardised(derived(recording, chosen.dataset, recording.manifest.variables, note))
 
 
 def next_version(name: str, taken: Sequence[str]) -> str:

@@ -13,7 +13,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput
-from neuromas.recordings.check import problems_of
+from neuromas.recordings.check import listing, problems_of
+from neuromas.recordings.clock import OWN_TIME, Clock
 from neuromas.recordings.encode import (
     MANIFEST_ATTRIBUTE,
     NPZ_KEYS,
@@ -33,10 +34,11 @@ from neuromas.recordings.encode import (
     load_npz,
     manifest_fields,
     manifest_text,
+    order_numbers,
     plain,
-    small_integers,
     unit_coordinates,
 )
+from neuromas.recordings.incoming import TIME, array_of, filled, missing_in
 from neuromas.recordings.outside import refuse_outside
 from neuromas.recordings.unpacked import check_hdf5, check_zarr
 from neuromas.schema.recording import RecordingManifest, VariableSpec
@@ -89,6 +91,7 @@ class Draft:
         for spec in document["variables"]:
             spec_document = spec.model_dump() if isinstance(spec, VariableSpec) else dict(spec)
             specs[str(spec_document.get("name"))] = spec_document
+        self._check_time(specs, document)
         coordinates = self.units | self._encoded(specs, document)
         document["variables"] = list(specs.values())
         listed = RecordingManifest.problems(document)
@@ -102,11 +105,26 @@ class Draft:
             raise InvalidDocument(f"recording {manifest.name!r}", problems)
         return dataset, manifest
 
+    def _check_time(self, specs: Mapping[str, Any], document: Mapping[str, Any]) -> None:
+        """A problem if times beside the samples contradict the manifest's ``sampling``."""
+        trial, step = (np.ma.getdata(self.samples[name]) for name in (dims.TRIAL, dims.STEP))
+        if trial.dtype.kind not in "iu" or step.dtype.kind not in "iu":
+            return
+        clock = Clock.of(trial, step, document.get("sampling"), f"recording {document.get('name')!r}")
+        for name in OWN_TIME:
+            own = self.samples.get(name)
+            if own is None or name in specs or name in self.inferred or np.ma.is_masked(own):
+                continue
+            try:
+                clock.check(name, np.asarray(own), is_used=False)
+            except InvalidInput as error:
+                self.problems.append(error.message.partition(": ")[2])
+
     def _encoded(self, specs: dict[str, dict[str, Any]], document: dict[str, Any]) -> dict[str, xr.Variable]:
         """Coordinates on sample as they are stored. Adds what it infers to `specs`, and a vocabulary to `document`."""
         coordinates = {}
         for label, raw in self.samples.items():
-            values = plain(raw)
+            values = self._plain(label, raw, label in self.inferred or label in specs)
             if label in self.inferred and label not in specs:
                 specs[label] = infer_spec(label, values)
             if label in specs:
@@ -114,11 +132,37 @@ class Draft:
             elif label == dims.TOKEN and values.dtype.kind == "U":
                 values = encode_tokens(values, document, self.problems)
             elif label in (dims.TRIAL, dims.STEP, dims.TOKEN):
-                values = small_integers(values)
+                values = order_numbers(label, values, self.problems)
             elif label == dims.ELIGIBLE and values.dtype.kind in "iu" and np.isin(values, (0, 1)).all():
                 values = values.astype(bool)
             coordinates[label] = xr.Variable((dims.SAMPLE,), values)
         return coordinates
+
+    def _plain(self, label: str, raw: NDArray[Any], is_variable: bool) -> NDArray[Any]:
+        """Numbers, booleans or text without missing entries; metadata have NaN or empty text instead."""
+        what = f"variable {label!r}" if is_variable else label
+        needed = is_variable or label in (dims.TRIAL, dims.STEP, dims.TOKEN, dims.ELIGIBLE)
+        try:
+            values = array_of(raw)
+            absent = missing_in(values)
+            values = np.ma.getdata(values) if needed else filled(values)
+        except InvalidInput as error:
+            self.problems.append(f"{what}: {error.message}")
+            return np.zeros(len(raw), dtype=np.int64)
+        if needed and absent.any():
+            first = int(np.flatnonzero(absent)[0])
+            self.problems.append(
+                f"{what}: missing in {int(absent.sum())} of {absent.size} samples, first at {self._place(first)}; leave them "
+                "out, or say what they count as"
+            )
+            # stands in for the column, so that nothing else is said of it
+            counted = np.arange(absent.size)
+            return counted if absent.all() or label == dims.TRIAL else values[~absent][np.zeros_like(counted)]
+        return plain(values)
+
+    def _place(self, sample: int) -> str:
+        trial, step = (np.ma.getdata(self.samples[name])[sample] for name in (dims.TRIAL, dims.STEP))
+        return f"sample {sample} (trial {trial}, step {step})"
 
 
 def sample_columns(
@@ -188,9 +232,10 @@ def npz_arguments(path: Path, manifest: ManifestSource, fields: Mapping[str, Any
     names_declared = declared_names(declared)
     undeclared = [] if names_declared is None else [key for key in arrays if key not in names_declared]
     extra = {key: arrays.pop(key) for key in undeclared}
+    _spread_time(arrays, special["activity"])
     vocabulary = special.pop("vocabulary", None)
-    if vocabulary is not None and "vocabulary" not in document:
-        document["vocabulary"] = [str(entry) for entry in np.atleast_1d(vocabulary)]
+    if vocabulary is not None:
+        add_vocabulary(document, vocabulary, str(path))
     return document | {
         "activity": special.pop("activity"),
         "variables": arrays,
@@ -209,6 +254,27 @@ def whole(dataset: xr.Dataset) -> xr.Dataset:
     for name, variable in loaded.variables.items():
         check_text(np.asarray(variable.values), f"array {name!r}")
     return loaded
+
+
+def _spread_time(arrays: dict[str, NDArray[Any]], activity: NDArray[Any]) -> None:
+    """Give an array ``time`` with a value per step the shape (n_trials, n_steps): it belongs to steps, also where trials fit."""
+    time = arrays.get(TIME)
+    if time is not None and activity.ndim == 3 and time.shape == activity.shape[1:2]:
+        arrays[TIME] = np.broadcast_to(time, activity.shape[:2])
+
+
+def add_vocabulary(document: dict[str, Any], array: ArrayLike, where: str) -> None:
+    """Put a file's array of tokens into the fields of its manifest; InvalidInput if the manifest lists others."""
+    words = [str(word) for word in np.atleast_1d(filled(array_of(array)))]
+    listed = document.get("vocabulary")
+    if listed is None:
+        document["vocabulary"] = words
+    elif [str(word) for word in listed] != words:
+        raise InvalidInput(
+            f"{where}: two vocabularies: the array 'vocabulary' holds {listing(words, 5)}, the manifest lists "
+            f"{listing([str(word) for word in listed], 5)}; expected one of them, or the same",
+            kind="vocabulary_mismatch",
+        )
 
 
 def read_dataset(path: Path, manifest: ManifestSource, fields: Mapping[str, Any]) -> tuple[xr.Dataset, dict[str, Any]]:
@@ -288,7 +354,12 @@ def _coordinates_of(dataset: xr.Dataset, problems: list[str]) -> tuple[dict[str,
         if variable.dims == (dims.SAMPLE,):
             samples[label] = variable.values
         elif variable.dims == (dims.UNIT,):
-            units[label] = xr.Variable((dims.UNIT,), plain(variable.values), attributes_of(variable))
+            try:
+                units[label] = xr.Variable(
+                    (dims.UNIT,), plain(filled(array_of(variable.values))), attributes_of(variable)
+                )
+            except InvalidInput as error:
+                problems.append(f"unit metadata {label!r}: {error.message}")
         else:
             problems.append(f"variable {label!r}: expected one dimension, sample or unit, got {variable.dims}")
     return samples, units

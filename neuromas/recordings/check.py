@@ -162,7 +162,7 @@ def _other_coordinate_problems(dataset: xr.Dataset, manifest: RecordingManifest)
 
 
 def _activity_problems(dataset: xr.Dataset, missing: bool) -> list[str]:
-    """Infinite activity, and NaN that was not declared: by unit, with the first sample of each."""
+    """Infinite activity, and NaN that was not declared: a sentence each, with the first sample."""
     variable = dataset[dims.ACTIVITY].variable
     n_samples, n_units = variable.shape
     sorts = [("infinite", np.isinf)] + ([] if missing else [("NaN", np.isnan)])
@@ -178,18 +178,31 @@ def _activity_problems(dataset: xr.Dataset, missing: bool) -> list[str]:
                 first[sort][new] = start + bad.argmax(axis=0)[new]
                 counts[sort] += per_unit
     names = dataset[dims.UNIT].values if dims.UNIT in dataset.coords else np.arange(n_units)
-    problems = []
-    for sort, _ in sorts:
-        bad_units = np.flatnonzero(counts[sort])
-        for unit in bad_units[:_LISTED]:
-            hint = "; declare missing=True if the unit was not recorded there" if sort == "NaN" else ""
-            problems.append(
-                f"activity: unit {str(names[unit])!r} is {sort} in {counts[sort][unit]} of {n_samples} samples, "
-                f"first at {place(dataset, int(first[sort][unit]))}{hint}"
-            )
-        if bad_units.size > _LISTED:
-            problems.append(f"activity: {sort} in {bad_units.size - _LISTED} more units")
-    return problems
+    return [
+        _activity_problem(dataset, sort, counts[sort], first[sort], names, n_samples)
+        for sort, _ in sorts
+        if counts[sort].any()
+    ]
+
+
+def _activity_problem(
+    dataset: xr.Dataset,
+    sort: str,
+    counts: NDArray[np.int64],
+    first: NDArray[np.int64],
+    names: NDArray[Any],
+    n_samples: int,
+) -> str:
+    """One sentence for all units, with `counts` and the `first` sample of each."""
+    units = np.flatnonzero(counts)
+    earliest = units[np.argmin(first[units])]
+    if units.size == 1:
+        where = f"{int(counts.sum()):,} of {n_samples:,} samples of unit {str(names[earliest])!r}"
+    else:
+        some = listing([str(name) for name in names[units]], 3)
+        where = f"{int(counts.sum()):,} of {n_samples * names.size:,} values, in {units.size:,} of {names.size:,} units ({some})"
+    hint = "; if units were not recorded there, declare missing=True" if sort == "NaN" else ""
+    return f"activity: {sort} in {where}, first at {place(dataset, int(first[earliest]))}{hint}"
 
 
 def place(dataset: xr.Dataset, sample: int) -> str:

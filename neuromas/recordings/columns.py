@@ -6,19 +6,20 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from numpy.typing import ArrayLike, NDArray
 
-from neuromas.errors import InvalidDocument, NeuromasError
+from neuromas.errors import InvalidDocument, InvalidInput, NeuromasError
 from neuromas.recordings.check import listing
 from neuromas.recordings.expression import evaluate_known
+from neuromas.recordings.incoming import array_of, filled
 from neuromas.schema.recipe import VariableRecipe
 from neuromas.schema.recording import VariableSpec
-from neuromas.unpacking import check_unpacked
 
 
 def tidy(values: ArrayLike) -> NDArray[Any]:
     """A column as numbers, booleans or text. Bytes are decoded; a missing entry becomes NaN or ``""``.
+
+    What is neither numbers nor text is returned as it is, and text that is not Unicode as bytes: `unusable` says why.
 
     Examples
     --------
@@ -27,39 +28,28 @@ def tidy(values: ArrayLike) -> NDArray[Any]:
     >>> tidy(np.array([1, None, 2.5], dtype=object))
     array([1. , nan, 2.5])
     """
-    array = np.asarray(values)
-    if array.dtype.kind == "S":
-        # eight bytes for each object on the way
-        check_unpacked(8 * array.size + 4 * array.nbytes, array.nbytes, "text")
-        return np.char.decode(array, "utf-8", "replace")
-    if array.dtype.kind not in "OT":
-        return array
-    entries = [
-        entry.decode("utf-8", "replace") if isinstance(entry, bytes) else entry for entry in array.ravel().tolist()
-    ]
-    entries = [None if _is_missing(entry) else entry for entry in entries]
-    if any(isinstance(entry, str) for entry in entries):
-        return _texts(["" if entry is None else str(entry) for entry in entries]).reshape(array.shape)
-    if all(isinstance(entry, (bool, np.bool_)) for entry in entries):
-        return np.array(entries, dtype=bool).reshape(array.shape)
     try:
-        return np.array([np.nan if entry is None else entry for entry in entries]).reshape(array.shape)
-    except (ValueError, TypeError):  # ragged
-        return array
+        return filled(array_of(values))
+    except InvalidInput as error:
+        if error.kind == "too_large":
+            raise
+        array = np.asarray(values)
+        return array.view(f"V{array.dtype.itemsize}") if array.dtype.kind == "U" else array
 
 
-def _texts(texts: list[str]) -> NDArray[Any]:
-    """An array in which every entry is as wide as the longest; InvalidInput if one long text makes it far too large."""
-    lengths = [len(text) for text in texts]
-    check_unpacked(
-        4 * len(texts) * max(lengths), sum(lengths), f"{len(texts):,} texts of up to {max(lengths):,} characters"
-    )
-    return np.array(texts, dtype=str)
+def unusable(values: ArrayLike) -> str:
+    """Why a column is neither numbers nor text that expressions can use; empty if it is.
 
-
-def _is_missing(entry: object) -> bool:
-    is_nan = isinstance(entry, (float, np.floating)) and entry != entry
-    return entry is None or entry is pd.NA or entry is pd.NaT or is_nan
+    Examples
+    --------
+    >>> unusable(np.array(["2020-01-01"], dtype="datetime64[D]")), unusable(np.zeros(2))
+    ('dates, which are no values; give numbers, such as seconds or days, or text', '')
+    """
+    try:
+        array = filled(array_of(values))
+    except InvalidInput as error:
+        return error.message
+    return "" if array.dtype.kind in "biufU" else f"{array.dtype}, which is neither numbers nor text"
 
 
 def exact(number: Any) -> str:

@@ -15,6 +15,16 @@ from numpy.typing import ArrayLike, NDArray
 from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound, suggestion
 from neuromas.recordings.check import beyond_exact, listing
+from neuromas.recordings.incoming import (
+    CANONICAL,
+    activity_axes,
+    array_of,
+    axis_names,
+    by_trial,
+    filled,
+    in_order,
+    missing_in,
+)
 from neuromas.schema.recording import RecordingManifest, VariableSpec
 from neuromas.unpacking import check_zip
 
@@ -130,16 +140,45 @@ def declared_names(declared: object) -> set[str] | None:
     return {str(spec.name if isinstance(spec, VariableSpec) else dict(spec).get("name")) for spec in declared}
 
 
-def as_floats(activity: ArrayLike, problems: list[str]) -> NDArray[Any]:
-    """Activity as floats in native byte order; whole numbers become float32 where that is exact, else float64."""
-    array = np.asarray(activity)
+def as_floats(activity: Any, problems: list[str]) -> NDArray[Any]:
+    """Activity as floats in native byte order, NaN where it is masked.
+
+    Whole numbers become float32 where that is exact, else float64. Axes that xarray names come in the order of
+    `Recording.from_arrays`.
+    """
+    names = axis_names(activity)
+    try:
+        array = array_of(activity)
+        if names is not None and array.ndim in CANONICAL:
+            array = in_order(array, activity_axes(names))
+    except InvalidInput as error:
+        problems.append(f"activity: {error.message}")
+        return np.zeros((0, 0), dtype=np.float32)
+    absent = missing_in(array)
+    array = np.ma.getdata(array)
     if array.dtype.kind in "iub":
-        exact = array.size == 0 or (array.min() >= -(2**24) and array.max() <= 2**24)
+        present = array[~absent]
+        exact = present.size == 0 or (present.min() >= -(2**24) and present.max() <= 2**24)
         array = array.astype(np.float32 if exact else np.float64)
     if array.dtype.kind != "f" or array.dtype.itemsize > 8:
         problems.append(f"activity: expected numbers (float16, float32 or float64), got dtype {array.dtype}")
         return np.zeros(array.shape, dtype=np.float32)
-    return array.astype(array.dtype.newbyteorder("="), copy=False)
+    array = array.astype(array.dtype.newbyteorder("="), copy=False)
+    return np.where(absent, array.dtype.type(np.nan), array) if absent.any() else array
+
+
+def complete(what: str, values: Any, problems: list[str]) -> NDArray[Any] | None:
+    """`values` as an array in which no entry is missing; None, with a problem, if they cannot be that."""
+    try:
+        array = array_of(values)
+    except InvalidInput as error:
+        problems.append(f"{what}: {error.message}")
+        return None
+    absent = missing_in(array)
+    if absent.any():
+        problems.append(f"{what}: {int(absent.sum())} of {absent.size} entries are missing")
+        return None
+    return array
 
 
 @dataclass(frozen=True)
@@ -155,15 +194,22 @@ class Layout:
     def n_samples(self) -> int:
         return self.n_trials if self.present is None else int(self.present.sum())
 
-    def column(self, what: str, values: ArrayLike, problems: list[str]) -> NDArray[Any]:
-        """One value per sample, shape (n_samples,)."""
-        array = np.asarray(values)
+    def column(self, what: str, values: Any, problems: list[str]) -> NDArray[Any]:
+        """One value per sample, shape (n_samples,); masked where it is missing."""
+        names = axis_names(values)
+        try:
+            array = array_of(by_trial(values))
+        except InvalidInput as error:
+            problems.append(f"{what}: {error.message}")
+            return np.zeros(self.n_samples)
         if self.present is None:
             if array.shape == (self.n_trials,):
                 return array
             problems.append(f"{what}: expected shape ({self.n_trials},), one per sample, got {array.shape}")
+        elif names == (dims.STEP,) and array.shape == (self.n_steps,):
+            return _spread(array[None, :], self.present)
         elif array.shape == (self.n_trials,):
-            return np.broadcast_to(array[:, None], self.present.shape)[self.present]
+            return _spread(array[:, None], self.present)
         elif array.shape == self.present.shape:
             return array[self.present]
         else:
@@ -176,7 +222,8 @@ class Layout:
             arrays = {name: values for name, values in ((dims.TRIAL, trial), (dims.STEP, step)) if values is not None}
             columns = {name: self.column(name, values, problems) for name, values in arrays.items()}
             return columns | default_trial_and_step(columns, self.n_samples)
-        steps = np.arange(self.n_steps) if step is None else np.asarray(step)
+        steps = np.arange(self.n_steps) if step is None else complete(dims.STEP, by_trial(step), problems)
+        steps = np.arange(self.n_steps) if steps is None else steps
         if steps.shape == (self.n_steps,):
             steps = np.broadcast_to(steps[None, :], self.present.shape)
         return {
@@ -185,10 +232,20 @@ class Layout:
         }
 
 
+def _spread(array: NDArray[Any], present: NDArray[np.bool_]) -> NDArray[Any]:
+    """`array`, of length 1 along trials or steps, at each of the `present` steps; its mask too."""
+    values = np.broadcast_to(np.ma.getdata(array), present.shape)[present]
+    if not np.ma.isMaskedArray(array):
+        return values
+    return np.ma.masked_array(values, np.broadcast_to(missing_in(array), present.shape)[present])
+
+
 def flatten(
     activity: NDArray[Any], lengths: ArrayLike | None, present: ArrayLike | None, problems: list[str]
 ) -> tuple[NDArray[Any], Layout | None]:
     """Activity of shape (n_samples, n_units) and how its rows were made; no layout if the shape is unusable."""
+    if activity.size == 0 and problems:
+        return activity, None  # why it cannot be used was said already
     if activity.ndim not in (2, 3) or 0 in activity.shape:
         problems.append(
             f"activity: expected shape (n_trials, n_steps, n_units) or (n_samples, n_units), without a 0, "
@@ -216,7 +273,9 @@ def _real_steps(
     if lengths is not None and present is not None:
         problems.append("lengths, present: expected one of them, got both")
     elif lengths is not None:
-        counts = np.asarray(lengths)
+        counts = complete("lengths", lengths, problems)
+        if counts is None:
+            return every_step
         if counts.shape != (n_trials,) or counts.dtype.kind not in "iu":
             problems.append(f"lengths: expected {n_trials} whole numbers, got {counts.dtype} of shape {counts.shape}")
         elif counts.min() < 0 or counts.max() > n_steps:
@@ -226,7 +285,9 @@ def _real_steps(
         else:
             return np.arange(n_steps) < counts[:, None]
     elif present is not None:
-        mask = np.asarray(present)
+        mask = complete("present", by_trial(present), problems)
+        if mask is None:
+            return every_step
         if mask.shape == every_step.shape and mask.dtype.kind == "b":
             return mask
         problems.append(
@@ -258,39 +319,35 @@ def unit_coordinates(
     problems: list[str],
 ) -> dict[str, xr.Variable]:
     """Names and metadata of the units, each on the dimension unit."""
-    names = np.array([f"u{column}" for column in range(n_units)] if units is None else units)
-    coordinates = {dims.UNIT: (names, {})} | {
-        label: (np.asarray(entry[0]), dict(entry[1])) if isinstance(entry, tuple) else (np.asarray(entry), {})
-        for label, entry in metadata.items()
-    }
+    counted = np.array([f"u{column}" for column in range(n_units)])
+    entries: dict[str, Any] = {dims.UNIT: counted if units is None else units} | dict(metadata)
     result: dict[str, xr.Variable] = {}
-    for label, (values, attributes) in coordinates.items():
+    for label, entry in entries.items():
+        what = "units" if label == dims.UNIT else f"unit metadata {label!r}"
+        values, attributes = entry if _has_attributes(entry) else (entry, {})
+        try:
+            values = filled(array_of(values)) if label != dims.UNIT else complete(what, values, problems)
+        except InvalidInput as error:
+            problems.append(f"{what}: {error.message}")
+            continue
         if label in dims.RESERVED and label != dims.UNIT:
-            problems.append(f"unit metadata {label!r}: the name is reserved")
-        elif values.shape != (n_units,):
-            what = "units" if label == dims.UNIT else f"unit metadata {label!r}"
+            problems.append(f"{what}: the name is reserved")
+        elif values is not None and values.shape != (n_units,):
             problems.append(f"{what}: expected {n_units} values, one per unit, got shape {values.shape}")
-            if label == dims.UNIT:
-                result[label] = xr.Variable((dims.UNIT,), np.array([f"u{column}" for column in range(n_units)]))
-        else:
+        elif values is not None:
             values = plain(values)
-            result[label] = xr.Variable((dims.UNIT,), values.astype(str) if label == dims.UNIT else values, attributes)
+            values = values.astype(str) if label == dims.UNIT else values
+            result[label] = xr.Variable((dims.UNIT,), values, dict(attributes))
+    result.setdefault(dims.UNIT, xr.Variable((dims.UNIT,), counted))
     return result
 
 
+def _has_attributes(entry: Any) -> bool:
+    return isinstance(entry, tuple) and len(entry) == 2 and isinstance(entry[1], Mapping)
+
+
 def plain(values: NDArray[Any]) -> NDArray[Any]:
-    """`values` in native byte order; text of any kind as fixed-width unicode."""
-    if values.dtype.kind == "T" or (
-        values.dtype.kind == "O" and all(isinstance(value, str) for value in values.ravel())
-    ):
-        return np.asarray(values.tolist(), dtype=str).reshape(values.shape)
-    if values.dtype.kind == "S":
-        try:
-            return np.char.decode(values, "utf-8")
-        except UnicodeDecodeError as error:
-            raise InvalidInput(
-                f"text in another encoding than UTF-8: {error.object!r}; decode it first", kind="unreadable_source"
-            ) from error
+    """`values`, from `array_of`, in native byte order; text no wider than its longest entry."""
     if values.dtype.kind == "U" and values.size:
         longest = max(1, int(np.char.str_len(values).max()))  # as wide as the longest text, not as wide as the input
         return values.astype(f"U{longest}", copy=False)
@@ -373,6 +430,14 @@ def small_codes(values: NDArray[Any], codes: Sequence[int] | None) -> NDArray[An
         if extremes.min() >= np.iinfo(dtype).min and extremes.max() <= np.iinfo(dtype).max:
             return wide.astype(dtype)
     return wide
+
+
+def order_numbers(label: str, values: NDArray[Any], problems: list[str]) -> NDArray[Any]:
+    """Numbers of trials or steps as they are stored; a problem if int64 cannot hold them."""
+    if values.dtype.kind == "u" and values.size and values.max() > np.iinfo(np.int64).max:
+        problems.append(f"{label}: numbers up to {values.max()}, expected at most 2^63 - 1; number them anew, from 0")
+        return np.arange(values.size)
+    return small_integers(values)
 
 
 def small_integers(values: NDArray[Any]) -> NDArray[Any]:

@@ -215,6 +215,26 @@ def names_in(expression: str) -> set[str]:
     return names
 
 
+def column_of(expression: str) -> str | None:
+    """The column that an expression names, if it is nothing but its name.
+
+    Examples
+    --------
+    >>> column_of("side"), column_of("col('which side')"), column_of("side == 'l'")
+    ('side', 'which side', None)
+    """
+    try:
+        node = ast.parse(expression.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+    match node:
+        case ast.Name(id=name):
+            return name
+        case ast.Call(func=ast.Name(id="col"), args=[ast.Constant(value=str() as name)], keywords=[]):
+            return name
+    return None
+
+
 def _value(node: ast.expr, columns: Mapping[str, Any], where: str, whole: str) -> _Value:
     def value(part: ast.expr) -> _Value:
         return _value(part, columns, where, whole)

@@ -34,6 +34,7 @@ from neuromas.recordings.assemble import (
 )
 from neuromas.recordings.check import chosen_rows, coordinate_problems, problems_of
 from neuromas.recordings.encode import ManifestSource, as_floats, flatten, unit_coordinates
+from neuromas.recordings.incoming import TIME, labels_of
 from neuromas.recordings.isolation import isolates, read_recording
 from neuromas.recordings.meanings import with_meanings
 from neuromas.recordings.reading import Reading
@@ -132,11 +133,13 @@ class Recording(Reading):
         Parameters
         ----------
         activity : array of shape (n_trials, n_steps, n_units) or (n_samples, n_units)
-            Floats; whole numbers become float32. NaN where a unit was not recorded, if ``missing=True``.
+            Floats; whole numbers become float32. NaN, or masked, where a unit was not recorded, if ``missing=True``. Axes that
+            xarray calls trial, step (or time), unit and sample may have any order. Columns of a table, and labels along xarray's
+            axes, give the names of the units and the numbers of trials and steps, unless they are given here.
         variables : mapping of str to array
             Causal variables. With 3-D activity, each has shape (n_trials,) or (n_trials, n_steps); with 2-D activity,
-            (n_samples,). Without a spec, text and booleans become categorical, whole numbers integer, everything else
-            real.
+            (n_samples,). None may be missing (masked, None). Without a spec, text and booleans become categorical, whole numbers
+            integer, everything else real.
         name, system : str
             The recording's name, and the name of the recorded system (by default equal).
         trial : array of int, optional
@@ -183,15 +186,22 @@ class Recording(Reading):
         (2, 2, ['u0', 'u1'])
         """
         problems: list[str] = []
+        own = labels_of(activity)
+        units, trial, step = (
+            own.get(label) if values is None else values
+            for label, values in ((dims.UNIT, units), (dims.TRIAL, trial), (dims.STEP, step))
+        )
+        metadata = {name: own[name] for name in (TIME,) if name in own and name not in variables}
+        metadata |= {} if sample_metadata is None else dict(sample_metadata)
         flat, layout = flatten(as_floats(activity, problems), lengths, present, problems)
         if layout is None:
             raise InvalidDocument(f"recording {name!r}", problems)
         samples = layout.trial_and_step(trial, step, problems)
-        samples |= sample_columns(layout, variables, sample_metadata or {}, eligible, token, problems)
+        samples |= sample_columns(layout, variables, metadata, eligible, token, problems)
         draft = Draft(
             activity=xr.Variable((dims.SAMPLE, dims.UNIT), flat),
             samples=samples,
-            units=unit_coordinates(units, unit_metadata or {}, flat.shape[1], problems),
+            units=unit_coordinates(units, {} if unit_metadata is None else unit_metadata, flat.shape[1], problems),
             document=manifest_document(
                 fields,
                 name=name,

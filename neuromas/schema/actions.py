@@ -27,6 +27,8 @@ class StoreRequest(Document):
 class RegisterRequest(StoreRequest):
     """Publish recordings in a store: all of them, or none."""
 
+    paths = ("sources", "store")
+
     sources: Annotated[tuple[str, ...], Shell(metavar="SOURCE", positional=True, whole=True)] = Field(min_length=1)
     """Files or folders. `neuromas formats` lists the formats."""
     set: Name
@@ -35,6 +37,8 @@ class RegisterRequest(StoreRequest):
     """Name of the recording, if there is one source."""
     access: Access | None = None
     """Whether the system can be run (intervene) or only read (read)."""
+    missing: bool = False
+    """Let activity be missing (NaN): a unit that was not recorded in a sample."""
     manifest: Annotated[dict[str, JsonValue], Shell(metavar="FILE", file=True)] = Field(default_factory=dict)
     """Fields of the manifest. They replace those of the source."""
     format: Annotated[str | None, Shell(metavar="NAME")] = None
@@ -94,6 +98,8 @@ class AnnotateRequest(StoreRequest):
     """Activity of such a bin: the mean of its steps, for rates, or their sum, for counts."""
     standardise: bool = False
     """Subtract each unit's mean and divide by its standard deviation."""
+    leave_out_silent: bool = False
+    """With standardise: leave out units whose activity never changes, because they have no scale."""
     shuffle: Annotated[Seed | None, Shell(metavar="SEED")] = None
     """Exchange values between trials, as a control."""
     within: Annotated[str, Shell(metavar="VARIABLE")] = ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, get_args
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -31,6 +31,8 @@ class Document(BaseModel):
     """Base of all documents."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True, defer_build=True)
+    paths: ClassVar[tuple[str, ...]] = ()
+    """Fields that name files to read, whose names need not be UTF-8; other text must be, or no file could hold it."""
 
     @classmethod
     def problems(cls, document: object) -> list[str]:
@@ -53,13 +55,18 @@ class Document(BaseModel):
         ["type: expected 'categorical', 'integer' or 'real', got 'number'"]
         """
         try:
+            not_unicode = _not_unicode(document, cls.paths)
+            if not_unicode and isinstance(document, str):
+                return not_unicode
             if isinstance(document, (str, bytes)):
                 cls.model_validate_json(document)
             else:
                 cls.model_validate(document)
         except ValidationError as error:
             return [_describe(problem, cls) for problem in error.errors()]
-        return []
+        except RecursionError:
+            return ["document: nested too deeply"]
+        return not_unicode
 
     @classmethod
     def parse(cls, document: object, where: str) -> Self:
@@ -163,6 +170,25 @@ def _content_sha256(document: Mapping[str, Any]) -> str:
     return sha256_bytes(json.dumps(document, sort_keys=True, separators=(",", ":")).encode())
 
 
+def _not_unicode(value: object, exempt: Sequence[str] = (), place: str = "") -> list[str]:
+    """Where text in a document is not Unicode, as in the name of a file that is not UTF-8."""
+    if isinstance(value, str):
+        try:
+            value.encode("utf-8")
+        except UnicodeEncodeError:
+            return [f"{place or 'document'}: expected text that is Unicode, got {_shown(value)}"]
+        return []
+    if isinstance(value, Mapping):
+        entries = [(key, entry) for key, entry in value.items() if key not in exempt]
+        keys = _not_unicode([key for key, _ in entries if isinstance(key, str)], (), f"{place} key".strip())
+    elif isinstance(value, (list, tuple)):
+        entries, keys = list(enumerate(value)), []
+    else:
+        return []
+    inner = [_not_unicode(entry, (), f"{place}.{key}".lstrip(".")) for key, entry in entries]
+    return [*keys, *(problem for problems in inner for problem in problems)]
+
+
 _EXPECTED = {
     "bool_parsing": "true or false",
     "bool_type": "true or false",
@@ -190,10 +216,12 @@ _EXPECTED = {
 }
 """What pydantic's kinds of problem expected, in plain words."""
 _SHOWN = 80  # characters of a value in a message
+_LONGEST_PLACE = 200  # characters; longer ones lie in something nested hundreds of times
 
 
 def _describe(problem: Mapping[str, Any], document: type[BaseModel]) -> str:
     place = ".".join(str(part) for part in problem["loc"]) or "document"
+    place = place if len(place) <= _LONGEST_PLACE else f"{place[:_LONGEST_PLACE]}…"
     kind, message = problem["type"], problem["msg"]
     if kind == "missing":
         message = "required, but missing"
@@ -209,7 +237,10 @@ def _describe(problem: Mapping[str, Any], document: type[BaseModel]) -> str:
 
 
 def _shown(value: object) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        return "something nested too deeply"
     return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
 
 

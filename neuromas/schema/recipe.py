@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping
 from typing import Literal, Self, get_args
 
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from neuromas.schema.document import Document
+
+_MOST_BINS = 10**15  # far beyond what memory holds, but a whole number
+_LONGEST_S = 1e12  # seconds: 30,000 years
 
 
 class VariableRecipe(Document):
@@ -89,11 +93,15 @@ class EventRecipe(Recipe):
     @model_validator(mode="after")
     def _check_window(self) -> Self:
         length = self.stop_s - self.start_s
+        if not math.isfinite(length):
+            raise ValueError(f"a window from {self.start_s:g} to {self.stop_s:g} s is too long")
         if length <= 0:
             raise ValueError(f"expected start_s < stop_s, got {self.start_s:g} and {self.stop_s:g}")
         if self.bin_s is not None:
             if self.bin_s > length * (1 + 1e-9):
                 raise ValueError(f"bin_s of {self.bin_s:g} s is wider than the window of {length:g} s")
+            if not length / self.bin_s <= _MOST_BINS:
+                raise ValueError(f"a window of {length:g} s holds more than {_MOST_BINS:,} bins of {self.bin_s:g} s")
             if abs(length / self.bin_s - round(length / self.bin_s)) > 1e-6:
                 raise ValueError(f"a window of {length:g} s does not hold a whole number of bins of {self.bin_s:g} s")
         return self
@@ -211,6 +219,8 @@ class SpikesRecipe(SessionRecipe):
     """Column, or expression of columns, with spike times in seconds. By default, the first column."""
     unit: str | None = None
     """Column that names the unit of each spike. By default, the file holds one unit."""
+    column_names: tuple[str, ...] | None = None
+    """Names of the columns of a table of spikes in text without a header."""
     axes: tuple[Literal["trial", "unit"], ...] | None = None
     """What each axis of a cell array of spike times in a .mat file is. By default unit, or unit, trial. Times are then those of
     the session, or with trials those of the trial's own clock, whose zero is ``align`` (by default 0)."""
@@ -291,9 +301,11 @@ class ArraysRecipe(Recipe):
     """Array or column with the numbers of the steps. By default ``step``, if the file has it."""
     unit: str | None = None
     """Array with the names of the units. By default ``unit``, if the file has it."""
-    start_s: float | None = None
+    where: str | None = None
+    """Expression of columns. Only samples for which it is true are taken."""
+    start_s: float | None = Field(default=None, ge=-_LONGEST_S, le=_LONGEST_S)
     """Start of the first step in seconds, if steps are bins of time."""
-    step_s: float | None = Field(default=None, gt=0)
+    step_s: float | None = Field(default=None, gt=0, le=_LONGEST_S)
     """Length of a step in seconds, if steps are bins of time."""
     each: str | None = None
     """Struct array or cell array of a .mat file, of which each element becomes a recording of its own. The recipe then names the
@@ -302,3 +314,5 @@ class ArraysRecipe(Recipe):
     """Names of files beside the source with further arrays: a ``.npy`` counts by its name, of others the arrays or columns."""
     sheet: str | None = None
     """Name of the sheet of a workbook. By default the first one."""
+    column_names: tuple[str, ...] | None = None
+    """Names of the columns of a table of text without a header."""

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from neuromas import dims
 from neuromas.errors import InvalidInput
-from neuromas.recordings.encode import plain
+from neuromas.recordings.encode import complete, plain
+from neuromas.recordings.incoming import by_trial
 from neuromas.recordings.recording import Recording
 from neuromas.systems.inputs import Inputs, as_hashes, as_inputs, before, numpy_of, slices
 from neuromas.systems.padding import shifted_by_padding
@@ -65,11 +66,11 @@ class Labels:
     @classmethod
     def of(cls, variables: Mapping[str, ArrayLike] | None, expected: ArrayLike | Recording | None) -> Labels:
         """From the arguments of `capture`."""
-        named = dict(variables or {})
+        named = {} if variables is None else dict(variables)
         hashes = _known_hashes(expected) if isinstance(expected, Recording) else None
         if expected is not None and not isinstance(expected, Recording):
             named[dims.INPUT_HASH] = expected
-        return cls({key: as_column(values) for key, values in named.items()}, variables is None, hashes)
+        return cls({key: as_column(key, values) for key, values in named.items()}, variables is None, hashes)
 
     def split(self, batch: Any, where: str) -> tuple[Any, Columns]:
         """Inputs of a batch, and the variables that come with it."""
@@ -81,7 +82,7 @@ class Labels:
                 " the batches",
                 kind="no_variables",
             )
-        return batch[0], {str(key): as_column(values) for key, values in batch[1].items()}
+        return batch[0], {str(key): as_column(str(key), values) for key, values in batch[1].items()}
 
 
 def n_labelled(columns: Columns, where: str) -> int | None:
@@ -165,15 +166,23 @@ def run_batches(
             raise _uneven(capture, n_expected, f"{start}")
 
 
-def as_column(values: Any) -> NDArray[Any]:
-    """`values` with a row per trial, as an array of numbers of one type, or of text."""
-    try:
-        array = plain(numpy_of(values) if isinstance(values, Tensor) else np.asarray(values))
-    except ValueError as error:  # rows of different lengths
-        raise InvalidInput(f"variables: cannot be made an array: {error}", kind="shape_mismatch") from error
+def as_column(name: str, values: Any) -> NDArray[Any]:
+    """`values` with a row per trial, as an array of numbers of one type, or of text.
+
+    Raises
+    ------
+    InvalidInput
+        There is one value for all trials, a value is missing, or values are neither numbers nor text.
+    """
+    problems: list[str] = []
+    array = complete(f"variable {name!r}", by_trial(values), problems)
+    if array is None:
+        raise InvalidInput(problems[0], kind="invalid_array")
     if not array.ndim:
-        raise InvalidInput(f"variables: expected a value per trial, got {values!r} for all", kind="shape_mismatch")
-    return array
+        raise InvalidInput(
+            f"variable {name!r}: expected a value per trial, got {values!r} for all", kind="shape_mismatch"
+        )
+    return plain(array)
 
 
 def _output(system: TorchSystem, inputs: Inputs, where: str) -> Tensor:

@@ -85,8 +85,9 @@ def capture(
         ("read"). By default "intervene" for a system that does a task, and "read" for any other.
     model : CausalModel, optional
         Causal model of the task; by default that of the system's own task.
-    dtype : {"float32", "float16", "float64"}
-        Type of the activity. ``float16`` halves the size; it changes GRU states, which lie in (-1, 1), by at most 5e-4.
+    dtype : str
+        Type of the activity: ``float32``, ``float64``, or ``float16``, which halves the size. It changes GRU states, which lie
+        in (-1, 1), by at most 5e-4.
     batch_size : int
         Trials run at once.
     only_solved : bool
@@ -142,7 +143,8 @@ def capture(
     """
     of_task = isinstance(trials, (Sequences, int, np.integer))
     _check_arguments(system, trials, variables, expected, model, only_solved, into, set, group_by)
-    dtype, batch_size = _float_type(dtype), _positive(batch_size)
+    dtype = _float_type(system, dtype)
+    _check_batch_size(system, batch_size)
     if of_task:
         run = _of_task(system, trials, seed, model, dtype, batch_size, only_solved, allow_unsolved)  # type: ignore[arg-type]
     else:
@@ -218,25 +220,29 @@ def _check_arguments(
             raise InvalidInput(f"capture of system {system.name!r} got {kind_of_trials}: {rule}", kind="invalid_option")
 
 
-def _float_type(dtype: Any) -> str:
-    """The name of the type that activity is stored in."""
-    name = str(dtype).removeprefix("torch.")
-    if not isinstance(dtype, (str, torch.dtype)):
-        try:
-            name = np.dtype(dtype).name
-        except TypeError:
-            name = repr(dtype)
-    if dtype is None or name not in FLOATS:
-        raise InvalidInput(f"capture: expected dtype {' or '.join(FLOATS)}, got {dtype!r}", kind="invalid_option")
+_FLOATS = ("float16", "float32", "float64")
+
+
+def _float_type(system: System, dtype: Any) -> str:
+    """The name of a float type of NumPy or PyTorch; whole numbers would cut activity, and no recording holds bfloat16."""
+    try:
+        name = str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else np.dtype(dtype).name
+    except TypeError:
+        name = str(dtype)
+    if name not in _FLOATS:
+        raise InvalidInput(
+            f"capture of system {system.name!r}: dtype: expected {', '.join(_FLOATS[:-1])} or {_FLOATS[-1]}, got {dtype!r}",
+            kind="invalid_option",
+        )
     return name
 
 
-def _positive(batch_size: Any) -> int:
+def _check_batch_size(system: System, batch_size: Any) -> None:
     if isinstance(batch_size, bool) or not isinstance(batch_size, (int, np.integer)) or batch_size < 1:
         raise InvalidInput(
-            f"capture: expected a batch_size of at least 1 trial, got {batch_size!r}", kind="invalid_option"
+            f"capture of system {system.name!r}: batch_size: expected a whole number of at least 1, got {batch_size!r}",
+            kind="invalid_option",
         )
-    return int(batch_size)
 
 
 @dataclass(frozen=True)
@@ -355,9 +361,9 @@ def _specs(variables: Mapping[str, ArrayLike] | None, declared: Any) -> list[Any
     """Every variable of all trials, declared or inferred: the same for each batch."""
     listed = declared.values() if isinstance(declared, Mapping) else declared or ()
     specs = {spec.name if isinstance(spec, VariableSpec) else str(spec.get("name")): spec for spec in listed}
-    for name, values in (variables or {}).items():
+    for name, values in ({} if variables is None else variables).items():
         if name not in NOT_VARIABLES and name not in specs:
-            specs[name] = infer_spec(name, as_column(values))
+            specs[name] = infer_spec(name, as_column(name, values))
     return [*specs.values()]
 
 

@@ -14,6 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from neuromas.errors import InvalidInput
+from neuromas.recordings.encode import complete
 
 ATTENTION_MASK = "attention_mask"
 """Name of the input that says which steps are real, as in Hugging Face models."""
@@ -125,7 +126,10 @@ def slices(inputs: Tensor | NDArray[Any] | Mapping[str, Any], batch_size: int) -
 
 def before(lengths: ArrayLike, n_trials: int, n_steps: int, where: str) -> NDArray[np.bool_]:
     """Which of `n_steps` lie before each trial's end; shape (n_trials, n_steps)."""
-    counts = numpy_of(lengths) if isinstance(lengths, Tensor) else np.asarray(lengths)
+    problems: list[str] = []
+    counts = complete("lengths", lengths, problems)
+    if counts is None:
+        raise InvalidInput(f"{where}: {problems[0]}", kind="sample_mismatch")
     if counts.shape != (n_trials,) or counts.dtype.kind not in "iu" or counts.min() < 0 or counts.max() > n_steps:
         actual = f"{counts.min()} to {counts.max()}" if counts.size and counts.dtype.kind in "iuf" else counts.dtype
         raise InvalidInput(
@@ -197,6 +201,12 @@ def as_hashes(values: ArrayLike, where: str) -> NDArray[np.uint64]:
 
 
 def _tensor(value: Any, where: str) -> Any:
+    if np.ma.is_masked(value):
+        raise InvalidInput(
+            f"{where}: {np.ma.count_masked(value)} of {np.size(value)} numbers are masked; a module would take what lies behind "
+            "the mask for data. Fill them, or leave these trials out",
+            kind="invalid_inputs",
+        )
     if isinstance(value, np.ndarray) and value.dtype.kind in "biufc":
         # a copy, because the array may be read-only
         return torch.from_numpy(np.array(value))

@@ -107,8 +107,8 @@ def test_every_problem_is_told_at_once():
         ],
     )
     for expected in (
-        "unit 'a' is infinite in 1 of 4 samples, first at sample 1 (trial 3, step 0)",
-        "unit 'b' is NaN in 2 of 4 samples, first at sample 2 (trial 4, step 1)",
+        "infinite in 1 of 4 samples of unit 'a', first at sample 1 (trial 3, step 0)",
+        "NaN in 2 of 4 samples of unit 'b', first at sample 2 (trial 4, step 1)",
         "duplicate names 'a'",
         "more than one at trial 3 step 0",
         "variable 'count': values '9' are not allowed (first at sample 2 (trial 4, step 1)); allowed are '0', '1', '2'",

@@ -14,6 +14,7 @@ from neuromas import dims
 from neuromas.errors import InvalidInput
 from neuromas.recordings.assemble import whole
 from neuromas.recordings.columns import tidy
+from neuromas.recordings.columns import unusable as why_unusable
 from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.convert.matlab import read_mat, read_tree
 from neuromas.recordings.convert.named_arrays import Arrays
@@ -29,6 +30,7 @@ from neuromas.recordings.convert.take import take
 from neuromas.recordings.convert.tree import arrays_of, elements
 from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, labelled, load_npz, manifest_text
 from neuromas.recordings.export import readable
+from neuromas.recordings.incoming import TIME
 from neuromas.recordings.outside import refuse_outside
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.unpacked import check_hdf5, check_zarr
@@ -112,11 +114,7 @@ def _read_npz(path: Path) -> Arrays:
     document = {}
     if "manifest" in arrays:
         document = manifest_text(arrays.pop("manifest"), f"{path}: manifest")
-    unusable = {
-        name: f"{values.dtype}, which is neither numbers nor text"
-        for name, values in arrays.items()
-        if values.dtype.kind not in "biufUS"
-    }
+    unusable = {name: reason for name, values in arrays.items() if (reason := why_unusable(values))}
     kept = {name: tidy(values) for name, values in arrays.items() if name not in unusable}
     return Arrays(kept, str(path), unusable=unusable, document=document)
 
@@ -153,6 +151,7 @@ def _from_dataset(dataset: xr.Dataset, where: str) -> Arrays:
         document = manifest_text(dataset.attrs[MANIFEST_ATTRIBUTE], f"{where}: {MANIFEST_ATTRIBUTE}")
     arrays: dict[str, NDArray[Any]] = {}
     unusable: dict[str, str] = {}
+    units: dict[str, str] = {}
     for key, variable in dataset.variables.items():
         values = variable.values
         meanings = str(variable.attrs.get("flag_meanings", "")).split()
@@ -160,16 +159,18 @@ def _from_dataset(dataset: xr.Dataset, where: str) -> Arrays:
         if meanings and len(meanings) == len(codes) and values.dtype.kind in "iu" and np.isin(values, codes).all():
             order = np.argsort(codes)
             values = np.array(meanings)[order][np.searchsorted(codes[order], values)]
+        if isinstance(variable.attrs.get("units"), str):
+            units[str(key)] = variable.attrs["units"]
         if values.dtype.kind == "m":
             # xarray reads "seconds" as spans of time
-            values = values / np.timedelta64(1, "s")
-        values = tidy(values)
-        if values.dtype.kind in "biufU":
-            arrays[str(key)] = values
+            values, units[str(key)] = values / np.timedelta64(1, "s"), "s"
+        reason = why_unusable(values)
+        if reason:
+            unusable[str(key)] = reason
         else:
-            unusable[str(key)] = f"{values.dtype}, which is neither numbers nor text"
+            arrays[str(key)] = tidy(values)
     named = {str(key): tuple(map(str, variable.dims)) for key, variable in dataset.variables.items()}
-    return Arrays(arrays, where, dims=named, unusable=unusable, document=document)
+    return Arrays(arrays, where, dims=named, unusable=unusable, document=document, units=units)
 
 
 def _contents_npz(path: Path) -> list[tuple[str, str]]:
@@ -290,7 +291,13 @@ def to_xarray(recording: Recording) -> xr.DataArray:
             values = np.asarray(readable(recording, name))
             values = values.astype(str) if values.dtype.kind == "O" else values
             of_trial = per_trial(values, row, len(trials))
-            if of_trial is not None:
+            if (
+                name == TIME
+                and values.dtype.kind in "iuf"
+                and (of_step := per_trial(values, column, len(steps))) is not None
+            ):
+                coordinates[name] = (dims.STEP, of_step)
+            elif of_trial is not None:
                 coordinates[name] = (dims.TRIAL, of_trial)
             else:
                 filled = _absent(values, present)

@@ -14,17 +14,9 @@ from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.encode import UNIT_PREFIX
+from neuromas.recordings.incoming import CANONICAL, TIME, in_order
 from neuromas.recordings.matrices import Index, kept_axes, spelled
 from neuromas.schema.recipe import ArraysRecipe
-
-TIME = "time"
-"""Centre of a step in seconds, if the recipe says how long steps last."""
-
-_BY_NUMBER: dict[int, tuple[str, ...]] = {
-    3: (dims.TRIAL, dims.STEP, dims.UNIT),
-    2: (dims.SAMPLE, dims.UNIT),
-}
-"""What axes are by default, by their number."""
 
 
 def axes_of(source: Arrays, recipe: ArraysRecipe, key: str) -> tuple[str, ...]:
@@ -47,7 +39,7 @@ def axes_of(source: Arrays, recipe: ArraysRecipe, key: str) -> tuple[str, ...]:
     if axes is None and key in source.dims:
         axes = _named_axes(source.dims[key], where)
     if axes is None:
-        axes = _BY_NUMBER.get(len(shape))
+        axes = CANONICAL.get(len(shape))
     if axes is None:
         raise InvalidInput(
             f'{where}: expected 2 or 3 axes; the recipe can name them, e.g. axes = ["trial", "step", "unit"]',
@@ -104,27 +96,6 @@ def activity_of(source: Arrays, key: str, axes: tuple[str, ...]) -> NDArray[Any]
     return in_order(array, axes)
 
 
-def _canonical(axes: Sequence[str]) -> tuple[str, ...]:
-    return _BY_NUMBER[2] if dims.SAMPLE in axes else _BY_NUMBER[3]
-
-
-def in_order(array: NDArray[Any], axes: tuple[str, ...]) -> NDArray[Any]:
-    """Activity of shape (n_trials, n_steps, n_units) or (n_samples, n_units); a missing axis has length 1.
-
-    Examples
-    --------
-    >>> in_order(np.zeros((7, 5)), ("unit", "trial")).shape
-    (5, 1, 7)
-    """
-    if len(axes) == 1:
-        array = array.ravel()
-    array = array.reshape(array.shape + (1,) * (len(axes) - array.ndim))
-    canonical = _canonical(axes)
-    sizes: dict[str, int] = dict(zip(axes, array.shape, strict=True))
-    array = array.transpose([axes.index(axis) for axis in canonical if axis in axes])
-    return array.reshape([sizes.get(axis, 1) for axis in canonical])
-
-
 def padding_of(activity: NDArray[Any]) -> tuple[NDArray[np.bool_] | None, list[str]]:
     """Which steps are no padding, and a note. Padding is NaN in every unit, up to the end of the trial.
 
@@ -166,7 +137,7 @@ class Places:
         self.source = source
         self.key = key
         self.axes = axes
-        self.canonical = _canonical(axes)
+        self.canonical = CANONICAL[2] if dims.SAMPLE in axes else CANONICAL[3]
         self.sizes = dict(zip(self.canonical, shape, strict=True))
         names = source.dims.get(key, ())
         self.axis_of = dict(zip(names, axes, strict=True)) if len(names) == len(axes) else {}

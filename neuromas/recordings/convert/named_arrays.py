@@ -39,6 +39,8 @@ class Arrays:
         The axis along which shorter entries of a stacked array were filled up with NaN, counted with those in `dropped`.
     dropped : dict of str to int
         Where a stacked array had an axis of length 1, because its entries are row vectors.
+    units : dict of str to str
+        Physical units, for arrays whose file names them.
     """
 
     arrays: dict[str, NDArray[Any]]
@@ -50,6 +52,7 @@ class Arrays:
     stacked: set[str] = field(default_factory=set)
     filled: dict[str, int] = field(default_factory=dict)
     dropped: dict[str, int] = field(default_factory=dict)
+    units: dict[str, str] = field(default_factory=dict)
 
     def contents(self) -> list[tuple[str, str]]:
         """Every array with shape, dtype and a few values; then what cannot be used, and why."""

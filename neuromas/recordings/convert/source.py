@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from importlib import import_module
@@ -13,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput
-from neuromas.files import name_from, sha256_bytes, sha256_file
+from neuromas.files import name_from, readable_name, sha256_bytes, sha256_file
 from neuromas.provenance import now, versions
 from neuromas.recordings.check import listing
 from neuromas.recordings.encode import labelled
@@ -56,7 +57,7 @@ def provenance_of(
     """
     texts = [f"recipe {recipe.model_dump_json(exclude_unset=True)}", *filter(None, notes)]
     return Provenance(
-        source=_own_name(path) if path is not None else "",
+        source=readable_name(_own_name(path)) if path is not None else "",
         source_sha256=None if path is None else _hash(path, files),
         created=now(),
         versions=versions(("numpy", *libraries)),
@@ -70,7 +71,7 @@ def _hash(path: Path, files: Sequence[Path] = ()) -> str:
         return sha256_file(path)
     files = sorted(files or (file for file in path.rglob("*") if file.is_file()))
     lines = [f"{file.relative_to(path).as_posix()} {sha256_file(file)}\n" for file in files]
-    return sha256_bytes("".join(lines).encode())
+    return sha256_bytes(os.fsencode("".join(lines)))
 
 
 def unreadable(path: Path, what: str, error: object) -> InvalidInput:

@@ -20,7 +20,7 @@ from neuromas.recordings.convert.coverage import Coverage
 from neuromas.recordings.convert.events import as_column, bin_spikes, check_size, take_events
 from neuromas.recordings.convert.locked import Binned, in_time_order, recording_of
 from neuromas.recordings.convert.source import entry, name_of, need_variables
-from neuromas.recordings.convert.text import read_text
+from neuromas.recordings.convert.text import as_labels, as_numbers, labels_apart, read_text, read_written
 from neuromas.recordings.convert.units import (
     Described,
     by_activity,
@@ -43,9 +43,10 @@ _TIME = "time"  # column of the times of events, made from a column for each kin
 
 
 class EventTable(NamedTuple):
-    """A table of events: columns, where it lies for messages, and notes for the provenance."""
+    """A table of events: columns, the variables made of them, where it lies for messages, and notes for the provenance."""
 
     columns: Mapping[str, Any]
+    variables: Mapping[str, VariableRecipe]
     where: str
     notes: Sequence[str]
 
@@ -64,7 +65,7 @@ def convert_spikes(path: Path, recipe: SpikesRecipe, fields: Mapping[str, Any]) 
     Trials are numbered in order of their times, whichever rows are selected. Units of one session in several files thus have
     the same trials.
     """
-    columns = read_columns(path)
+    columns = read_columns(path, recipe.column_names)
     return record_spikes(columns, spike_trains(columns, recipe, path), path, recipe, fields)
 
 
@@ -111,7 +112,8 @@ def locked_spikes(
         The files of a folder that were read.
     """
     need_variables(recipe, list(events.columns), events.where)
-    trials = take_events(in_time_order(events.columns, recipe.align, events.where), recipe, events.where)
+    labelled = recipe.model_copy(update={"variables": events.variables})
+    trials = take_events(in_time_order(events.columns, recipe.align, events.where), labelled, events.where)
     columns = {**units.columns, "unit": np.array(list(spikes), dtype=str)}
     rows = select_units(columns, recipe, len(spikes), str(path))
     kept = {name: spikes[name] for name in columns["unit"][rows].tolist()}
@@ -144,10 +146,10 @@ def locked_spikes(
     )
 
 
-def read_columns(path: Path) -> dict[str, Any]:
+def read_columns(path: Path, names: Sequence[str] | None = None) -> dict[str, Any]:
     """Columns of a table of text, a workbook, a NumPy archive, or a folder of NumPy arrays.
 
-    A column has one entry per row, or several (`Matrix`).
+    A column has one entry per row, or several (`Matrix`). `names` are those of a table of text without a header.
     """
     if path.is_dir():
         return {file.stem: values for file, values in _vectors(path)}
@@ -155,7 +157,7 @@ def read_columns(path: Path) -> dict[str, Any]:
         return dict(read_workbook(path))
     if path.suffix == ".npz":
         return {name: as_column(tidy(values)) for name, values in load_npz(path).items() if values.ndim > 0}
-    return {path.stem: read_npy(path).ravel()} if path.suffix == ".npy" else read_text(path)
+    return {path.stem: read_npy(path).ravel()} if path.suffix == ".npy" else read_text(path, names)
 
 
 def arrays_used(path: Path, recipe: SpikesRecipe) -> list[Path]:
@@ -217,6 +219,7 @@ def _column(columns: Mapping[str, Any], name: str, what: str, where: object) -> 
 
 
 def _seconds(values: NDArray[Any], what: str) -> NDArray[np.float64]:
+    values = as_numbers(values)
     if values.dtype.kind not in "iuf":
         strange = next((value for value in values.tolist() if not _is_number(value)), values[0] if values.size else "")
         raise InvalidInput(f"{what}: expected times in seconds, got {strange!r}", kind="unreadable_source")
@@ -261,10 +264,10 @@ def spike_trains(columns: Mapping[str, Any], recipe: SpikesRecipe, path: Path) -
 def event_table(columns: Mapping[str, Any], recipe: SessionRecipe, path: Path) -> EventTable:
     """The table of events: a file that the recipe names, or the columns of the source that hold no spikes."""
     notes: list[str] = []
-    where = str(path)
+    file, variables = path, dict(recipe.variables)
     if recipe.events is not None:
         file = beside(path, recipe.events, "events")
-        columns, where = read_columns(file), str(file)
+        columns = read_columns(file)
         notes.append(f"events {recipe.events} (sha256 {sha256_file(file)})")
     elif path.is_dir():
         raise InvalidInput(
@@ -276,9 +279,26 @@ def event_table(columns: Mapping[str, Any], recipe: SessionRecipe, path: Path) -
         named = (name for name in (first, recipe.unit) if name is not None)
         own = {part for name in named for part in ([name] if name in columns else names_in(name))}
         columns = {name: values for name, values in columns.items() if name not in own}
+    where = str(file)
     if recipe.event_columns is not None:
-        return EventTable(_wide(columns, recipe.event_columns, where), where, notes)
-    return EventTable(_long(columns, recipe.align, where), where, notes)
+        table, written = _wide(columns, recipe.event_columns, where)
+        table, variables = as_labels(recipe.variables, table, lambda names: {name: written[name] for name in names})
+        return EventTable(table, variables, where, notes)
+    if _is_text(file):
+        single = {name: values for name, values in columns.items() if not isinstance(values, Matrix)}
+        header = _column_names(recipe) if file == path else None
+        labelled, variables = as_labels(variables, single, lambda names: read_written(file, names, header))
+        columns = {**columns, **labelled}
+    return EventTable(_long(columns, recipe.align, where), variables, where, notes)
+
+
+def _is_text(file: Path) -> bool:
+    """Whether the file is a table of text, whose cells can be read as they are written."""
+    return file.is_file() and file.suffix not in (".npz", ".npy", ".xlsx", ".xlsm", ".mat")
+
+
+def _column_names(recipe: SessionRecipe) -> tuple[str, ...] | None:
+    return recipe.column_names if isinstance(recipe, SpikesRecipe) else None
 
 
 def _long(columns: Mapping[str, Any], align: str, where: str) -> dict[str, Any]:
@@ -306,8 +326,13 @@ def _long(columns: Mapping[str, Any], align: str, where: str) -> dict[str, Any]:
     }
 
 
-def _wide(columns: Mapping[str, Any], pattern: str, where: str) -> dict[str, NDArray[Any]]:
-    """One row for each time in each column that `pattern` matches; named groups become columns beside the time."""
+def _wide(
+    columns: Mapping[str, Any], pattern: str, where: str
+) -> tuple[dict[str, NDArray[Any]], dict[str, NDArray[np.str_]]]:
+    """One row for each time in each column that `pattern` matches; named groups become columns beside the time.
+
+    The second result is what stands in the names of the columns for each group.
+    """
     single = [name for name, values in columns.items() if not isinstance(values, Matrix)]
     matched = full_matches(pattern, single, "event_columns")
     if not matched:
@@ -334,10 +359,12 @@ def _wide(columns: Mapping[str, Any], pattern: str, where: str) -> dict[str, NDA
             "event in one column only",
             kind="duplicate_event",
         )
-    table = {_TIME: merged}
+    table, written = {_TIME: merged}, {_TIME: merged.astype(str)}
     for group in groups:
-        table[group] = np.repeat(_numbers([match[group] for match in matched.values()]), counts)
-    return table
+        texts = [match[group] for match in matched.values()]
+        written[group] = np.repeat(np.array([text or "" for text in texts]), counts)
+        table[group] = labels_apart(np.repeat(_numbers(texts), counts), written[group])
+    return table, written
 
 
 def _numbers(texts: list[str | None]) -> NDArray[Any]:

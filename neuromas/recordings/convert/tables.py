@@ -15,13 +15,14 @@ from neuromas import dims
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.patterns import full_matches
 from neuromas.recordings.check import listing
+from neuromas.recordings.columns import unusable as why_unusable
 from neuromas.recordings.convert.arrays import per_trial
 from neuromas.recordings.convert.arrow import Columns, read_columns
 from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import entry, name_of
 from neuromas.recordings.convert.take import take
-from neuromas.recordings.convert.text import read_text
+from neuromas.recordings.convert.text import as_labels, as_numbers, read_text, read_written
 from neuromas.recordings.convert.workbook import EXTRA, read_workbook
 from neuromas.recordings.export import readable
 from neuromas.recordings.expression import names_in
@@ -35,7 +36,12 @@ CSV_ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 
 def convert_csv(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any]) -> Recording:
     """From a table of text, a row per sample."""
-    return _from_table(path, Columns(read_text(path)), recipe, fields, ("pandas",))
+    columns = read_text(path, recipe.column_names)
+    columns, variables = as_labels(
+        recipe.variables, columns, lambda names: read_written(path, names, recipe.column_names)
+    )
+    labelled = recipe.model_copy(update={"variables": variables})
+    return _from_table(path, Columns(columns), labelled, fields, ("pandas",), user_recipe=recipe)
 
 
 def convert_workbook(path: Path, recipe: ArraysRecipe, fields: Mapping[str, Any]) -> Recording:
@@ -62,7 +68,12 @@ def _lists_named(recipe: ArraysRecipe) -> Callable[[str], bool]:
 
 
 def _from_table(
-    path: Path, columns: Columns, recipe: ArraysRecipe, fields: Mapping[str, Any], libraries: tuple[str, ...]
+    path: Path,
+    columns: Columns,
+    recipe: ArraysRecipe,
+    fields: Mapping[str, Any],
+    libraries: tuple[str, ...],
+    user_recipe: ArraysRecipe | None = None,
 ) -> Recording:
     n_rows = len(next(iter(columns.arrays.values()), ()))
     notes = []
@@ -89,7 +100,7 @@ def _from_table(
         fields,
         name=name_of(path, (*CSV_ENDINGS, *WORKBOOK_ENDINGS, ".parquet", ".arrow")),
         path=path,
-        user_recipe=recipe,
+        user_recipe=user_recipe or recipe,
         libraries=libraries,
         aside=aside,
         notes=notes,
@@ -98,8 +109,9 @@ def _from_table(
 
 def _of_unit_columns(path: Path, columns: Columns, recipe: ArraysRecipe) -> Arrays:
     """A row per sample: columns of numbers, or of lists of numbers, are units."""
-    arrays = columns.arrays
     units = _unit_columns(columns, recipe, path)
+    numbers = {name: as_numbers(columns.arrays[name]) for name in units if name in columns.arrays}
+    arrays = columns.arrays | numbers
     text = [name for name in units if name not in arrays or arrays[name].dtype.kind not in "biuf"]
     if text:
         raise InvalidInput(
@@ -173,7 +185,7 @@ def _beside_activity(
     others = {name: values for name, values in columns.arrays.items() if name not in own}
     clash = [name for name in (dims.ACTIVITY, dims.UNIT) if name in others]
     unusable = columns.unusable | dict.fromkeys(clash, "the activity or the units have this name; rename the column")
-    unusable |= {name: f"{values.dtype}" for name, values in others.items() if values.dtype.kind not in "biufU"}
+    unusable |= {name: reason for name, values in others.items() if (reason := why_unusable(values))}
     unusable |= {name: f"lists that no variable names ({kind})" for name, kind in columns.unread.items()}
     arrays = {name: values for name, values in others.items() if name not in unusable}
     named: dict[str, tuple[str, ...]] = {

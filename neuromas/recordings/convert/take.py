@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,18 +16,20 @@ from numpy.typing import NDArray
 
 from neuromas import dims
 from neuromas.errors import InvalidDocument, InvalidInput
+from neuromas.recordings.assemble import add_vocabulary
 from neuromas.recordings.check import listing
+from neuromas.recordings.clock import OWN_TIME, Clock, in_seconds, sampling_from, sampling_of
 from neuromas.recordings.columns import make_variables, tidy
 from neuromas.recordings.convert.arrays_beside import with_files_beside
-from neuromas.recordings.convert.axes import TIME, Places, activity_of, axes_of, padding_of
+from neuromas.recordings.convert.axes import Places, activity_of, axes_of, padding_of
 from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import assemble, free_names, provenance_of
 from neuromas.recordings.encode import SAMPLE_PREFIX, UNIT_PREFIX, Layout, as_floats, declared_names, flatten
-from neuromas.recordings.expression import names_in
+from neuromas.recordings.expression import evaluate_mask, names_in
+from neuromas.recordings.incoming import TIME
 from neuromas.recordings.matrices import Index, Matrix, spelled
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recipe import ArraysRecipe, VariableRecipe
-from neuromas.schema.recording import Sampling
 
 _NO_COLUMNS = ("vocabulary", "lengths", "present", "manifest")
 """Arrays with a meaning of their own, which expressions cannot name."""
@@ -87,7 +89,8 @@ def take(
     source = source.with_part(recipe.activity)
     samples = _read_samples(source, recipe)
     units, renamed = _unit_names(source, recipe, samples)
-    columns = _read_columns(source, recipe, samples)
+    columns = _read_columns(source, recipe, fields, samples)
+    samples, columns = _selected(recipe, samples, columns)
     places = samples.places
     own = {samples.key, recipe.unit or dims.UNIT, recipe.trial or dims.TRIAL, recipe.step or dims.STEP}
     own |= {dims.TOKEN, dims.ELIGIBLE, *_NO_COLUMNS, *names_in(samples.key)}
@@ -99,6 +102,12 @@ def take(
     variables, specs = _variables(source, recipe, fields, columns, implied, len(samples.activity))
     declared = declared_names(_declared(source, recipe, fields)) is not None
     of_samples = _sample_metadata(implied, declared, variables)
+    own_time = _own_time(source, recipe, columns, _clock(source, recipe, fields, samples))
+    of_time = None if own_time is None else sampling_from(own_time, samples.step, source.units.get(TIME, ""))
+    if own_time is not None and of_time is None and TIME not in variables:
+        of_samples.setdefault(TIME, TIME)
+    if of_time is not None:
+        columns.used.add(TIME)
     per_unit = {
         label: values
         for label in source.arrays
@@ -116,6 +125,8 @@ def take(
         *([f"left out: {listing(left_out)}"] if left_out else []),
     ]
     document = _document(source, recipe)
+    if of_time is not None:
+        document["sampling"] = _known(document.get("sampling")) | of_time
     if user_recipe != ArraysRecipe() or not _has_provenance(document, path):
         document["provenance"] = provenance_of(path, user_recipe, notes, libraries)
     return assemble(
@@ -285,13 +296,26 @@ class _Columns(Mapping[str, Any]):
     source : Arrays
     values_of : dict of str to ndarray of shape (n_samples,)
     samples : _Samples
+        All samples of the source.
+    rows : ndarray of bool, shape of all samples, optional
+        The samples that were selected.
+    used : iterable of str
+        Names that were used before.
     """
 
-    def __init__(self, source: Arrays, values_of: dict[str, NDArray[Any]], samples: _Samples) -> None:
+    def __init__(
+        self,
+        source: Arrays,
+        values_of: dict[str, NDArray[Any]],
+        samples: _Samples,
+        rows: NDArray[np.bool_] | None = None,
+        used: Iterable[str] = (),
+    ) -> None:
         self.source = source
         self.values_of = values_of
         self.samples = samples
-        self.used: set[str] = set()
+        self.rows = rows
+        self.used = set(used)
 
     def __getitem__(self, name: str) -> NDArray[Any] | Matrix:
         self.used.add(name)
@@ -313,7 +337,8 @@ class _Columns(Mapping[str, Any]):
                 kind="invalid_axes",
             )
         self.used.add(spelled(name, index))
-        return tidy(self.samples.layout.column(name, values, []))
+        column = tidy(self.samples.layout.column(name, values, []))
+        return column if self.rows is None else column[self.rows]
 
     def __contains__(self, name: object) -> bool:
         self.source.refuse_unusable(name)
@@ -341,7 +366,7 @@ class _Columns(Mapping[str, Any]):
         return len(self.values_of)
 
 
-def _read_columns(source: Arrays, recipe: ArraysRecipe, samples: _Samples) -> _Columns:
+def _read_columns(source: Arrays, recipe: ArraysRecipe, fields: Mapping[str, Any], samples: _Samples) -> _Columns:
     """Every array with a value per trial, step or sample, the numbers of trials and steps, and the time of steps."""
     values_of = {
         label: tidy(samples.layout.column(label, values, []))
@@ -350,25 +375,51 @@ def _read_columns(source: Arrays, recipe: ArraysRecipe, samples: _Samples) -> _C
     }
     values_of.setdefault(dims.TRIAL, samples.trial)
     values_of.setdefault(dims.STEP, samples.step)
-    if recipe.step_s is not None and recipe.start_s is not None:
-        centres = recipe.start_s + recipe.step_s * (samples.step + 0.5)
-        values_of[TIME] = _time(source, recipe, values_of.get(TIME), centres)
+    clock = _clock(source, recipe, fields, samples)
+    expressions = [variable.expression for variable in recipe.variables.values()]
+    used = set().union(*(names_in(text) for text in (*expressions, recipe.where or "")))
+    for name in OWN_TIME:
+        if name in values_of and name not in (recipe.trial, recipe.step):
+            clock.check(name, in_seconds(values_of[name], source.units.get(name, "")), name in used)
+    if clock.centres is not None and (TIME not in values_of or TIME in (recipe.trial, recipe.step)):
+        values_of[TIME] = clock.centres
     return _Columns(source, values_of, samples)
 
 
-def _time(source: Arrays, recipe: ArraysRecipe, own: NDArray[Any] | None, centres: NDArray[np.float64]) -> NDArray[Any]:
-    """The centres of steps; InvalidInput if an expression uses ``time`` and the file's own ``time`` differs."""
-    if own is None or TIME in (recipe.trial, recipe.step):
-        return centres
-    same = own.dtype.kind in "biuf" and np.allclose(own, centres, rtol=1e-6, atol=1e-6 * float(recipe.step_s or 1))
-    if not same and any(TIME in names_in(variable.expression) for variable in recipe.variables.values()):
+def _selected(recipe: ArraysRecipe, samples: _Samples, columns: _Columns) -> tuple[_Samples, _Columns]:
+    """The samples for which ``where`` is true, and what expressions may name of them."""
+    if recipe.where is None:
+        return samples, columns
+    where = columns.source.where
+    rows = evaluate_mask(recipe.where, columns, len(samples.activity), f"{where}: where")
+    n_left_out = int((~rows).sum())
+    if rows.size == n_left_out:
         raise InvalidInput(
-            f"{source.where}: two sources of time: the array 'time' begins with {own.ravel()[:2].tolist()}, but start_s and "
-            f"step_s give {centres.ravel()[:2].round(9).tolist()} for the centres of steps; leave out start_s and step_s, or "
-            "rename the array",
-            kind="invalid_times",
+            f"{where}: where={recipe.where!r} is true for none of {rows.size} samples", kind="no_samples"
         )
-    return own
+    chosen = replace(
+        samples,
+        activity=samples.activity[rows],
+        trial=samples.trial[rows],
+        step=samples.step[rows],
+        notes=[*samples.notes, *([f"not selected: {n_left_out} of {rows.size} samples"] if n_left_out else [])],
+    )
+    values_of = {name: values[rows] for name, values in columns.values_of.items()}
+    return chosen, _Columns(columns.source, values_of, samples, rows, columns.used)
+
+
+def _clock(source: Arrays, recipe: ArraysRecipe, fields: Mapping[str, Any], samples: _Samples) -> Clock:
+    """The times of the samples by recipe and manifest; InvalidInput if these contradict each other."""
+    sampling = sampling_of(recipe, source.document.get("sampling"), fields.get("sampling"), source.where)
+    return Clock.of(samples.trial, samples.step, fields.get("sampling") or sampling, source.where)
+
+
+def _own_time(source: Arrays, recipe: ArraysRecipe, columns: _Columns, clock: Clock) -> NDArray[Any] | None:
+    """The file's time of the steps, where neither recipe nor manifest says when steps are; None without one."""
+    own = columns.values_of.get(TIME)
+    if own is None or TIME in (recipe.trial, recipe.step) or TIME not in source.arrays or clock.centres is not None:
+        return None
+    return own if clock.is_of_steps(own) else None
 
 
 # ------------------------------------------------------------------------------------------------------- variables
@@ -500,11 +551,28 @@ def _document(source: Arrays, recipe: ArraysRecipe) -> dict[str, Any]:
     recomputed = ("variables", "set", "content_sha256", "files", "grouped_by")
     document = {label: value for label, value in source.document.items() if label not in recomputed}
     if "vocabulary" in source.arrays:
-        words = np.atleast_1d(tidy(source.arrays["vocabulary"]))
-        document.setdefault("vocabulary", [str(word) for word in words])
+        add_vocabulary(document, source.arrays["vocabulary"], source.where)
+    _add_units(document, source.units.get(recipe.activity or dims.ACTIVITY), source.where)
+    sampling = sampling_of(recipe, source.document.get("sampling"), None, source.where)
     if recipe.step_s is not None or recipe.start_s is not None:
-        document["sampling"] = Sampling(step="time bin", step_s=recipe.step_s, start_s=recipe.start_s)
+        document["sampling"] = sampling
     return document
+
+
+def _add_units(document: dict[str, Any], units: str | None, where: str) -> None:
+    """Put the physical units that the file gives the activity into the manifest; InvalidInput if that has others."""
+    listed = document.get("units")
+    if units is not None and listed not in (None, "1", units):
+        raise InvalidInput(
+            f"{where}: two units of activity: the array has {units!r}, the manifest in the file {listed!r}; expected the same",
+            kind="invalid_recipe",
+        )
+    if units is not None:
+        document["units"] = units
+
+
+def _known(sampling: Any) -> dict[str, Any]:
+    return {name: value for name, value in dict(sampling or {}).items() if value is not None}
 
 
 def _has_provenance(document: Mapping[str, Any], path: Path | None) -> bool:
