@@ -45,9 +45,9 @@ def check_size(tree: ast.expr, columns: Mapping[str, Any], expression: str, wher
 
     The same holds, 8 times as high, for all text that is made on the way.
     """
-    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
-    names |= {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant) and isinstance(node.value, str)}
-    arrays = {name: np.asarray(columns[name]) for name in names & set(columns)}
+    named = {name: columns[name] for name in _names(tree) if name in columns}
+    # of a matrix, only the column that is named is read
+    arrays = {name: values for name, values in named.items() if isinstance(values, np.ndarray)}
     most = max(_LEAST, _PER_COLUMN_BYTE * sum(array.nbytes for array in arrays.values()))
     size = _size(tree, arrays)
     needed, what = max((size.peak, "memory"), (size.text // _TEXT_PER_BYTE, "text"))
@@ -59,6 +59,16 @@ def check_size(tree: ast.expr, columns: Mapping[str, Any], expression: str, wher
             "fewer columns of text, or use a shorter expression",
             kind="too_large",
         )
+
+
+def _names(tree: ast.expr) -> set[str]:
+    """Names of columns, not texts that happen to be called like one."""
+    names = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(func=ast.Name(id="col"), args=[ast.Constant(value=str() as name)]):
+                names.add(name)
+    return names
 
 
 def _size(node: ast.AST, arrays: Mapping[str, np.ndarray[Any, Any]]) -> _Size:

@@ -19,10 +19,11 @@ _FREE_CHUNKS = 200_000
 _CHUNKS_PER_FILE = 20
 
 
-def check_hdf5(path: Path, sliced: str = "") -> None:
+def check_hdf5(path: Path, sliced: str = "", *, once: bool = False) -> None:
     """InvalidInput if reading every dataset, by every link that leads to it, would take too much.
 
-    Numbers in other files do not count here, nor do datasets called `sliced`, of which only slices are read.
+    Numbers in other files do not count here, nor do datasets called `sliced`, of which only slices are read. `once` is for a
+    reader that reads each object once, whatever the number of links: links may then lead round in circles.
 
     Raises
     ------
@@ -42,6 +43,8 @@ def check_hdf5(path: Path, sliced: str = "") -> None:
             for item in _members(group):
                 n_visits += 1
                 address = h5py.h5o.get_info(item.id).addr
+                if once and address in seen:
+                    continue
                 if isinstance(item, h5py.Group):
                     waiting.append((item, depth + 1))
                 elif isinstance(item, h5py.Dataset) and item.size and item.external is None and not item.is_virtual:
@@ -69,7 +72,8 @@ def _members(group: Any) -> list[Any]:
             continue
         try:
             item = group[name]
-        except (KeyError, OSError):  # a soft link to nothing, or to another file's external link
+        # a soft link to nothing, to itself, or to another file's external link
+        except (KeyError, OSError, RuntimeError):
             continue
         if item.file == group.file and isinstance(item, (h5py.Group, h5py.Dataset)):
             members.append(item)

@@ -229,7 +229,7 @@ def _float_type(system: System, dtype: Any) -> str:
         name = str(dtype).removeprefix("torch.") if isinstance(dtype, torch.dtype) else np.dtype(dtype).name
     except TypeError:
         name = str(dtype)
-    if name not in _FLOATS:
+    if dtype is None or name not in _FLOATS:
         raise InvalidInput(
             f"capture of system {system.name!r}: dtype: expected {', '.join(_FLOATS[:-1])} or {_FLOATS[-1]}, got {dtype!r}",
             kind="invalid_option",

@@ -184,6 +184,7 @@ def test_what_lists_cannot_be(tmp_path):
     assert steps.n_samples == sum(LENGTHS)
 
 
+@pytest.mark.usefixtures("in_process")
 def test_lists_that_nobody_names_are_not_written_out(tmp_path, monkeypatch):
     path = write_parquet(
         pa.table({"hidden": lists(HIDDEN[:, 0]), "big": lists(HIDDEN), "label": LABEL}), tmp_path / "a"
@@ -324,6 +325,7 @@ def _rewritten(path: Path, change: Any, compression: int = zipfile.ZIP_STORED) -
     return path
 
 
+@pytest.mark.usefixtures("in_process")
 def test_archives_of_pytorch_that_were_tampered_with(tmp_path, monkeypatch):
     path = write_pt(tmp_path / "a", {"x": torch.zeros(1000)})
     _rewritten(path, lambda name, data: data, zipfile.ZIP_DEFLATED)
@@ -498,6 +500,7 @@ def test_a_workbook(tmp_path):
     assert dict(find_converter(path).contents(path))["rt"] == "(3,) float64: 0.5, nan, nan"
 
 
+@pytest.mark.usefixtures("in_process")
 def test_workbooks_that_cannot_be_read(tmp_path, monkeypatch):
     recipe = {"unit_columns": "u0"}
     twice = book_of(tmp_path / "twice.xlsx", {"a": [["u0", "u0"], [1, 2]]})

@@ -438,8 +438,8 @@ def test_a_folder_is_registered_as_a_file_is(ks, tmp_path):
         (shown,) = preview(request)
         (registered,) = register(request)
     assert shown.format == "phy"
-    assert shown.recording.unit_names == ["0", "10"]
+    assert shown.recordings[0].unit_names == ["0", "10"]
     assert registered.name == "lab/sorted.v2"
     stored = RecordingStore(tmp_path / "s").get("lab/sorted.v2")
-    np.testing.assert_array_equal(stored.latents(), shown.recording.latents())
+    np.testing.assert_array_equal(stored.latents(), shown.recordings[0].latents())
     assert stored.dataset["group"].values.tolist() == ["good", "good"]

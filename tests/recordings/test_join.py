@@ -81,7 +81,7 @@ def test_missing_units_and_ineligible_samples_stay_so():
     [
         ({"units": ["z"]}, "units differ: only 'a' has 'u0'; only 'b' has 'z'"),
         ({"variables": {"m": [1]}}, "variables differ"),
-        ({"variables": {"n": ["one"]}}, "variable 'n' is integer"),
+        ({"variables": {"n": ["one"]}}, "variable 'n' is a number in 'a'"),
         ({"activity_units": "Hz"}, "units differ: '1' in 'a', 'Hz' in 'b'"),
         ({"sampling": {"step_s": 0.1}}, "seconds per step differ"),
     ],

@@ -236,6 +236,7 @@ def test_nwb_says_what_can_be_named(session):
         convert(session, WINDOW | {"variables": {"w": "words[:, 3]"}})
 
 
+@pytest.mark.usefixtures("in_process")
 def test_of_long_lists_only_the_entries_asked_for_are_read(session, monkeypatch):
     from neuromas.recordings.convert.nwb import columns
 

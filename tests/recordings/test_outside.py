@@ -189,7 +189,7 @@ def test_register_refuses_shows_and_allows(tmp_path, others):
             action(asked)
     assert not (tmp_path / "store").exists()
     allowed = asked.model_copy(update={"allow_external": True})
-    assert (preview(allowed)[0].recording.latents() == 42).all()
+    assert (preview(allowed)[0].recordings[0].latents() == 42).all()
     register(allowed)
     stored = RecordingStore(tmp_path / "store").get("lab/a")
     assert stored.manifest.provenance.external_sha256 == {"others/secret.h5": sha256(others / "secret.h5")}

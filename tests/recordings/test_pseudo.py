@@ -219,7 +219,7 @@ def test_controls_stay_controls():
         ({"fractions": {"train": 0.5, "test": 0.5}}, "expected fractions for train, validation, test"),
         ({"n_trials": {"tset": 1}}, "n_trials for 'tset'; the parts are train, validation, test"),
         ({"n_trials": 0}, "at least 1 in each part"),
-        ({"seed": -1}, "a seed of 0 or more"),
+        ({"seed": -1}, "seed: expected a whole number from 0"),
     ],
 )
 def test_choices_that_make_no_sense(options, message):

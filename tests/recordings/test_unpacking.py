@@ -24,6 +24,8 @@ from neuromas.recordings.convert.text import read_text
 from neuromas.schema.actions import AnnotateRequest
 from neuromas.unpacking import largest
 
+# the limits that these tests set are those of this process
+pytestmark = pytest.mark.usefixtures("in_process")
 ROWS = 20_000
 """Of 100 units: 16 MB of zeros, which pack into a few kB."""
 ACTIVITY = {"variables": {"first": "trial == 0"}}

@@ -56,7 +56,7 @@ def beside(path: Path, name: str, what: str) -> Path:
 
 
 def _of(path: Path) -> str:
-    return "folder" if path.is_dir() else "spikes"
+    return "folder" if path.is_dir() else "source"
 
 
 def files_in(folder: Path, patterns: Sequence[str]) -> list[Path]:

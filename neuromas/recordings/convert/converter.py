@@ -87,10 +87,11 @@ def _apart(
     @wraps(convert)
     def read(path: Path, recipe: Any, fields: Mapping[str, Any]) -> Recording | list[Recording]:
         if not isolates(convert):
-            return _converted(convert, path, recipe, fields)
-        preload = _preload(convert, requires)
-        read = read_recordings(path, _converted, convert, path, recipe, dict(fields), preload=preload)
-        recordings = [Recording(dataset, manifest) for dataset, manifest in read]
+            recordings = _converted(convert, path, recipe, fields)
+        else:
+            preload = _preload(convert, requires)
+            read = read_recordings(path, _converted, convert, path, recipe, dict(fields), preload=preload)
+            recordings = [Recording(dataset, manifest) for dataset, manifest in read]
         return recordings[0] if len(recordings) == 1 else recordings
 
     return read

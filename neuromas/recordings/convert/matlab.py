@@ -129,7 +129,7 @@ def _from_v5(value: Any) -> Any:
 
 
 def _read_hdf5(path: Path) -> dict[str, Any]:
-    check_hdf5(path)
+    check_hdf5(path, once=True)
     with h5py.File(path, "r") as file:
         known: dict[Any, Any] = {}
         return {name: _member(file, name, known, 0) for name in file if not name.startswith("#")}

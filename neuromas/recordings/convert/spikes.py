@@ -36,7 +36,7 @@ from neuromas.recordings.expression import evaluate, names_in
 from neuromas.recordings.matrices import Matrix, example
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.units import names_of
-from neuromas.schema.recipe import SessionRecipe, SpikesRecipe
+from neuromas.schema.recipe import SessionRecipe, SpikesRecipe, VariableRecipe
 
 ENDINGS = (".txt", ".txt.gz")
 _TIME = "time"  # column of the times of events, made from a column for each kind of event

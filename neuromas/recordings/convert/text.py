@@ -253,7 +253,7 @@ def as_labels(
         values, texts = columns[column], written[column]
         present = _present(values, texts)
         distinct = {text for text in present.tolist() if text}
-        padded = any(_LEADING_ZERO.match(text) for text in distinct)
+        padded = any(_LEADING_ZERO.match(text.encode()) for text in distinct)
         meanings = variables[name].meanings
         if _merges(values, texts) or (padded and (meanings is None or distinct <= set(meanings))):
             columns[f"{column} {_WRITTEN}"] = present
