@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-import numpy as np
+import numbers
+from typing import TYPE_CHECKING
 
 from neuromas.errors import InvalidInput
+
+if TYPE_CHECKING:
+    import numpy as np
 
 N_SEEDS = 2**64
 """Requests name a seed below this."""
@@ -20,15 +24,19 @@ def generator(seed: int | np.random.Generator, where: str = "seed") -> np.random
 
     Examples
     --------
-    >>> generator(7).integers(100) == np.random.default_rng(7).integers(100)
+    >>> import numpy as np
+    >>> int(generator(7).integers(100)) == int(np.random.default_rng(7).integers(100))
     True
     """
+    # documents need the limit of seeds alone, and numpy takes a while
+    import numpy as np
+
     return seed if isinstance(seed, np.random.Generator) else np.random.default_rng(checked(seed, where))
 
 
 def checked(seed: int, where: str = "seed") -> int:
     """`seed`, if it is a whole number from 0; else InvalidInput."""
-    if isinstance(seed, (bool, np.bool_)) or not isinstance(seed, (int, np.integer)) or seed < 0:
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
         raise InvalidInput(f"{where}: expected a whole number from 0, got {seed!r}", kind="invalid_option")
     return int(seed)
 

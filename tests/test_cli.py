@@ -479,7 +479,21 @@ def test_an_evaluation_finds_its_systems_from_anywhere(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: Path
 ) -> None:
     run(*TRAIN, "t", "--n-units", 8)
-    run("capture", "t", "--trials", 60, "--name", "brain", "--access", "read", "--set", "mine", "--store", "store")
+    run(
+        "capture",
+        "t",
+        "--trials",
+        60,
+        "--name",
+        "brain",
+        "--access",
+        "read",
+        "--set",
+        "mine",
+        "--store",
+        "store",
+        "--allow-unsolved",
+    )
     run(
         "fit",
         "clmas",
@@ -492,6 +506,7 @@ def test_an_evaluation_finds_its_systems_from_anywhere(
         "store",
         "--units",
         "mine/brain=u1,u2,u3,u5",
+        "--allow-unsolved",
         "--out",
         "f",
     )
@@ -780,7 +795,20 @@ def test_train_with_options_of_the_task() -> None:
 def test_a_folder_and_its_layer_are_found_again_from_anywhere(tmp_path: Path) -> None:
     run("train", "multi-object", "--n-units", "8", "--max-iterations", "1", "--target-accuracy", "0", "--out", "t")
     tiny = ("-o", "n_trials=60", "-o", "n_train_pairs=50", "-o", "n_validation_pairs=20", "--max-iterations", "1")
-    run("fit", "das", "--system", "t@embedding", "--rank", "2", "-o", "stepwise=true", *tiny, "--out", "f")
+    run(
+        "fit",
+        "das",
+        "--system",
+        "t@embedding",
+        "--rank",
+        "2",
+        "-o",
+        "stepwise=true",
+        *tiny,
+        "--allow-unsolved",
+        "--out",
+        "f",
+    )
     assert json.loads(Path("f/request.json").read_text())["systems"] == [f"{Path('t').absolute()}@embedding"]
     run("evaluate", "f", "--pairs", "10")
 

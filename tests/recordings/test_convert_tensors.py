@@ -431,7 +431,7 @@ def test_files_beside_that_cannot_be(tmp_path):
     for beside, error, message in (
         ("../acts.npy", InvalidInput, "expected a file beside the source"),
         (str(tmp_path / "acts.npy"), InvalidInput, "expected a file beside the source"),
-        ("none.npy", NotFound, "no such file beside"),
+        ("none.npy", NotFound, "no such file of beside"),
         ("activity.npy", InvalidInput, "'activity' also in"),
     ):
         with pytest.raises(error, match=message):
