@@ -10,12 +10,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from neuromas import dims
 from neuromas.actions.register import Registered, publish
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.recordings.annotate import (
     about_units,
     drop_variables,
     expanded,
+    key_columns,
     next_version,
     rename_variables,
     select,
@@ -134,11 +136,21 @@ def _read_table(
         raise InvalidInput(f"{path}: cannot be read as a table: {error}", kind="unreadable_source") from error
     written = {str(name): np.char.strip(cells[name].to_numpy().astype(str)) for name in cells.columns}
     columns = {str(name): tidy(table[name]) for name in table.columns}
+    coordinates = {column: name for name, column in key_columns(on, columns).items()}
     for name, values in columns.items():
         if values.dtype.kind not in "iuf":
             continue
-        is_text = name in on and name in recording.dataset.coords and readable(recording, name).dtype.kind == "U"
-        columns[name] = written[name] if is_text else labels_apart(values, written[name])
+        by_text = name in coordinates and _is_written(recording, coordinates[name], written[name])
+        columns[name] = written[name] if by_text else labels_apart(values, written[name])
     variables = {name: VariableRecipe.parse(expanded(recipe), f"variable {name!r}") for name, recipe in added.items()}
     labelled, kept = as_labels(variables, columns, lambda names: {name: written[name] for name in names})
     return labelled, {**kept}
+
+
+def _is_written(recording: Recording, name: str, written: NDArray[np.str_]) -> bool:
+    """Whether a coordinate of text is matched by cells as they are written; units are matched by number if no cell names one."""
+    if name not in recording.dataset.coords:
+        return False
+    labels = readable(recording, name)
+    of_units = recording.dataset.coords[name].dims == (dims.UNIT,)
+    return labels.dtype.kind == "U" and (not of_units or bool(np.isin(written, labels).any()))

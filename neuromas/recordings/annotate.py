@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
@@ -146,6 +146,20 @@ def _how(name: str, recording: Recording) -> str:
     return "; replace it with replace=True" if name in recording.variable_names else ", as a coordinate"
 
 
+def key_columns(on: str | Sequence[str] | Mapping[str, str], columns: Container[str]) -> dict[str, str]:
+    """Which of a table's `columns` holds each coordinate by which it is matched.
+
+    Examples
+    --------
+    >>> key_columns(["unit"], ["cluster_id", "group"]), key_columns("unit=neuron", ["neuron"])
+    ({'unit': 'cluster_id'}, {'unit': 'neuron'})
+    """
+    keys = _keys(on)
+    if keys.get(dims.UNIT) == dims.UNIT and dims.UNIT not in columns:
+        keys[dims.UNIT] = next((key for key in KEYS if key in columns), dims.UNIT)
+    return keys
+
+
 def _keys(on: str | Sequence[str] | Mapping[str, str]) -> dict[str, str]:
     """The table's column for each coordinate by which it is matched."""
     if isinstance(on, Mapping):
@@ -209,9 +223,8 @@ def _with_unit_metadata(
 
 def _keyed(table: pd.DataFrame | Mapping[str, ArrayLike], keys: Mapping[str, str]) -> dict[str, NDArray[Any]]:
     """Columns of the table; those that it is matched by, under the names of the coordinates."""
-    frame = {str(name): tidy(np.asarray(table[name])) for name in table}
-    if keys.get(dims.UNIT) == dims.UNIT and dims.UNIT not in frame:
-        keys = {**keys, dims.UNIT: next((key for key in KEYS if key in frame), dims.UNIT)}
+    frame = {str(name): tidy(table[name]) for name in table}
+    keys = key_columns(keys, frame)
     missing = [column for column in keys.values() if column not in frame]
     if missing:
         raise NotFound(

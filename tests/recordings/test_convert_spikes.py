@@ -178,7 +178,7 @@ def test_contents_tell_columns_and_how_many_times_each_holds(tmp_path):
         ({"where": "number > 7"}, InvalidInput, "no_trials", "none of 6 rows is a trial"),
         ({"start_s": 100, "stop_s": 101}, InvalidInput, "no_trials", "no unit was recorded in any of 6 trials"),
         ({"events": "none.csv"}, NotFound, "unknown_file", "no such file of events"),
-        ({"events": "../other.csv"}, InvalidInput, "invalid_recipe", "expected a file beside the spikes"),
+        ({"events": "../other.csv"}, InvalidInput, "invalid_recipe", "expected a file beside the source"),
         ({"binz": 1}, InvalidDocument, "invalid_document", "binz: no such field"),
     ],
 )  # fmt: skip

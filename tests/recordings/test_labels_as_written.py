@@ -126,6 +126,42 @@ def test_a_table_beside_a_recording(tmp_path):
     assert annotated(variable={"site": "site"})["site"].values.tolist() == ["a", "b", "c"]
 
 
+def test_labels_of_events_of_a_folder(tmp_path):
+    folder = tmp_path / "ks"
+    folder.mkdir()
+    np.save(folder / "spike_times.npy", np.array([1500, 33000, 150000]))
+    np.save(folder / "spike_clusters.npy", np.array([0, 0, 0]))
+    (folder / "params.py").write_text("sample_rate = 30000.\n")
+    (tmp_path / "cues.csv").write_text("time,who\n0.1,007\n1.0,008\n3,012\n")
+    recipe = EVENTS | {"events": "cues.csv", "variables": {"who": {"expression": "who", "type": "categorical"}}}
+    assert convert(folder, recipe).to_dataset()["who"].values.tolist() == ["007", "008", "012"]
+
+
+def test_labels_in_a_table_beside_an_array(tmp_path):
+    np.save(tmp_path / "acts.npy", np.eye(3))
+    (tmp_path / "labels.csv").write_text("who\n007\n008\n012\n")
+    who = {"expression": "who", "type": "categorical"}
+    dataset = convert(tmp_path / "acts.npy", {"beside": ["labels.csv"], "variables": {"who": who}}).to_dataset()
+    assert dataset["who"].values.tolist() == ["007", "008", "012"]
+
+
+@pytest.mark.parametrize(
+    ("units", "key"), [(["007", "7", "012"], "unit=id"), (["7", "8", "12"], "unit=id"), (["007", "008", "012"], "unit")]
+)
+def test_a_table_of_units(tmp_path, units, key):
+    store = RecordingStore(tmp_path / "store")
+    store.register([Recording.from_arrays(np.eye(3), {"side": ["l", "r", "l"]}, name="r", units=units)], set="s")
+    cells = units if units[0] == "007" else ["007", "008", "012"]
+    lines = [f"{cell},0{number}" for number, cell in enumerate(cells, 3)]
+    Path(tmp_path, "t.csv").write_text("\n".join(["id,site", *lines[::-1]]) + "\n")
+    request = {"recording": "s/r", "store": str(tmp_path / "store"), "table": str(tmp_path / "t.csv"), "on": (key,)}
+    dataset = annotate(AnnotateRequest(**request)).recording.dataset
+    assert dataset["site"].values.tolist() == [3, 4, 5]
+    declared = {"place": {"expression": "site", "type": "categorical"}}
+    dataset = annotate(AnnotateRequest(**request, recipe=declared)).recording.dataset
+    assert dataset["place"].values.tolist() == ["03", "04", "05"]
+
+
 def test_a_table_in_another_encoding_is_refused(tmp_path):
     Path(tmp_path, "a.csv").write_bytes("id,rate\ncafé,1\n".encode("latin-1"))
     with pytest.raises(InvalidInput, match=r"not UTF-8.*0xe9"):

@@ -123,6 +123,21 @@ def dataset(rates: np.ndarray) -> xr.Dataset:
 
 
 @pytest.mark.parametrize("write", [mat, npz, netcdf, zarr])
+def test_columns_of_arrays_for_some_samples(tmp_path, write):
+    path, recipe = write(tmp_path)
+    variables = {"number": "rows[1, :]", "x": "path[:, :, 0]"}
+    where = "trialinfo[:, 0] == 1 and path[:, :, 1] > 2"
+    recording = convert(path, recipe | {"where": where, "variables": variables})
+    chosen = (CODES[:, 0] == 1)[:, None] & (PATH[:, :, 1] > 2)
+    trial, step = np.nonzero(chosen)
+    np.testing.assert_array_equal(recording.latents(), RATES[trial, step].astype(np.float32))
+    assert recording.trial.tolist() == trial.tolist()
+    assert values(recording, "number") == CODES[trial, 1].tolist()
+    assert values(recording, "x") == PATH[trial, step, 0].tolist()
+    assert f"not selected: {(~chosen).sum()} of 30 samples" in recording.manifest.provenance.notes
+
+
+@pytest.mark.parametrize("write", [mat, npz, netcdf, zarr])
 def test_columns_of_arrays(tmp_path, write):
     path, recipe = write(tmp_path)
     variables = {

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +21,16 @@ from neuromas.recordings.convert.matlab import read_mat
 from neuromas.recordings.convert.named_arrays import Arrays
 from neuromas.recordings.convert.source import needed
 from neuromas.recordings.convert.tensor_files import read_npy, read_pt, read_safetensors
-from neuromas.recordings.convert.text import read_text
+from neuromas.recordings.convert.text import as_labels, is_text, read_text, read_written
 from neuromas.recordings.convert.workbook import read_workbook
 from neuromas.recordings.encode import load_npz
+from neuromas.schema.recipe import ArraysRecipe
 
 
-def with_files_beside(source: Arrays, names: tuple[str, ...], path: Path | None) -> tuple[Arrays, list[str]]:
-    """`source` with the arrays of the files `names` beside `path`, and a note on each file.
+def with_files_beside(
+    source: Arrays, recipe: ArraysRecipe, path: Path | None
+) -> tuple[Arrays, ArraysRecipe, list[str]]:
+    """`source` with the arrays of the recipe's files beside `path`, the recipe with labels as written there, a note per file.
 
     Raises
     ------
@@ -35,12 +39,12 @@ def with_files_beside(source: Arrays, names: tuple[str, ...], path: Path | None)
     InvalidInput
         A file lies elsewhere, cannot be read, or holds an array whose name is in use.
     """
-    if not names:
-        return source, []
+    if not recipe.beside:
+        return source, recipe, []
     if path is None:
         raise InvalidInput(f"{source.where}: 'beside' needs a single recording from a file", kind="invalid_recipe")
-    arrays, notes = dict(source.arrays), []
-    for name in names:
+    arrays, variables, notes = dict(source.arrays), dict(recipe.variables), []
+    for name in recipe.beside:
         file = beside(path, name, "beside")
         added = read_beside(file)
         twice = [key for key in added if key in arrays]
@@ -49,9 +53,11 @@ def with_files_beside(source: Arrays, names: tuple[str, ...], path: Path | None)
                 f"{file}: {listing(twice)} also in {path} or in another file beside it; rename them",
                 kind="duplicate_column",
             )
+        if is_text(file):
+            added, variables = as_labels(variables, added, partial(read_written, file))
         arrays |= added
         notes.append(f"beside it {name} (sha256 {sha256_file(file)})")
-    return replace(source, arrays=arrays), notes
+    return replace(source, arrays=arrays), recipe.model_copy(update={"variables": variables}), notes
 
 
 def read_beside(path: Path) -> Mapping[str, NDArray[Any]]:

@@ -20,7 +20,7 @@ from neuromas.recordings.convert.coverage import Coverage
 from neuromas.recordings.convert.events import as_column, bin_spikes, check_size, take_events
 from neuromas.recordings.convert.locked import Binned, in_time_order, recording_of
 from neuromas.recordings.convert.source import entry, name_of, need_variables
-from neuromas.recordings.convert.text import as_labels, as_numbers, labels_apart, read_text, read_written
+from neuromas.recordings.convert.text import as_labels, as_numbers, is_text, labels_apart, read_text, read_written
 from neuromas.recordings.convert.units import (
     Described,
     by_activity,
@@ -284,17 +284,12 @@ def event_table(columns: Mapping[str, Any], recipe: SessionRecipe, path: Path) -
         table, written = _wide(columns, recipe.event_columns, where)
         table, variables = as_labels(recipe.variables, table, lambda names: {name: written[name] for name in names})
         return EventTable(table, variables, where, notes)
-    if _is_text(file):
+    if is_text(file):
         single = {name: values for name, values in columns.items() if not isinstance(values, Matrix)}
         header = _column_names(recipe) if file == path else None
         labelled, variables = as_labels(variables, single, lambda names: read_written(file, names, header))
         columns = {**columns, **labelled}
     return EventTable(_long(columns, recipe.align, where), variables, where, notes)
-
-
-def _is_text(file: Path) -> bool:
-    """Whether the file is a table of text, whose cells can be read as they are written."""
-    return file.is_file() and file.suffix not in (".npz", ".npy", ".xlsx", ".xlsm", ".mat")
 
 
 def _column_names(recipe: SessionRecipe) -> tuple[str, ...] | None:

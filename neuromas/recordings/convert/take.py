@@ -85,7 +85,7 @@ def take(
         Variables cannot be computed, or the data are invalid; lists every problem.
     """
     user_recipe = user_recipe or recipe
-    source, beside = with_files_beside(source, recipe.beside, path)
+    source, recipe, beside = with_files_beside(source, recipe, path)
     source = source.with_part(recipe.activity)
     samples = _read_samples(source, recipe)
     units, renamed = _unit_names(source, recipe, samples)

@@ -36,6 +36,9 @@ _EXACT: dict[str, Any] = (
 """Reads numbers exactly as they were written. Since 3.1, pandas always does."""
 
 
+_BINARY = (".npy", ".npz", ".mat", ".safetensors", ".pt", ".pth", ".parquet", ".arrow", ".xlsx", ".xlsm")
+
+
 def read_text(path: Path, names: Sequence[str] | None = None) -> dict[str, NDArray[Any]]:
     """Columns of a table, separated by tabs, commas or semicolons; gzipped if the name ends in ``.gz``.
 
@@ -144,6 +147,11 @@ def _with_header(data: bytes, separator: str, names: Sequence[str], path: Path) 
     line = io.StringIO()
     csv.writer(line, delimiter=separator, lineterminator="\n").writerow(names)
     return line.getvalue().encode() + data
+
+
+def is_text(path: Path) -> bool:
+    """Whether a file beside another is read as a table of text: its ending stands for no other format."""
+    return not path.is_dir() and path.suffix not in _BINARY
 
 
 def read_written(path: Path, columns: Sequence[str], names: Sequence[str] | None = None) -> dict[str, NDArray[np.str_]]:
