@@ -39,6 +39,9 @@ def _is_seen(character: str, lines: bool) -> bool:
 
 
 def _code(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":
+        # a byte of a file's name that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
 
 

@@ -566,7 +566,7 @@ X, N = torch.zeros(4, 3), {"n": range(4)}
         ([{"x": object()}], N, "invalid_inputs", "'x': expected a tensor"),
         ([{"y": X}], N, "module_failed", "unexpected keyword"),
         ([X], {"n": 3}, "shape_mismatch", "3 for all"),
-        ([X], {"n": [[1], [1, 2], [1], [1]]}, "shape_mismatch", "cannot be made an array"),
+        ([X], {"n": [[1], [1, 2], [1], [1]]}, "invalid_array", "cannot be made an array"),
         ([(X, {"unit": range(4)})], None, "invalid_document", "'unit' is reserved"),
         ([X], {"n": np.zeros((4, 2))}, "shape_mismatch", r"\(4,\) or \(4, 1\), got \(4, 2\)"),
         ([X], N | {"lengths": [1, 2, 1, 1]}, "sample_mismatch", "0 to 1"),
