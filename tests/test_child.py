@@ -125,6 +125,8 @@ def test_threads_and_forked_processes_get_their_own_answers():
 def test_no_child_outlives_the_process_that_asked(tmp_path, number):
     note = tmp_path / "pid"
     script = (
+        # a shell starts what runs in the background without Ctrl-C
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler);"
         f"import child_jobs; from neuromas.child import run_in_child; run_in_child('a', child_jobs.loop, {str(note)!r})"
     )
     paths = [str(Path(child_jobs.__file__).parent), *sys.path]
