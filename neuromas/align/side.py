@@ -311,7 +311,7 @@ def check_meanings(sides: Sequence[Side]) -> None:
                 check_meeting(first, variable, side, variable)
 
 
-def check_meeting(one: Side, variable: str, other: Side, others: str) -> None:
+def check_meeting(first: Side, variable: str, other: Side, others: str) -> None:
     """Refuse to compare a variable of one side with one of another if they are numbers here and categories there.
 
     Raises
@@ -319,8 +319,8 @@ def check_meeting(one: Side, variable: str, other: Side, others: str) -> None:
     InvalidInput
         Says which mapping would make the values comparable.
     """
-    running = {side.name for side in (one, other) if side.system is not None}
-    _refuse(one, variable, other.held(others), running)
+    running = {side.name for side in (first, other) if side.system is not None}
+    _refuse(first, variable, other.held(others), running)
 
 
 def _refuse(side: Side, variable: str, other: Held, fixed: Collection[str]) -> None:

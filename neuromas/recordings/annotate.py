@@ -205,8 +205,8 @@ def _with_unit_metadata(
     columns = columns.with_columns(added)
     made = {name: _unit_values(name, recipe, columns, where) for name, recipe in recipes.items()}
     made = made or {re.sub(r"\W", "_", name, flags=re.ASCII): (values, "1") for name, values in added.items()}
-    taken = {*map(str, recording.dataset.coords), *dims.RESERVED} - (metadata - {dims.UNIT} if replace else set())
-    clashing = [name for name in made if name in taken]
+    in_use = {*map(str, recording.dataset.coords), *dims.RESERVED} - (metadata - {dims.UNIT} if replace else set())
+    clashing = [name for name in made if name in in_use]
     if clashing or not made:
         problems = [
             f"{name!r} exists already; give it another name, or replace metadata (replace)" for name in clashing

@@ -150,8 +150,8 @@ class Clock:
             return
         if own.dtype.kind in "iuf" and self._agrees(own.astype(np.float64)):
             return
-        given = (("start_s", self.start_s), ("step_s", self.step_s))
-        said = [f"{label}={value:g}" for label, value in given if value is not None]
+        stated = (("start_s", self.start_s), ("step_s", self.step_s))
+        said = [f"{label}={value:g}" for label, value in stated if value is not None]
         centres = self.centres
         of_steps = "" if centres is None else f", so {centres[:2].round(9).tolist()} for the centres of steps"
         raise InvalidInput(

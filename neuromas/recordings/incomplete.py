@@ -68,10 +68,11 @@ def _counts(recording: Reading, columns: NDArray[np.int64], usable: NDArray[np.b
 
 
 def _sentence(names: Sequence[str], missed: int, n_usable: int, complete: int, without: int) -> str:
-    one = len(names) == 1
+    single = len(names) == 1
     where = " and ".join(f"unit != {name!r}" for name in names)
     return (
-        f"unit{'' if one else 's'} {listing(names)} {'was' if one else 'were'} not recorded in"
-        f" {'' if one else 'up to '}{missed:,} of {n_usable:,} samples; without {'it' if one else 'them'} {without:,} instead of"
+        f"unit{'' if single else 's'} {listing(names)} {'was' if single else 'were'} not recorded in"
+        f" {'' if single else 'up to '}{missed:,} of {n_usable:,} samples; without {'it' if single else 'them'} {without:,}"
+        f" instead of"
         f' {complete:,} are complete (units=, or units_where="{where}")'
     )

@@ -62,12 +62,12 @@ class Held:
         return f"{kind} in {self.noun}{self.owner!r} ({', '.join(labels[:_SHOWN])}{more})"
 
 
-def not_comparable(one: Held, other: Held, fixed: Collection[str] = ()) -> str:
+def not_comparable(first: Held, other: Held, fixed: Collection[str] = ()) -> str:
     """Why values of the two cannot be compared, with the mapping that would change it; empty if they can.
 
     Parameters
     ----------
-    one, other : Held
+    first, other : Held
     fixed : collection of str
         Owners whose values cannot be mapped, because they run.
 
@@ -80,43 +80,43 @@ def not_comparable(one: Held, other: Held, fixed: Collection[str] = ()) -> str:
     >>> not_comparable(Held("mouse", number), Held("net", number))
     ''
     """
-    if one.is_text == other.is_text:
+    if first.is_text == other.is_text:
         return ""
-    changed, kept = (other, one) if _is_kept(one, other, fixed) else (one, other)
+    changed, kept = (other, first) if _is_kept(first, other, fixed) else (first, other)
     name = changed.spec.name if changed.spec.name == kept.spec.name else f"{changed.spec.name}/{kept.spec.name}"
     advice = "compare other variables" if changed.owner in fixed else offered_mapping(changed, kept)
-    return f"variable {name!r} is {one} and {other}, and numbers are never compared with categories; {advice}"
+    return f"variable {name!r} is {first} and {other}, and numbers are never compared with categories; {advice}"
 
 
-def clashing_codes(one: Held, other: Held) -> str:
+def clashing_codes(first: Held, other: Held) -> str:
     """Why codes of two categorical variables that cannot be recoded do not agree; empty if they do, or if these are numbers."""
-    if not (one.is_text and other.is_text):
+    if not (first.is_text and other.is_text):
         return ""
-    ours, theirs = (dict(zip(each.spec.meanings or (), each.spec.values or (), strict=True)) for each in (one, other))
+    ours, theirs = (dict(zip(each.spec.meanings or (), each.spec.values or (), strict=True)) for each in (first, other))
     text_of = {code: text for text, code in theirs.items()}
     for text, code in ours.items():
         if theirs.get(text, code) != code or text_of.get(code, text) != text:
             return (
-                f"variable {one.spec.name!r}: {text!r} has the code {code} in {one.owner!r}, and in {other.owner!r} "
+                f"variable {first.spec.name!r}: {text!r} has the code {code} in {first.owner!r}, and in {other.owner!r} "
                 + (f"the code {theirs[text]}" if text in theirs else f"that code means {text_of[code]!r}")
                 + "; give equal meanings equal codes in the two causal models"
             )
     return ""
 
 
-def unlike(one: Held, other: Held) -> list[str]:
-    """Meanings that samples of `one` hold and `other` does not declare; none for numbers."""
-    return [text for text in one.labels if text not in (other.spec.meanings or ())] if one.is_text else []
+def unlike(first: Held, other: Held) -> list[str]:
+    """Meanings that samples of `first` hold and `other` does not declare; none for numbers."""
+    return [text for text in first.labels if text not in (other.spec.meanings or ())] if first.is_text else []
 
 
-def _is_kept(one: Held, other: Held, fixed: Collection[str]) -> bool:
-    """Whether the names of `one` stay and `other` is mapped to them."""
-    if (one.owner in fixed) != (other.owner in fixed):
-        return one.owner in fixed
+def _is_kept(first: Held, other: Held, fixed: Collection[str]) -> bool:
+    """Whether the names of `first` stay and `other` is mapped to them."""
+    if (first.owner in fixed) != (other.owner in fixed):
+        return first.owner in fixed
     # text that spells numbers is mapped to numbers; other text says more than numbers do
-    text = one if one.is_text else other
+    text = first if first.is_text else other
     spells_numbers = all(as_number(label) is not None for label in text.labels)
-    return one.is_text != spells_numbers
+    return first.is_text != spells_numbers
 
 
 def offered_mapping(changed: Held, kept: Held) -> str:

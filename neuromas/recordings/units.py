@@ -180,14 +180,14 @@ def rows_of_units(
             )
         place[key] = row
     keys = _keys(units)
-    found = np.array([place.get(key, -1) for key in keys], dtype=np.int64)
-    if (found < 0).all():
+    row_of_unit = np.array([place.get(key, -1) for key in keys], dtype=np.int64)
+    if (row_of_unit < 0).all():
         raise InvalidInput(
             f"{where} has a row for none of the {len(keys)} units, e.g. {_named(on, keys[0])}; its rows are for "
             + (listing(["/".join(key) for key in keys_of_rows], 3) or "none"),
             kind="missing_rows",
         )
-    return found
+    return row_of_unit
 
 
 def _keys(columns: Sequence[ArrayLike]) -> list[tuple[str, ...]]:

@@ -25,6 +25,7 @@ def trial_accuracy(system: System, trials: Sequences) -> float | None:
     rows = np.linspace(0, len(trials) - 1, min(len(trials), N_CHECKED)).astype(np.int64)
     try:
         return system.trial_accuracy(trials.take(rows))
+    # a module without `resume`, such as a vision network, can only be recorded
     except (NotImplementedError, ReadOnly):
         return None
 

@@ -26,7 +26,7 @@ def small_disk(tmp_path):
     mounted.mkdir()
     done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(mounted)], capture_output=True)
     if done.returncode != 0:
-        pytest.skip("nothing can be mounted here")
+        pytest.skip("mounting a file system of 2 MB needs rights that this user lacks")
     yield mounted
     subprocess.run(["umount", str(mounted)], check=True)
 

@@ -144,6 +144,8 @@ def test_a_system_at_the_level_of_a_coin_is_refused(toys):
 
 def test_what_cannot_be_resumed_is_recorded_without_a_check(toys):
     class Mute(toys.Exact):
+        """As a module that can only be recorded: it has no way to go on from a latent."""
+
         def resume(self, latents, continuation, context=None):
             raise NotImplementedError
 

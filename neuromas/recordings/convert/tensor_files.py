@@ -131,6 +131,7 @@ def _check_pickle(path: Path) -> None:
             if pickles[0].file_size > _LARGEST_PICKLE:
                 raise unreadable(path, what, "more than 64 MiB of it are no tensors")
             data = archive.read(pickles[0])
+    # zipfile raises the last two for a packing that it does not know, and for an encrypted member
     except (OSError, zipfile.BadZipFile, NotImplementedError, RuntimeError) as error:
         raise unreadable(
             path, what, f"{error}; files of PyTorch before 1.6 must be saved again, e.g. as safetensors"
