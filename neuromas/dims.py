@@ -15,6 +15,10 @@ ACTIVITY = "activity"
 TRIAL = "trial"
 STEP = "step"
 TOKEN = "token"
+OUTPUT = "output"
+"""What the recorded network answered at a sample: its most probable next token, as a code into the manifest's vocabulary. It is a
+coordinate of recordings whose manifest names it as their `behaviour`."""
+
 ELIGIBLE = "eligible"
 """Whether index and pairs may use a sample; absent means every sample may be used."""
 

@@ -314,6 +314,7 @@ class _Recorder:
             model=model,
             only_solved=self.only_solved,
             allow_unsolved=self.allow_unsolved,
+            outputs=False,
         )
         return _Recorded(name, recording, recording, system, model)
 

@@ -23,6 +23,7 @@ from neuromas.index.index import CLIndex
 from neuromas.recordings.meeting import Held, clashing_codes, not_comparable
 from neuromas.recordings.recording import Recording
 from neuromas.systems.system import Context, Packed, System
+from neuromas.twins.twin import JUDGE, REFEREE, Twin
 
 PARTS = ("train", "validation", "test")
 """The three parts of every recording. A trial belongs to one of them."""
@@ -119,6 +120,10 @@ class Side:
     context : HeldContext or None
     unrolled : Unrolled or None
         For stepwise interchanges.
+    twin : Twin or None
+        Of a side that can only be read.
+    stand_ins : dict of str to System
+        The twin's members by role, ready to be run in place of the system.
     """
 
     name: str
@@ -134,6 +139,8 @@ class Side:
     system: System | None = None
     context: HeldContext | None = field(default=None, repr=False)
     unrolled: Unrolled | None = field(default=None, repr=False)
+    twin: Twin | None = field(default=None, repr=False)
+    stand_ins: Mapping[str, System] = field(default_factory=dict, repr=False)
 
     @property
     def access(self) -> str:
@@ -259,6 +266,38 @@ class Side:
         side = replace(self, system=system, context=HeldContext.of(system, self.recording), model=model)
         check_meanings([side])
         return side
+
+    def with_twin(self, twin: Twin) -> Side:
+        """The same side with a twin, which a fit may run in its place.
+
+        Raises
+        ------
+        InvalidInput
+            The twin was learnt from another recording or other units, or follows no tokens; or nothing says how this side should
+            go on after an interchange.
+        """
+        twin.check(self.original, self.units)
+        model = self.model
+        if model is None:
+            raise InvalidInput(
+                f"a twin of {self.name!r} can be trained on behaviour only if a causal model says what should follow an"
+                " interchange; the recording's task is not registered, and no system of the fit has one",
+                kind="no_model",
+            )
+        known = twin.card.vocabulary or ()
+        if known[: len(model.vocabulary)] != model.vocabulary:
+            raise InvalidInput(
+                f"the twin of {self.name!r} knows the tokens {', '.join(known) or 'none'}, task {model.name!r} has"
+                f" {', '.join(model.vocabulary)}; expected the same, in the same order",
+                kind="vocabulary_mismatch",
+            )
+        roles = (*twin.roles, REFEREE, JUDGE)
+        stand_ins = {role: twin.system(role, self.latents.device) for role in roles}
+        return replace(self, twin=twin, stand_ins=stand_ins)
+
+    def run_by(self, role: str) -> Side:
+        """The same side, able to run: a member of its twin goes on in its place."""
+        return replace(self, system=self.stand_ins[role], context=None)
 
     def with_steps(self, n_steps: int) -> Side:
         """The same side with its trials padded to `n_steps`, ready for stepwise interchanges.

@@ -30,6 +30,7 @@ from neuromas.schema.evaluation import SCORE_COLUMNS, DirectionScore, Evaluation
 from neuromas.systems.competence import N_CHECKED, remark, trial_accuracy
 from neuromas.systems.system import System
 from neuromas.text import cell
+from neuromas.twins.twin import JUDGE
 
 CONTROLS = ("none", "random", "wrong-variable", "cl-ceiling")
 """No interchange; a random rotation of the same rank; the components of another subspace than the pair's, left out if there is
@@ -126,7 +127,12 @@ def evaluate(
             for name, oracle in sorted(oracles.items())
             if (digest := oracle.config.weights_sha256) is not None
         },
-        warnings=(*warnings_of(list(joined.values())), *_failing(runnable, oracles)),
+        warnings=(
+            *warnings_of(list(joined.values())),
+            *_failing(runnable, oracles),
+            *_without_estimate(joined.values()),
+        ),
+        twins={name: side.twin.card.quality_of(JUDGE) for name, side in joined.items() if side.twin is not None},
         tolerances={
             name: side.indexes[part].tolerance for name, side in joined.items() if side.indexes[part].tolerance
         },
@@ -265,6 +271,7 @@ class _Scorer:
             generator.manual_seed(seeds.for_torch(self.seed * 2**32 + _stream(source_name, target_name))),
             ran=target_name in self.ran,
             oracle=target.system is not self.sides[target_name].system,
+            judge=_judge(self.sides[target_name]),
         )
         latents = pairs.latents()
         scores: list[DirectionScore] = []
@@ -287,6 +294,20 @@ class _Scorer:
             return _interchange(self.alignment, latents, ruler.pairs, shift=1) if several else None
         assert self.random is not None
         return _interchange(self.random, latents, ruler.pairs)
+
+
+def _judge(side: Side) -> Side | None:
+    """The side, run by the twin that judges, if there is a good one."""
+    return side.run_by(JUDGE) if side.twin is not None and side.twin.card.verdict == "good" else None
+
+
+def _without_estimate(sides: Iterable[Side]) -> list[str]:
+    """Why there is no estimate of an IIA, or that nothing ranks alignments."""
+    return [
+        f"{side.name}: no IIA is estimated, because its twin is poor: {'; '.join(side.twin.card.reasons)}"
+        for side in sides
+        if side.twin is not None and side.twin.card.verdict == "poor"
+    ]
 
 
 def _stream(source: str, target: str) -> int:

@@ -84,7 +84,11 @@ def behaviour(intervened: Tensor, pairs: PairSet, target: Side) -> Behaviour:
     at_once = len(pairs) if target.system is None else target.system.at_once
     for start in range(0, len(pairs), at_once):
         rows = np.arange(start, min(start + at_once, len(pairs)))
-        packed = Packed.from_continuation(pairs.continuation, rows, intervened.device)
+        following = pairs.continuation
+        lengths_of = following.lengths if target.system is None else target.system.foreseen(following.lengths)
+        packed = Packed.from_sequences(
+            following.tokens[rows], lengths_of[rows], following.deterministic[rows], intervened.device
+        )
         lengths = None if pairs.lengths is None else pairs.lengths[rows]
         logits = target.resume(intervened[start : start + at_once], packed, pairs.target[rows], lengths)
         right.append(all_right(logits, packed, len(rows)))
@@ -186,6 +190,8 @@ class Ruler:
         Whether the fit ran the target.
     oracle : bool
         Whether the target's system is an oracle.
+    judge : Side, optional
+        The target, run by the twin that judges.
     """
 
     def __init__(
@@ -198,11 +204,13 @@ class Ruler:
         *,
         ran: bool,
         oracle: bool,
+        judge: Side | None = None,
     ) -> None:
         index = target.indexes[pairs.part]
         expected = torch.from_numpy(pairs.values)
         draw, again = index.sample(expected, generator), index.sample(expected, generator)
         self.pairs, self.target, self.natural, self.ran, self.oracle = pairs, target, natural, ran, oracle
+        self.judge = judge
         self.hit, self.expected = draw.hit, expected
         # a miss has no latent to compare with: it counts as wrong, and is in no distance
         self.cl = torch.where(draw.hit[:, None], draw.latents, 0.0)
@@ -236,10 +244,14 @@ class Ruler:
         if self.target.system is not None:
             done = behaviour(intervened, self.pairs, self.target)
             right = done.right & self.hit if method == "cl-ceiling" else done.right
+        judged = None
+        if self.judge is not None:
+            judged = behaviour(intervened, self.pairs, self.judge).right
+            judged = judged & self.hit if method == "cl-ceiling" else judged
         if self.pairs.lengths is not None:
             last = torch.from_numpy(self.pairs.lengths - 1).to(intervened.device)
             intervened = intervened[torch.arange(len(last), device=last.device), last]
-        return [self._score(group, method, intervened, done, right, by_source_target) for group in self.groups]
+        return [self._score(group, method, intervened, done, right, judged, by_source_target) for group in self.groups]
 
     def _group(self, subspace: str, rows: Tensor) -> _Group:
         hit, differ, decodable = self.hit & rows, self.differ & rows, self.decodable & rows
@@ -300,11 +312,14 @@ class Ruler:
         intervened: Tensor,
         done: Behaviour | None,
         right: Tensor | None,
+        judged: Tensor | None,
         by_source_target: bool,
     ) -> DirectionScore:
         rows, hit, ellipsoid = group.rows, group.hit, self.natural.ellipsoid
         right_here = None if right is None else right[rows]
+        judged_here = None if judged is None else judged[rows]
         low, high = _interval(right_here)
+        twin_low, twin_high = _interval(judged_here)
         l2, cosine = relative_distance(intervened[group.differ], self.cl[group.differ], self.again[group.differ])
         distance = _median(ellipsoid.distance(intervened[hit]))
         n_pairs = int(rows.sum())
@@ -319,6 +334,9 @@ class Ruler:
             iia=None if right_here is None else _mean(right_here),
             low=low,
             high=high,
+            iia_twin=None if judged_here is None else _mean(judged_here),
+            iia_twin_low=twin_low,
+            iia_twin_high=twin_high,
             token_accuracy=None if done is None else _share(done.n_right[rows], done.n_tokens[rows]),
             n_pairs=n_pairs,
             n_missed=n_pairs - int(hit.sum()),

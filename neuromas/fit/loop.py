@@ -23,6 +23,7 @@ from neuromas.fit.progress import Progress, expected_end
 from neuromas.fit.replay import MOST, Replay, replayable
 from neuromas.interrupts import deferred_interrupt
 from neuromas.schema.fit import Validation
+from neuromas.twins.twin import REFEREE
 
 Drawn = tuple[Tensor, Tensor]
 """Counterfactual latents and hits of all training pairs of a term."""
@@ -248,7 +249,15 @@ def _batches(plan: FitPlan, iteration: int, fixed: Sequence[Drawn | None] | None
         generator = draw_generator(pairs, plan.config.seed, number, iteration) if term.cl else None
         drawn = None if fixed is None else fixed[number]
         batches.append(
-            make_batch(term, pairs, chosen, plan.subspaces, generator, drawn, n_matches=plan.config.cl_matches)
+            make_batch(
+                term.in_turn(iteration),
+                pairs,
+                chosen,
+                plan.subspaces,
+                generator,
+                drawn,
+                n_matches=plan.config.cl_matches,
+            )
         )
     return batches
 
@@ -265,31 +274,42 @@ def validate(plan: FitPlan, maps: Mapping[str, LinearMap]) -> Losses:
     for number, (term, pairs) in enumerate(zip(plan.terms, plan.validation, strict=True)):
         generator = draw_generator(pairs, plan.config.seed, number, -1) if term.cl else None
         every = np.arange(len(pairs))
-        batches.append(make_batch(term, pairs, every, plan.subspaces, generator, n_matches=plan.config.cl_matches))
+        # a twin's referee: what the gradient never saw
+        judged = term.run_by(REFEREE)
+        batches.append(make_batch(judged, pairs, every, plan.subspaces, generator, n_matches=plan.config.cl_matches))
     return losses(maps, batches, plan.config, score=True)
 
 
 def _validate_state(plan: FitPlan, state: State, train_loss: float | None) -> None:
     with torch.no_grad():
         result = validate(plan, {name: module() for name, module in state.named_maps()})
+    by_twin = {term.direction.name for term in plan.terms if term.by_twin}
+    scored = {name: value.double().mean().item() for name, value in result.right.items()}
     seen = Validation(
         iteration=state.iteration,
         train_loss=train_loss,
         loss=result.total.item(),
         behaviour={name: value.item() for name, value in result.behaviour.items()},
         cl={name: value.item() for name, value in result.cl.items()},
-        iia={name: value.double().mean().item() for name, value in result.right.items()},
+        iia={name: value for name, value in scored.items() if name not in by_twin},
+        iia_twin={name: value for name, value in scored.items() if name in by_twin},
     )
+    worse = _worse_where_read(seen, next((old for old in state.history if old.iteration == state.best_iteration), None))
     state.history.append(seen)
     # an oracle never chooses: iia holds only directions whose target the fit may run
     score = -min(seen.iia.values()) if plan.config.select == "iia" and seen.iia else seen.loss
-    if score < state.best_score:
+    if score < state.best_score and not worse:
         state.best_score, state.best_iteration = score, state.iteration
         state.best = {name: value.detach().clone() for name, value in state.maps.state_dict().items()}
     if not math.isfinite(state.reference) or score < state.reference - plan.config.tolerance * abs(state.reference):
         state.reference, state.stale = score, 0
     else:
         state.stale += 1
+
+
+def _worse_where_read(seen: Validation, best: Validation | None) -> bool:
+    """Whether the referee finds a checkpoint worse than the best so far in some direction into a target that is only read."""
+    return best is not None and any(value < best.iia_twin.get(name, 0.0) for name, value in seen.iia_twin.items())
 
 
 def fixed_draws(plan: FitPlan) -> list[Drawn | None]:

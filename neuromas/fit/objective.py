@@ -6,7 +6,7 @@ Methods differ only in which directions carry which loss.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -38,6 +38,23 @@ class Term:
     """Train on the target's behaviour: the target is run."""
     cl: bool
     """Train towards counterfactual latents: the target is only read."""
+
+    def in_turn(self, iteration: int) -> Term:
+        """The term in this iteration: the members of a twin run in turn in place of a target that can only be read."""
+        twin = self.direction.target.twin
+        return self if twin is None else self.run_by(twin.roles[iteration % len(twin.roles)])
+
+    def run_by(self, role: str) -> Term:
+        """The term with this member of the target's twin in the target's place; itself if the target can be run."""
+        target = self.direction.target
+        if not self.behaviour or target.system is not None:
+            return self
+        return replace(self, direction=replace(self.direction, target=target.run_by(role)))
+
+    @property
+    def by_twin(self) -> bool:
+        """Whether a twin answers for the target."""
+        return self.behaviour and bool(self.direction.target.stand_ins)
 
 
 @dataclass(frozen=True)
@@ -267,7 +284,8 @@ def losses_together(fits: Sequence[FitBatches], *, score: bool = False, pack: Pa
 
     def job(members: Sequence[tuple[int, int]], latents: Tensor) -> tuple[Tensor, Sequence[Tensor]]:
         batches = [fits[number].batches[place] for number, place in members]
-        return _run(batches, latents, fits[members[0][0]].config.loss_tokens, score, pack)
+        config = fits[members[0][0]].config
+        return _run(batches, latents, _loss_tokens(batches[0].term, config), score, pack)
 
     results = side_by_side([partial(job, *work) for work in zip(groups, latents, strict=True)])
     for members, (values, scored) in zip(groups, results, strict=True):
@@ -289,7 +307,12 @@ def run_key(term: Term, config: FitConfig, *, stepwise: bool = False) -> tuple[o
     target = term.direction.target
     # with a context, or stepwise, rows are those of the side's own recording
     alone = target.context is None and not stepwise
-    return id(target.system if alone else target), config.loss_tokens
+    return id(target.system if alone else target), _loss_tokens(term, config)
+
+
+def _loss_tokens(term: Term, config: FitConfig) -> str:
+    """Tokens that count in the behavioural loss. A twin knows its system's answers, not how often other tokens follow."""
+    return "deterministic" if term.by_twin else config.loss_tokens
 
 
 def mask_table(subspaces: Sequence[Subspace]) -> Tensor | None:
@@ -361,7 +384,10 @@ def _run(
     for start in range(0, n_pairs, at_once):
         some = slice(start, min(start + at_once, n_pairs))
         packed = Packed.from_sequences(
-            following.tokens[some], following.lengths[some], following.deterministic[some], latents.device
+            following.tokens[some],
+            target.system.foreseen(following.lengths[some]),
+            following.deterministic[some],
+            latents.device,
         )
         assert following.rows is not None
         steps = None if following.steps is None else following.steps[some]

@@ -159,6 +159,9 @@ def _identity(
 ) -> str:
     """Hash of everything that decides a fit."""
     text = "".join([config.identity_json(), *(each.model_dump_json() for each in inputs)])
+    if config.twin not in (None, "auto"):
+        # what the twin is, not where it lies
+        text += "".join(side.twin.sha256 for side in taking_part if side.twin is not None)
     # the pairs, so that a fit with another causal model is another fit
     text += "".join(_pairs_hash(pairs) for pairs in train)
     sides = {side.name: side for side in taking_part}

@@ -20,6 +20,7 @@ from neuromas.fit.folder import REQUEST, RESULT, read_request, write_request
 from neuromas.fit.prepare import describe_inputs, fit_sides
 from neuromas.fit.progress import Progress
 from neuromas.fit.result import FitResult
+from neuromas.fit.stand_ins import Twins
 from neuromas.fit.together import together
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.store.locate import existing_store
@@ -337,6 +338,7 @@ def reopen(folder: str | Path, *, store: str | Path | None = None, device: str =
     differences = _differences(result.report.inputs, describe_inputs(sides, systems, mapping))
     if differences:
         raise Corrupt(f"{folder}: the inputs are not those that were fitted: {'; '.join(differences)}", kind="changed")
+    sides = Twins().of(request.config, sides, folder)
     return FitResult(result.alignment, result.report, tuple(sides))
 
 

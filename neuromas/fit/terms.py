@@ -7,7 +7,8 @@ method         behaviour                   counterfactual latents
 =============  ==========================  ==============================
 das            A → A                       –
 mas            every direction             –
-clmas          targets that can be run     targets that can only be read
+clmas          targets that can be run,    targets that can only be read
+               or that have a twin
 stitch         source → target, replacing  –
 latent-stitch  –                           source → target, replacing
 =============  ==========================  ==============================
@@ -59,7 +60,11 @@ def _clmas(config: FitConfig, sides: Sequence[Side]) -> list[Term]:
     _expect(sides, any(side.system is not None for side in sides), expected, config.method)
     everywhere = config.cl_directions == "all"
     return [
-        Term(Direction(source, target), target.system is not None, everywhere or target.system is None)
+        Term(
+            Direction(source, target),
+            behaviour=target.system is not None or target.twin is not None,
+            cl=everywhere or target.system is None,
+        )
         for target in sides
         for source in sides
     ]

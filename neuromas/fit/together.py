@@ -23,11 +23,13 @@ from neuromas.fit.progress import Progress
 from neuromas.fit.remarks import count_misses, missed_pairs, strange_steps, without_effect
 from neuromas.fit.result import FitResult
 from neuromas.fit.start import solve, start_maps
+from neuromas.fit.stand_ins import Twins
 from neuromas.provenance import now, versions
 from neuromas.recordings.recording import Recording
 from neuromas.schema.document import Provenance
 from neuromas.schema.fit import FitConfig, FitReport, default_config
 from neuromas.systems.system import System
+from neuromas.twins.twin import JUDGE
 
 
 def together(
@@ -73,7 +75,7 @@ def together(
     """
     systems = as_systems(systems)
     folders = _folders(out, len(configs))
-    ready = _prepare_all(configs, systems, model=model, mapping=mapping, units=units, device=device)
+    ready = _prepare_all(configs, systems, folders, model=model, mapping=mapping, units=units, device=device)
     results: dict[int, FitResult] = {}
     starts: dict[int, dict[str, TrainableMap]] = {}
     for number, (config, each, folder) in enumerate(zip(configs, ready, folders, strict=True)):
@@ -114,6 +116,7 @@ def _folders(out: Sequence[str | Path | None] | None, n_fits: int) -> list[Path 
 def _prepare_all(
     configs: Sequence[FitConfig],
     systems: Sequence[System | Recording],
+    folders: Sequence[Path | None],
     *,
     mapping: Mapping[str, Mapping[str, Any]] | None,
     **options: Any,
@@ -121,11 +124,12 @@ def _prepare_all(
     """Every fit before its first iteration; fits whose sides are equal share them."""
     shared: dict[str, list[Side]] = {}
     ready = []
-    for config in configs:
+    twins = Twins()
+    for config, folder in zip(configs, folders, strict=True):
         key = config.model_dump_json(include=OF_SIDES)
         if key not in shared:
             shared[key] = fit_sides(config, systems, mapping=mapping, **options)
-        ready.append(prepare(config, systems, shared[key], mapping))
+        ready.append(prepare(config, systems, twins.of(config, shared[key], folder), mapping))
     return ready
 
 
@@ -172,7 +176,10 @@ def _finish(ready: Prepared, device: str, folder: Path | None, outcome: Outcome)
         config=config,
         inputs=ready.inputs,
         variables=compared_variables(sides, plan.subspaces),
-        ran=tuple(dict.fromkeys(term.direction.target.name for term in plan.terms if term.behaviour)),
+        ran=tuple(
+            dict.fromkeys(term.direction.target.name for term in plan.terms if term.behaviour and not term.by_twin)
+        ),
+        twins={side.name: side.twin.card.quality_of(JUDGE) for side in sides if side.twin is not None},
         trial_accuracy={
             side.name: accuracy
             for side in sides

@@ -344,6 +344,7 @@ def derived(
         "content_sha256": None,
         "files": {},
         "grouped_by": (),
+        "behaviour": manifest.behaviour if manifest.behaviour in dataset.coords else None,
         "provenance": Provenance(
             **before.model_dump(exclude={"notes", "derived_from"}),
             derived_from=line,
@@ -377,7 +378,8 @@ def rename_variables(recording: Recording, names: Mapping[str, str]) -> Recordin
     if len(set(names.values())) < len(names):
         raise InvalidInput(f"two variables would have the same name: {dict(names)}", kind="duplicate_name")
     note = ", ".join(f"{old} renamed to {new}" for old, new in names.items())
-    return derived(recording, renamed.dataset, renamed.manifest.variables, note)
+    behaviour = renamed.manifest.behaviour
+    return derived(recording, renamed.dataset, renamed.manifest.variables, note, behaviour=behaviour)
 
 
 def drop_variables(recording: Recording, names: Sequence[str]) -> Recording:

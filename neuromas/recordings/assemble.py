@@ -129,9 +129,9 @@ class Draft:
                 specs[label] = infer_spec(label, values)
             if label in specs:
                 values = encode(specs[label], values, self.problems)
-            elif label == dims.TOKEN and values.dtype.kind == "U":
-                values = encode_tokens(values, document, self.problems)
-            elif label in (dims.TRIAL, dims.STEP, dims.TOKEN):
+            elif label in (dims.TOKEN, document.get("behaviour")) and values.dtype.kind == "U":
+                values = encode_tokens(label, values, document, self.problems)
+            elif label in (dims.TRIAL, dims.STEP, dims.TOKEN, document.get("behaviour")):
                 values = order_numbers(label, values, self.problems)
             elif label == dims.ELIGIBLE and values.dtype.kind in "iu" and np.isin(values, (0, 1)).all():
                 values = values.astype(bool)
@@ -141,7 +141,10 @@ class Draft:
     def _plain(self, label: str, raw: NDArray[Any], is_variable: bool) -> NDArray[Any]:
         """Numbers, booleans or text without missing entries; metadata have NaN or empty text instead."""
         what = f"variable {label!r}" if is_variable else label
-        needed = is_variable or label in (dims.TRIAL, dims.STEP, dims.TOKEN, dims.ELIGIBLE)
+        needed = is_variable or label in (
+            *(dims.TRIAL, dims.STEP, dims.TOKEN, dims.ELIGIBLE),
+            self.document.get("behaviour"),
+        )
         try:
             values = array_of(raw)
             absent = missing_in(values)

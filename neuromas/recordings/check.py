@@ -147,18 +147,28 @@ def _other_coordinate_problems(dataset: xr.Dataset, manifest: RecordingManifest)
         problems.append(f"data variables other than 'activity': {listing(extra)}")
     if dims.ELIGIBLE in dataset.coords and dataset[dims.ELIGIBLE].dtype.kind != "b":
         problems.append(f"eligible: expected booleans, got dtype {dataset[dims.ELIGIBLE].dtype}")
-    if dims.TOKEN in dataset.coords:
-        token = dataset[dims.TOKEN].values
-        if token.dtype.kind not in "iu":
-            problems.append(f"token: expected codes (whole numbers), got dtype {token.dtype}")
-        elif manifest.vocabulary is None:
-            problems.append("token: the manifest has no vocabulary that says what the codes stand for")
-        elif token.min() < 0 or token.max() >= len(manifest.vocabulary):
-            size = len(manifest.vocabulary)
-            problems.append(
-                f"token: expected codes 0 to {size - 1} (the vocabulary), got {token.min()} to {token.max()}"
-            )
+    behaviour = manifest.behaviour
+    if behaviour is not None and (behaviour not in dataset.coords or dataset[behaviour].dims != (dims.SAMPLE,)):
+        existing = [str(name) for name, coordinate in dataset.coords.items() if coordinate.dims == (dims.SAMPLE,)]
+        problems.append(f"behaviour: no coordinate {behaviour!r} on sample; there are {listing(existing)}")
+    variables = {variable.name for variable in manifest.variables}
+    for name in (dims.TOKEN, behaviour):
+        if name in dataset.coords and name not in variables:
+            problems += _code_problems(str(name), dataset[name].values, manifest.vocabulary)
     return problems
+
+
+def _code_problems(name: str, codes: NDArray[Any], vocabulary: Sequence[str] | None) -> list[str]:
+    """What is wrong with codes of tokens."""
+    if codes.dtype.kind not in "iu":
+        return [f"{name}: expected codes (whole numbers), got dtype {codes.dtype}"]
+    if vocabulary is None:
+        return [f"{name}: the manifest has no vocabulary that says what the codes stand for"]
+    if codes.min() < 0 or codes.max() >= len(vocabulary):
+        return [
+            f"{name}: expected codes 0 to {len(vocabulary) - 1} (the vocabulary), got {codes.min()} to {codes.max()}"
+        ]
+    return []
 
 
 def _activity_problems(dataset: xr.Dataset, missing: bool) -> list[str]:

@@ -448,14 +448,16 @@ def small_integers(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(np.int32 if fits else np.int64)
 
 
-def encode_tokens(values: NDArray[Any], document: dict[str, Any], problems: list[str]) -> NDArray[Any]:
+def encode_tokens(
+    name: str, values: NDArray[Any], document: dict[str, Any], problems: list[str]
+) -> NDArray[Any]:
     """Tokens as codes into the manifest's vocabulary, which is made from them if the manifest has none."""
     unique, inverse = np.unique(values, return_inverse=True)
     vocabulary = document.setdefault("vocabulary", unique.tolist())
     code_of = {str(entry): code for code, entry in enumerate(vocabulary)}
     unknown = [str(value) for value in unique if str(value) not in code_of]
     if unknown:
-        problems.append(f"token: {listing(unknown)} not in the vocabulary")
+        problems.append(f"{name}: {listing(unknown)} not in the vocabulary")
     table = np.array([code_of.get(str(value), 0) for value in unique])
     return small_integers(table[inverse].reshape(values.shape))
 

@@ -29,11 +29,12 @@ def meanings_by_code(manifest: RecordingManifest, name: str) -> dict[int, str] |
     >>> meanings_by_code(manifest, "side"), meanings_by_code(manifest, "trial")
     ({3: 'left', 5: 'right'}, None)
     """
-    if name == dims.TOKEN:
-        return None if manifest.vocabulary is None else dict(enumerate(manifest.vocabulary))
     for spec in manifest.variables:
-        if spec.name == name and spec.values is not None and spec.meanings is not None:
-            return dict(zip((int(code) for code in spec.values), spec.meanings, strict=True))
+        if spec.name == name:
+            coded = spec.values is not None and spec.meanings is not None
+            return dict(zip(map(int, spec.values or ()), spec.meanings or (), strict=True)) if coded else None
+    if name == dims.TOKEN or name == manifest.behaviour:
+        return None if manifest.vocabulary is None else dict(enumerate(manifest.vocabulary))
     return None
 
 

@@ -63,7 +63,9 @@ def relabel(
         spec, recoded = relabelled(variable, new, values, references.get(new), stored)
         specs.append(spec)
         renamed = renamed.assign_coords({new: (dims.SAMPLE, recoded)})
-    manifest = manifest.model_copy(update={"variables": tuple(specs), "content_sha256": None, "files": {}})
+    behaviour = dict(zip(names, new_names, strict=True)).get(manifest.behaviour or "", manifest.behaviour)
+    update = {"variables": tuple(specs), "behaviour": behaviour, "content_sha256": None, "files": {}}
+    manifest = manifest.model_copy(update=update)
     return labelled(renamed, manifest), manifest
 
 

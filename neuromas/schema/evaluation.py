@@ -8,6 +8,7 @@ from pydantic import Field, model_validator
 
 from neuromas.html import table
 from neuromas.schema.document import Document, Provenance, Seed, Sha256, StoredDocument
+from neuromas.schema.twin import TwinQuality
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,6 +52,12 @@ class DirectionScore(Document):
     low: float | None
     high: float | None
     """95 % bootstrap interval over pairs."""
+    iia_twin: float | None = None
+    """The same share if the twin that no fit saw answers for the target: an estimate of the IIA of a target that can only be read.
+    null without a twin, and if the twin is poor. docs/twins.md says how far it is from the truth."""
+    iia_twin_low: float | None = None
+    iia_twin_high: float | None = None
+    """95 % interval over pairs. The error of the twin itself comes on top."""
     token_accuracy: float | None
     """Share of deterministic tokens that are right."""
     n_pairs: int
@@ -123,6 +130,8 @@ class Evaluation(StoredDocument):
     controls: tuple[str, ...] = ()
     """The controls that were asked for. A control that does not apply has no score: a wrong variable needs two subspaces."""
     scores: tuple[DirectionScore, ...]
+    twins: dict[str, TwinQuality] = Field(default_factory=dict)
+    """System → how good the twin is that judged alignments with it."""
     provenance: Provenance
 
     @model_validator(mode="before")

@@ -9,8 +9,9 @@ from pydantic import Field, JsonValue, ModelWrapValidatorHandler, field_validato
 
 from neuromas.schema.document import Access, Document, Provenance, Seed, Sha256, Shell, StoredDocument
 from neuromas.schema.recording import as_number
+from neuromas.schema.twin import TwinQuality
 
-_LATER = ("task_options",)
+_LATER = ("task_options", "twin")
 """Fields that configurations got later: at their default they change no fit's identity."""
 NO_IDENTITY = ("preset", "allow_unsolved")
 """Fields that change no number of a fit."""
@@ -152,6 +153,9 @@ class FitConfig(Document):
     """Relative decrease of the validation loss that counts as progress."""
     select: Literal["loss", "iia"] = "loss"
     """Score that chooses the best checkpoint. iia: the worst IIA over the directions whose target the fit can run."""
+    twin: Annotated[str | None, Field(min_length=1), Shell(metavar="auto|DIR")] = None
+    """Twin that answers for a target that can only be read, so that its directions also carry the behavioural loss (clmas). auto:
+    learn one from the recording. Or the folder of a twin."""
     n_trials: int = Field(default=2_000, gt=0)
     """Number of new trials on which each system that can be run is recorded."""
     only_solved: bool = False
@@ -197,7 +201,8 @@ class FitConfig(Document):
         later versions added, at their defaults.
         """
         later = {name for name in _LATER if getattr(self, name) is None}
-        return self.model_dump_json(exclude={*NO_IDENTITY, *later})
+        path = {"twin"} if self.twin != "auto" else set()
+        return self.model_dump_json(exclude={*NO_IDENTITY, *later, *path})
 
     @field_validator("values", mode="before")
     @classmethod
@@ -237,6 +242,8 @@ class FitConfig(Document):
             )
         if self.stepwise and self.method in ("clmas", "latent-stitch"):
             raise ValueError(f"stepwise interchanges need systems that run; method {self.method!r} reads recordings")
+        if self.twin is not None and self.method != "clmas":
+            raise ValueError(f"a twin stands in for targets that can only be read, in clmas; not in {self.method!r}")
         if self.direction is not None and not stitching:
             raise ValueError(f"direction is for stitch and latent-stitch, not {self.method!r}")
         if self.solver == "closed-form" and self.method != "latent-stitch":
@@ -319,6 +326,8 @@ class Validation(Document):
     """Counterfactual-latent loss by direction."""
     iia: dict[str, float] = Field(default_factory=dict)
     """IIA by direction, only for targets that the fit can run."""
+    iia_twin: dict[str, float] = Field(default_factory=dict)
+    """IIA by direction that the twin's referee gives, for targets that can only be read. It chooses among checkpoints."""
 
 
 class Misses(Document):
@@ -346,6 +355,8 @@ class FitReport(StoredDocument):
     """Systems that the fit ran. All others were only read."""
     trial_accuracy: dict[str, float] = Field(default_factory=dict)
     """System → share of some hundred trials of its task that it solved, where that was measured."""
+    twins: dict[str, TwinQuality] = Field(default_factory=dict)
+    """System → how good the twin is that judges alignments with it."""
     status: Literal["converged", "max_iterations", "closed_form"]
     iterations: int
     best_iteration: int

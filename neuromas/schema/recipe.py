@@ -58,6 +58,8 @@ class Recipe(Document):
     file_name: str | None = None
     """Regular expression for the name of the source. Its named groups can be used in expressions as columns can:
     ``(?P<mouse>\\w+)_day(?P<day>\\d+)\\.csv``."""
+    behaviour: str | None = None
+    """Variable that holds what the animal, person or network itself did, such as its choice. A twin learns to predict it."""
     steps_per_bin: int | None = Field(default=None, ge=2)
     """Let this many steps become one, such as 50 steps of 1 ms."""
     bin_by: Literal["mean", "sum"] = "mean"

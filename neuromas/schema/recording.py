@@ -165,7 +165,8 @@ class PseudoPopulation(Document):
 class RecordingManifest(Document):
     """Everything about a recording that is not a number in it."""
 
-    format_version: Literal[1] = 1
+    format_version: Literal[1, 2] = 1
+    """2 where `behaviour` is set, which version 1 did not have."""
     name: Name
     set: Name | None = None
     system: str
@@ -177,6 +178,9 @@ class RecordingManifest(Document):
     variables: tuple[VariableSpec, ...] = Field(min_length=1)
     vocabulary: tuple[str, ...] | None = None
     """What each `token` code stands for, where there are tokens."""
+    behaviour: str | None = None
+    """Coordinate on sample that holds what the recorded system itself did: ``output`` for a network, the tokens that it found most
+    probable, or the variable of a choice, a response, …. The tokens of a trial are what it was shown, and may differ."""
     units: str = "1"
     """Physical units of the activity, e.g. ``Hz``."""
     missing: bool = False
@@ -196,6 +200,13 @@ class RecordingManifest(Document):
     """Hash of activity, coordinates and this document less provenance and files: equal content, equal hash."""
     files: dict[str, FileEntry] = Field(default_factory=dict)
     """Every stored file, path relative to the recording's folder."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _set_version(cls, document: Any) -> Any:
+        if not isinstance(document, dict) or document.get("format_version", 1) not in (1, 2):
+            return document
+        return {**document, "format_version": 1 if document.get("behaviour") is None else 2}
 
     @field_validator("variables")
     @classmethod

@@ -113,6 +113,12 @@ class TrainRequest(TrainSpec):
     """Training goes on for at least this many iterations; by default 2,000, and 0 for a llama."""
     max_iterations: int | None = Field(default=None, ge=0)  # type: ignore[assignment]
     """Training stops after this many iterations; by default 20,000, and 5,000 for a llama."""
+    learning_rate: float = Field(default=1e-3, gt=0)
+    """Largest learning rate. It is reached after 100 iterations and then falls with the square root of the iteration."""
+    weight_decay: float = Field(default=0.0, ge=0)
+    """Decay of the weights, decoupled from the gradient as in AdamW."""
+    dropout: float | None = Field(default=None, ge=0, lt=1)
+    """Share of the readout's hidden units that training drops; by default 0.5."""
     validate_every: int | None = Field(default=None, gt=0)
     """Iterations from one validation to the next; by default 250, and 100 for a llama."""
     n_held_out: int | None = Field(default=None, gt=0)

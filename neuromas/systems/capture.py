@@ -54,6 +54,7 @@ def capture(
     batch_size: int = 500,
     only_solved: bool = False,
     allow_unsolved: bool = False,
+    outputs: bool = True,
     expected: ArrayLike | Recording | None = None,
     into: RecordingStore | str | Path | None = None,
     set: str | None = None,
@@ -95,6 +96,9 @@ def capture(
         left out.
     allow_unsolved : bool
         Record a system also if it solves its task no better than guesses would.
+    outputs : bool
+        Also record what the system itself answers at each step of its task, as the coordinate ``output``: its most probable next
+        token. The recording's ``token`` is what the system was shown. A twin learns its behaviour from ``output``.
     expected : sequence of hashes, or Recording, optional
         The inputs that are expected, in order: hashes from `hash_inputs`, or a recording captured from the same inputs.
     into : RecordingStore or path-like, optional
@@ -146,7 +150,7 @@ def capture(
     dtype = _float_type(system, dtype)
     _check_batch_size(system, batch_size)
     if of_task:
-        run = _of_task(system, trials, seed, model, dtype, batch_size, only_solved, allow_unsolved)  # type: ignore[arg-type]
+        run = _of_task(system, trials, seed, model, dtype, batch_size, only_solved, allow_unsolved, outputs)  # type: ignore[arg-type]
     else:
         assert isinstance(system, TorchSystem)
         labels = Labels.of(variables, expected)
@@ -263,6 +267,7 @@ def _of_task(
     batch_size: int,
     only_solved: bool,
     allow_unsolved: bool,
+    outputs: bool,
 ) -> _Run:
     """Trials of a task."""
     model = _model_of(system, model)
@@ -288,7 +293,11 @@ def _of_task(
         "sampling": Sampling(step="token"),
         "provenance": _provenance(source, None if isinstance(trials, Sequences) else int(seed), notes, accuracy),
     }
-    return _Run(len(drawn), _run_trials(system, model, drawn, dtype, batch_size), fields)
+    # a system without a trial accuracy can only be recorded
+    outputs = outputs and accuracy is not None
+    if outputs:
+        fields["behaviour"] = dims.OUTPUT
+    return _Run(len(drawn), _run_trials(system, model, drawn, dtype, batch_size, outputs), fields)
 
 
 def _model_of(system: System, model: CausalModel | None) -> CausalModel:
@@ -312,12 +321,13 @@ def _model_of(system: System, model: CausalModel | None) -> CausalModel:
 
 
 def _run_trials(
-    system: System, model: CausalModel, trials: Sequences, dtype: str, batch_size: int
+    system: System, model: CausalModel, trials: Sequences, dtype: str, batch_size: int, outputs: bool
 ) -> Iterator[Samples]:
     """Samples of one batch of trials after another."""
     for start in range(0, len(trials), batch_size):
         batch = trials.take(np.arange(start, min(start + batch_size, len(trials))))
-        latents = system.latents(torch.from_numpy(batch.tokens)).cpu().numpy()
+        tokens = torch.from_numpy(batch.tokens)
+        latents = system.latents(tokens).cpu().numpy()
         row, step = np.nonzero(np.arange(batch.tokens.shape[1]) < batch.lengths[:, None])
         columns: dict[str, NDArray[Any]] = {
             dims.TRIAL: start + row,
@@ -326,6 +336,9 @@ def _run_trials(
             dims.ELIGIBLE: batch.eligible[row, step],
         }
         columns |= {name: batch.values[row, step, at] for at, name in enumerate(model.variable_names)}
+        if outputs:
+            answers = system.outputs(tokens, torch.from_numpy(batch.lengths), n_tokens=len(model.vocabulary))
+            columns[dims.OUTPUT] = answers.cpu().numpy()[row, step]
         yield Samples(latents[row, step].astype(dtype), columns, len(batch))
 
 
@@ -385,14 +398,15 @@ def _joined(blocks: Iterable[Samples], name: str) -> Samples:
 
 def _recording(samples: Samples, fields: Mapping[str, Any]) -> Recording:
     columns = samples.columns
+    own = (*COORDINATES, dims.OUTPUT) if fields.get("behaviour") == dims.OUTPUT else COORDINATES
     return Recording.from_arrays(
         samples.activity,
-        {key: values for key, values in columns.items() if key not in COORDINATES},
+        {key: values for key, values in columns.items() if key not in own},
         trial=columns[dims.TRIAL],
         step=columns[dims.STEP],
         token=columns.get(dims.TOKEN),
         eligible=columns.get(dims.ELIGIBLE),
-        sample_metadata={key: columns[key] for key in (dims.INPUT_HASH,) if key in columns},
+        sample_metadata={key: columns[key] for key in (dims.INPUT_HASH, dims.OUTPUT) if key in columns and key in own},
         **fields,
     )
 

@@ -131,6 +131,12 @@ def _check_request(request: TrainRequest, model: CausalModel) -> None:
         )
     if request.memory:
         raise InvalidInput(f"a llama has no gates to set for a memory of {request.memory} steps", kind="invalid_option")
+    for name in ("learning_rate", "weight_decay", "dropout"):
+        if getattr(request, name) != TrainRequest.model_fields[name].default:
+            raise InvalidInput(
+                f"a llama is trained with one recipe, without the option {name}; got {getattr(request, name):g}",
+                kind="invalid_option",
+            )
     if request.n_units % (2 * N_HEADS):
         raise InvalidInput(
             f"expected n_units to be a multiple of twice the number of heads ({N_HEADS}), got {request.n_units}",

@@ -173,6 +173,13 @@ class System(ABC):
     """Whether a CUDA graph of `token_losses` can be replayed: for continuations in a `Capacity`, the operations do not depend on
     what the continuations hold, and the host is not asked for anything."""
 
+    horizon: int | None = None
+    """Most steps that the system can be run on for; None for any number."""
+
+    def foreseen(self, lengths: np.ndarray) -> np.ndarray:
+        """Lengths of continuations (n_pairs,), cut to the horizon."""
+        return lengths if self.horizon is None else np.minimum(lengths, self.horizon)
+
     @property
     def layers(self) -> tuple[str, ...]:
         """Every layer whose activity can be the latent."""
@@ -311,6 +318,42 @@ class System(ABC):
                 f"{type(self).__name__} is on {self.device} and cannot be moved to {device}", kind="invalid_device"
             )
         return self
+
+    @torch.no_grad()
+    def outputs(
+        self, tokens: Tensor, lengths: Tensor, *, n_tokens: int | None = None, batch_size: int = 1000
+    ) -> Tensor:
+        """What the system itself answers after each token: its most probable next token.
+
+        Parameters
+        ----------
+        tokens : Tensor of int64, shape (n_trials, n_steps)
+            What it is shown; `PAD` after the end of a trial.
+        lengths : Tensor of int64, shape (n_trials,)
+        n_tokens : int, optional
+            The answer is one of the first tokens of the vocabulary, which are those of the task; by default any token.
+        batch_size : int
+            Trials run at once.
+
+        Returns
+        -------
+        Tensor of int64, shape (n_trials, n_steps)
+            `PAD` after the end of a trial.
+        """
+        # the answer to the last token is read where one more would follow
+        shown = np.pad(tokens.cpu().numpy()[:, 1:].clip(min=0), [(0, 0), (0, 1)])
+        answers = tokens.new_full(tokens.shape, PAD, device=self.device)
+        for start in range(0, len(tokens), batch_size):
+            rows = slice(start, start + batch_size)
+            begin = tokens[rows, :1].to(self.device)
+            rest = Packed.from_sequences(
+                shown[rows], lengths[rows].cpu().numpy(), np.ones_like(shown[rows], dtype=bool), self.device
+            )
+            context = self.context(begin)
+            held = None if context is None else context.at(np.arange(len(begin)), np.zeros(len(begin), np.int64))
+            logits = self.resume(self.latents(begin)[:, 0], rest, held)
+            answers[rest.rows + start, rest.steps] = logits[:, :n_tokens].argmax(dim=1)
+        return answers
 
     def trial_accuracy(self, trials: Sequences, batch_size: int = 1000) -> float:
         """Share of `trials` in which every deterministic token is the most probable one."""

@@ -68,6 +68,9 @@ def train(
     max_iterations: int | None = None,
     validate_every: int | None = None,
     n_held_out: int | None = None,
+    learning_rate: float = MAX_RATE,
+    weight_decay: float = 0.0,
+    dropout: float | None = None,
     device: str = "cpu",
     progress: bool | Report = False,
 ) -> System:
@@ -109,6 +112,12 @@ def train(
         Iterations from one validation to the next; by default 250, and 100 for a llama.
     n_held_out : int, optional
         Held-out trials in each validation; by default 2,000, and 1,000 for a llama.
+    learning_rate : float
+        Largest learning rate. It is reached after 100 iterations and then falls with the square root of the iteration.
+    weight_decay : float
+        Decay of the weights, decoupled from the gradient as in AdamW.
+    dropout : float, optional
+        Share of the readout's hidden units that training drops; by default 0.5.
     device : str
         Where to train, such as ``cuda:0``.
     progress : bool or callable
@@ -153,6 +162,9 @@ def train(
             "max_iterations": max_iterations,
             "validate_every": validate_every,
             "n_held_out": n_held_out,
+            "learning_rate": learning_rate,
+            "weight_decay": weight_decay,
+            "dropout": dropout,
         },
         "training",
     )
@@ -211,7 +223,10 @@ def _train_network(request: TrainRequest, model: CausalModel, out: Path, device:
             return finished
     with torch.random.fork_rng(devices=[]), deferred_interrupt() as interrupted:
         network = _initial(config, request.memory).to(device)
-        optimiser = torch.optim.Adam(network.parameters(), lr=MAX_RATE)
+        # without decay this is Adam, bit by bit
+        optimiser = torch.optim.AdamW(
+            network.parameters(), lr=request.learning_rate, weight_decay=request.weight_decay
+        )
         held_out = held_out_trials(model, limits.n_held_out, config.seed)
 
         def freeze() -> Trained:
@@ -220,7 +235,7 @@ def _train_network(request: TrainRequest, model: CausalModel, out: Path, device:
         course = train_until(
             _restore(out, config, network, optimiser),
             limits,
-            lambda iteration: _update(network, optimiser, model, config.seed, iteration, device),
+            lambda iteration: _update(network, optimiser, model, request, iteration, device),
             lambda: freeze().trial_accuracy(held_out),
             keep=lambda course: _checkpoint(out, config, network, optimiser, course),
             interrupted=interrupted,
@@ -228,7 +243,7 @@ def _train_network(request: TrainRequest, model: CausalModel, out: Path, device:
         )
         system = freeze()
         accuracy = system.trial_accuracy(held_out) if course.accuracy is None else course.accuracy
-        system.config = _finished(config, course.iteration, accuracy, model, request.memory)
+        system.config = _finished(config, course.iteration, accuracy, model, request)
         save_system(system, out)
         if course.solved or limits.max_iterations == 0:
             (out / CHECKPOINT).unlink(missing_ok=True)
@@ -239,7 +254,7 @@ def _planned(request: TrainRequest, model: CausalModel) -> SystemConfig:
     """The configuration of the network that `request` asks for."""
     kind = request.kind
     notes = [f"task options: {model.options}"] * bool(model.options)
-    notes += [f"memory: {request.memory}"] * bool(request.memory)
+    notes += [f"{name.replace('_', ' ')}: {value:g}" for name, value in _unusual(request).items()]
     described = {
         "kind": kind,
         "name": request.name or f"{kind}-{request.seed}",
@@ -250,6 +265,8 @@ def _planned(request: TrainRequest, model: CausalModel) -> SystemConfig:
         "seed": request.seed,
         "provenance": {"notes": "; ".join(notes)},
     }
+    if request.dropout is not None:
+        described["dropout"] = request.dropout
     return SystemConfig.parse(described, "system to train")
 
 
@@ -262,9 +279,17 @@ def _initial(config: SystemConfig, memory: int) -> nn.Module:
     return network
 
 
-def _finished(config: SystemConfig, iterations: int, accuracy: float, model: CausalModel, memory: int) -> SystemConfig:
+def _unusual(request: TrainRequest) -> dict[str, float]:
+    """Settings of training that are not at their defaults and that no other field of the configuration holds."""
+    names = ("memory", "learning_rate", "weight_decay")
+    return {name: getattr(request, name) for name in names if getattr(request, name) != TrainRequest.model_fields[name].default}
+
+
+def _finished(
+    config: SystemConfig, iterations: int, accuracy: float, model: CausalModel, request: TrainRequest
+) -> SystemConfig:
     """`config` with what came of training."""
-    words = ["neuromas train", model.name, f"--system {config.kind} --seed {config.seed}", *_spelt(model, memory)]
+    words = ["neuromas train", model.name, f"--system {config.kind} --seed {config.seed}", *_spelt(model, request)]
     provenance = Provenance(
         source=" ".join(words),
         seed=config.seed,
@@ -275,23 +300,29 @@ def _finished(config: SystemConfig, iterations: int, accuracy: float, model: Cau
     return config.model_copy(update={"iterations": iterations, "trial_accuracy": accuracy, "provenance": provenance})
 
 
-def _spelt(model: CausalModel, memory: int) -> list[str]:
+def _spelt(model: CausalModel, request: TrainRequest) -> list[str]:
     """Options of the command that made a system."""
     void, held_out = getattr(model, "void", 0), getattr(model, "hold_out", ())
     words = [f"--void {void:g}"] * bool(void) + [f"--hold-out {','.join(map(str, held_out))}"] * bool(held_out)
-    return words + [f"--memory {memory}"] * bool(memory)
+    words += [f"--{name.replace('_', '-')} {value:g}" for name, value in _unusual(request).items()]
+    return words + [f"--dropout {request.dropout:g}"] * (request.dropout is not None)
 
 
 def _update(
-    network: nn.Module, optimiser: torch.optim.Optimizer, model: CausalModel, seed: int, iteration: int, device: str
+    network: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    model: CausalModel,
+    request: TrainRequest,
+    iteration: int,
+    device: str,
 ) -> float:
-    trials = training_batch(model, BATCH_SIZE, seed, iteration)
+    trials = training_batch(model, BATCH_SIZE, request.seed, iteration)
     tokens = torch.from_numpy(trials.tokens).to(device)
-    torch.manual_seed(seeds.for_torch(seed * 1_000_003 + iteration))  # dropout
+    torch.manual_seed(seeds.for_torch(request.seed * 1_000_003 + iteration))  # dropout
     network.train()
     logits = network(tokens[:, :-1])
     loss = functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=PAD)
-    return descend(optimiser, loss, iteration)
+    return descend(optimiser, loss, iteration, request.learning_rate)
 
 
 def _identity(config: SystemConfig) -> dict[str, object]:

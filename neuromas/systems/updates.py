@@ -140,11 +140,11 @@ def train_until(
     return course
 
 
-def learning_rate(iteration: int) -> float:
-    """Linear warm-up to 1e-3 over 100 iterations, then decay with the power 0.5 of the iteration (paper A.1)."""
+def learning_rate(iteration: int, largest: float = MAX_RATE) -> float:
+    """Linear warm-up to `largest` over 100 iterations, then decay with the power 0.5 of the iteration (paper A.1)."""
     if iteration < WARM_UP:
-        return MAX_RATE * (iteration + 1) / WARM_UP
-    return max(MIN_RATE, MAX_RATE * (WARM_UP / (iteration + 1)) ** POWER)
+        return largest * (iteration + 1) / WARM_UP
+    return max(MIN_RATE, largest * (WARM_UP / (iteration + 1)) ** POWER)
 
 
 def training_batch(model: CausalModel, n_trials: int, seed: int, iteration: int) -> Sequences:
@@ -157,7 +157,7 @@ def held_out_trials(model: CausalModel, n_trials: int, seed: int) -> Sequences:
     return model.sample(n_trials, np.random.default_rng([seed, HELD_OUT_STREAM]))
 
 
-def descend(optimiser: torch.optim.Optimizer, loss: Tensor, iteration: int) -> float:
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor, iteration: int, largest_rate: float = MAX_RATE) -> float:
     """One update down the gradient of `loss`, at the iteration's learning rate; returns the loss.
 
     Raises
@@ -166,7 +166,7 @@ def descend(optimiser: torch.optim.Optimizer, loss: Tensor, iteration: int) -> f
         The loss is not finite.
     """
     for group in optimiser.param_groups:
-        group["lr"] = learning_rate(iteration)
+        group["lr"] = learning_rate(iteration, largest_rate)
     optimiser.zero_grad(set_to_none=True)
     loss.backward()
     optimiser.step()

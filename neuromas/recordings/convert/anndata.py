@@ -22,6 +22,7 @@ from neuromas.recordings.convert.source import entry, name_of, needed, unreadabl
 from neuromas.recordings.convert.take import take
 from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, UNIT_PREFIX, manifest_text
 from neuromas.recordings.export import readable
+from neuromas.recordings.meanings import meanings_by_code
 from neuromas.recordings.outside import refuse_outside
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.unpacked import check_hdf5
@@ -175,9 +176,8 @@ def to_anndata(recording: Recording) -> Any:
         if coordinate.dims != (dims.SAMPLE,) or name == dims.SAMPLE:
             continue
         values = readable(recording, name)
-        meanings = recording.spec(name).meanings if name in recording.variable_names else None
-        words = manifest.vocabulary if name == dims.TOKEN else meanings
-        obs[name] = _column(values, words)
+        meanings = meanings_by_code(manifest, name)
+        obs[name] = _column(values, None if meanings is None else list(meanings.values()))
     index = [
         f"{trial}/{step}" for trial, step in zip(dataset[dims.TRIAL].values, dataset[dims.STEP].values, strict=True)
     ]

@@ -321,6 +321,8 @@ def convert_all(
     with trusting(**{name: value for name, value in options.items() if value}), largest(largest_gib):
         try:
             settled = with_file_name(read_recipe(converter, recipe), path)
+            if settled.behaviour is not None:
+                fields = {"behaviour": settled.behaviour, **fields}
             recordings = converter.convert(path, settled, fields)
         except MemoryError as error:
             raise InvalidInput(f"{path}: needs more memory than there is: {error}", kind="too_large") from error

@@ -1,0 +1,252 @@
+"""Training of one twin: rolled over several steps from a noisy start, early stopped on other trials.
+
+Iteration i depends on the seed, i and the state alone, so an interrupted training goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from neuromas import seeds
+from neuromas.errors import InvalidInput
+from neuromas.files import write_atomically
+from neuromas.schema.twin import TwinConfig
+from neuromas.twins.data import MISSING, TwinData
+from neuromas.twins.kinds import KINDS, Dynamics
+from neuromas.weights import adam_tensors, read_safetensors, restore_adam, resuming, safetensors_bytes
+
+_STREAM = 7927  # seeds of batches and noise
+_N_VALIDATION = 2_000
+"""Starts of each validation."""
+
+Report = Callable[[int, float, float], None]
+"""Called with the iteration, the loss and the latest validation loss."""
+
+
+@dataclass(frozen=True)
+class Course:
+    """How training went.
+
+    Attributes
+    ----------
+    iterations, best_iteration : int
+    loss : float
+        Validation loss of the weights that were kept: error of the latents, as a share of their variance, plus cross-entropy of
+        the behaviour, over the steps of a rollout.
+    """
+
+    iterations: int
+    best_iteration: int
+    loss: float
+
+
+@dataclass
+class _State:
+    dynamics: Dynamics
+    optimiser: torch.optim.Optimizer
+    iteration: int = 0
+    best_iteration: int = 0
+    best_loss: float = math.inf
+    stale: int = 0
+
+
+def train_dynamics(
+    data: TwinData,
+    kind: str,
+    config: TwinConfig,
+    *,
+    train: Tensor,
+    validation: Tensor,
+    seed: int,
+    identity: str = "",
+    checkpoint: Path | None = None,
+    interrupted: Callable[[], bool] = lambda: False,
+    report: Report = lambda iteration, loss, validated: None,
+) -> tuple[Dynamics, Course]:
+    """Train one twin.
+
+    Parameters
+    ----------
+    data : TwinData
+    kind : str
+        One of `KINDS`.
+    config : TwinConfig
+    train, validation : Tensor of int64
+        Rows of `data` from which rollouts start; of different trials.
+    seed : int
+    identity : str
+        What the training is of; a checkpoint of another identity is refused.
+    checkpoint : path, optional
+        File from which training goes on, and into which it is saved at each validation.
+    interrupted : callable
+        Whether to stop here, after saving.
+    report : callable
+
+    Returns
+    -------
+    (Dynamics, Course)
+
+    Raises
+    ------
+    InvalidInput
+        The loss is no longer finite, or the checkpoint belongs to another training.
+    KeyboardInterrupt
+        `interrupted` returned true.
+    """
+    state = _begin(data, kind, config, train, seed)
+    best = {name: value.clone() for name, value in state.dynamics.state_dict().items()}
+    if checkpoint is not None and checkpoint.exists():
+        best = _restore(checkpoint, identity, state)
+    starts = _spread(validation, _N_VALIDATION)
+    variance = _variance(data, train)
+    noise = config.noise * data.latents[train].std(dim=0)
+    loss = math.nan
+    while state.iteration < config.max_iterations and state.stale < config.patience:
+        generator = torch.Generator().manual_seed(_seed(seed, state.iteration))
+        chosen = train[torch.randint(len(train), (config.batch_size,), generator=generator)]
+        _set_rate(state.optimiser, config, state.iteration)
+        value = rollout_loss(state.dynamics, data, chosen, config.rollout, variance, noise, generator)
+        state.optimiser.zero_grad(set_to_none=True)
+        value.backward()
+        torch.nn.utils.clip_grad_norm_(state.dynamics.parameters(), 1.0)
+        state.optimiser.step()
+        loss = value.item()
+        if not math.isfinite(loss):
+            raise InvalidInput(
+                f"the loss of the twin became {loss} at iteration {state.iteration}; a smaller learning rate may help",
+                kind="diverged",
+            )
+        state.iteration += 1
+        if state.iteration % config.validate_every == 0 or state.iteration == config.max_iterations:
+            with torch.no_grad():
+                validated = rollout_loss(state.dynamics, data, starts, config.rollout, variance).item()
+            improved = validated < state.best_loss * (1 - config.tolerance)
+            if validated < state.best_loss:
+                state.best_loss, state.best_iteration = validated, state.iteration
+                best = {name: tensor.clone() for name, tensor in state.dynamics.state_dict().items()}
+            state.stale = 0 if improved else state.stale + 1
+            if checkpoint is not None:
+                _save(checkpoint, identity, state, best)
+        report(state.iteration, loss, state.best_loss)
+        if interrupted():
+            if checkpoint is not None:
+                _save(checkpoint, identity, state, best)
+            raise KeyboardInterrupt
+    state.dynamics.load_state_dict(best)
+    state.dynamics.eval().requires_grad_(False)
+    return state.dynamics, Course(state.iteration, state.best_iteration, state.best_loss)
+
+
+def rollout_loss(
+    dynamics: Dynamics,
+    data: TwinData,
+    starts: Tensor,
+    n_steps: int,
+    variance: Tensor,
+    noise: Tensor | None = None,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """Error of latents and behaviour over a rollout with the recorded inputs.
+
+    Parameters
+    ----------
+    dynamics : Dynamics
+    data : TwinData
+    starts : Tensor of int64, shape (n_starts,)
+        Rows of `data`.
+    n_steps : int
+        Steps of the rollout; a trial may end before.
+    variance : Tensor, scalar
+        Of the latents, summed over units.
+    noise : Tensor, shape (n_units,), optional
+        Standard deviation of the noise that is added to each start.
+    generator : torch.Generator, optional
+
+    Returns
+    -------
+    Tensor, scalar
+        Mean over steps of squared error divided by `variance`, plus mean cross-entropy.
+    """
+    rows, latents = starts, data.latents[starts]
+    if noise is not None:
+        latents = latents + noise * torch.randn(latents.shape, generator=generator)
+    answered = [_surprise(dynamics, data, latents, rows)]
+    errors = []
+    for _ in range(n_steps):
+        alive = data.followed[rows]
+        if not bool(alive.any()):
+            break
+        latents, rows = latents[alive], rows[alive] + 1
+        latents = dynamics(latents, data.inputs[rows])
+        errors.append((latents - data.latents[rows]).square().sum(dim=1) / variance)
+        answered.append(_surprise(dynamics, data, latents, rows))
+    error = torch.cat(errors).mean() if errors else latents.new_zeros(())
+    return error + torch.cat(answered).mean()
+
+
+def _surprise(dynamics: Dynamics, data: TwinData, latents: Tensor, rows: Tensor) -> Tensor:
+    """Cross-entropy of the recorded answers (n_answers,), where they are known."""
+    known = data.behaviour[rows] != MISSING
+    return functional.cross_entropy(dynamics.behaviour(latents[known]), data.behaviour[rows][known], reduction="none")
+
+
+def _begin(data: TwinData, kind: str, config: TwinConfig, train: Tensor, seed: int) -> _State:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seeds.for_torch(seed))
+        dynamics = KINDS[kind](data.n_units, data.inputs.shape[1], len(data.of_behaviour.codes), config.n_hidden)
+    dynamics.adapt(data.latents[train])
+    return _State(dynamics, torch.optim.AdamW(dynamics.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay))
+
+
+def _variance(data: TwinData, rows: Tensor) -> Tensor:
+    return data.latents[rows].var(dim=0, correction=0).sum().clamp_min(1e-12)
+
+
+def _spread(rows: Tensor, most: int) -> Tensor:
+    return rows[torch.linspace(0, len(rows) - 1, min(len(rows), most)).long()]
+
+
+def _seed(seed: int, iteration: int) -> int:
+    words = np.random.SeedSequence([seed, _STREAM, iteration]).generate_state(1, np.uint64)
+    return int(words[0] >> np.uint64(1))
+
+
+def _set_rate(optimiser: torch.optim.Optimizer, config: TwinConfig, iteration: int) -> None:
+    """Cosine from the learning rate to 0."""
+    for group in optimiser.param_groups:
+        group["lr"] = config.learning_rate * 0.5 * (1 + math.cos(math.pi * iteration / config.max_iterations))
+
+
+_NUMBERS = ("iteration", "best_iteration", "best_loss", "stale")
+
+
+def _save(path: Path, identity: str, state: _State, best: dict[str, Tensor]) -> None:
+    tensors = {f"now/{name}": value for name, value in state.dynamics.state_dict().items()}
+    tensors |= {f"best/{name}": value for name, value in best.items()}
+    tensors |= adam_tensors(state.dynamics, state.optimiser)
+    described = {"identity": identity, "state": json.dumps({name: getattr(state, name) for name in _NUMBERS})}
+    write_atomically(path, safetensors_bytes(tensors, described))
+
+
+def _restore(path: Path, identity: str, state: _State) -> dict[str, Tensor]:
+    with resuming(path):
+        tensors, described = read_safetensors(path)
+        if described["identity"] != identity:
+            raise InvalidInput(
+                f"{path} belongs to another twin (recording or settings differ); choose another folder or remove it",
+                kind="occupied",
+            )
+        state.dynamics.load_state_dict({name[4:]: value for name, value in tensors.items() if name.startswith("now/")})
+        restore_adam(state.dynamics, state.optimiser, tensors)
+        for name, value in json.loads(described["state"]).items():
+            setattr(state, name, value)
+        return {name[5:]: value for name, value in tensors.items() if name.startswith("best/")}
