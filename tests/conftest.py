@@ -170,6 +170,13 @@ class Exact(System):
         self.n_resumed, self.n_recorded = counts
         return solved
 
+    def outputs(self, tokens, lengths, *, n_tokens=None, batch_size=1000):
+        """Nor the answers that a recording holds."""
+        counts = self.n_resumed, self.n_recorded
+        answers = super().outputs(tokens, lengths, n_tokens=n_tokens, batch_size=batch_size)
+        self.n_resumed, self.n_recorded = counts
+        return answers
+
 
 class Sums(Context):
     """Sum of all tokens up to a step, itself included."""
@@ -212,6 +219,11 @@ class Brain(Exact):
     def solved(self, trials, batch_size=1000):
         """A brain's trials are known: it has done them."""
         return np.ones(len(trials), dtype=bool)
+
+    def outputs(self, tokens, lengths, *, n_tokens=None, batch_size=1000):
+        """And what it answered was seen."""
+        answers = (self.latents(tokens) @ self.columns / self.scale @ LOGITS).argmax(dim=2)
+        return torch.where(torch.arange(tokens.shape[1]) < lengths[:, None], answers, PAD)
 
 
 def _columns(n_units: int, seed: int) -> Tensor:

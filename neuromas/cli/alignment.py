@@ -250,6 +250,17 @@ def _show_evaluation(evaluation: Evaluation) -> None:
         terminal.tell(f"{names}: the fit only read it. This evaluation alone ran a live copy, the oracle.")
     elif any(score.iia is None for score in evaluation.scores):
         terminal.tell("A target that can only be read has no IIA: --oracle NAME=DIR runs a live copy, if there is one.")
+    if evaluation.twins:
+        terminal.tell("IIA by twin: a twin that the fit never saw answered in the target's place; see docs/twins.md.")
+    elif any(score.iia is None for score in evaluation.scores):
+        terminal.tell(
+            "CL loss and retrieval do not rank alignments with a target that can only be read: the IIA may fall while they"
+            " improve. A fit with --twin auto estimates the IIA."
+        )
+
+
+def _between(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{low:.3f}–{high:.3f}"
 
 
 def _show_direction(source: str, target: str, scores: list[DirectionScore], part: str) -> None:
@@ -259,13 +270,21 @@ def _show_direction(source: str, target: str, scores: list[DirectionScore], part
     terminal.say(f"{source} → {target} ({how}; {first.n_pairs:,} {part} pairs)", "bold")
     several = any(score.subspace for score in scores)
     ran = any(score.iia is not None for score in scores)
-    behaviour = ("IIA >", "95 % >", "tokens >") if ran else ()
+    judged = any(score.iia_twin is not None for score in scores)
+    behaviour = [*(["IIA >", "95 % >", "tokens >"] if ran else []), *(["IIA by twin >", "95 % >"] if judged else [])]
     heads = (*behaviour, "CL loss >", "L2 ratio >", "outside >", "retrieval >", "chance >")
     heads = (*heads, "coverage >") if ran else (*heads, "pattern >", "ceiling >", "coverage >")
     table = terminal.table("method", *(["subspace"] if several else []), *heads)
     for score in scores:
-        interval = "" if score.low is None or score.high is None else f"{score.low:.3f}–{score.high:.3f}"
-        cells = [terminal.number(score.iia), interval, terminal.number(score.token_accuracy)] if ran else []
+        cells = []
+        if ran:
+            cells += [
+                terminal.number(score.iia),
+                _between(score.low, score.high),
+                terminal.number(score.token_accuracy),
+            ]
+        if judged:
+            cells += [terminal.number(score.iia_twin), _between(score.iia_twin_low, score.iia_twin_high)]
         distances = (score.cl_loss, score.l2_ratio, score.outside, score.retrieval, score.retrieval_chance)
         cells += map(terminal.number, distances)
         cells += [] if ran else map(terminal.number, (score.pattern, score.pattern_ceiling))

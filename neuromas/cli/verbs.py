@@ -47,6 +47,11 @@ VERBS: dict[str, tuple[str, str, str]] = {
     "export": (RECORDINGS, "recordings", "Write a recording to a file: .npz, .nc or .csv."),
     "train": (SYSTEMS, "systems", "Train a network on a task; interrupted, the same command goes on."),
     "capture": (SYSTEMS, "systems", "Run a system on trials of its task and keep what was recorded."),
+    "twin": (
+        SYSTEMS,
+        "systems",
+        "Learn a twin of a system that can only be read, from its recording; see docs/twins.md.",
+    ),
     "fit": (ALIGNMENT, "alignment", "Fit an alignment; interrupted, the same command goes on from its checkpoint."),
     "evaluate": (
         ALIGNMENT,

@@ -22,8 +22,8 @@ from neuromas.fit.prepare import OF_SIDES, Prepared, compared_variables, fit_sid
 from neuromas.fit.progress import Progress
 from neuromas.fit.remarks import count_misses, missed_pairs, strange_steps, without_effect
 from neuromas.fit.result import FitResult
-from neuromas.fit.start import solve, start_maps
 from neuromas.fit.stand_ins import Twins
+from neuromas.fit.start import solve, start_maps
 from neuromas.provenance import now, versions
 from neuromas.recordings.recording import Recording
 from neuromas.schema.document import Provenance

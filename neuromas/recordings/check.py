@@ -152,9 +152,9 @@ def _other_coordinate_problems(dataset: xr.Dataset, manifest: RecordingManifest)
         existing = [str(name) for name, coordinate in dataset.coords.items() if coordinate.dims == (dims.SAMPLE,)]
         problems.append(f"behaviour: no coordinate {behaviour!r} on sample; there are {listing(existing)}")
     variables = {variable.name for variable in manifest.variables}
-    for name in (dims.TOKEN, behaviour):
-        if name in dataset.coords and name not in variables:
-            problems += _code_problems(str(name), dataset[name].values, manifest.vocabulary)
+    for coded in {dims.TOKEN, dims.TOKEN if behaviour is None else behaviour}:
+        if coded in dataset.coords and coded not in variables:
+            problems += _code_problems(coded, dataset[coded].values, manifest.vocabulary)
     return problems
 
 

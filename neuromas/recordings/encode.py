@@ -448,9 +448,7 @@ def small_integers(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(np.int32 if fits else np.int64)
 
 
-def encode_tokens(
-    name: str, values: NDArray[Any], document: dict[str, Any], problems: list[str]
-) -> NDArray[Any]:
+def encode_tokens(name: str, values: NDArray[Any], document: dict[str, Any], problems: list[str]) -> NDArray[Any]:
     """Tokens as codes into the manifest's vocabulary, which is made from them if the manifest has none."""
     unique, inverse = np.unique(values, return_inverse=True)
     vocabulary = document.setdefault("vocabulary", unique.tolist())

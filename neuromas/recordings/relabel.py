@@ -64,7 +64,7 @@ def relabel(
         specs.append(spec)
         renamed = renamed.assign_coords({new: (dims.SAMPLE, recoded)})
     behaviour = dict(zip(names, new_names, strict=True)).get(manifest.behaviour or "", manifest.behaviour)
-    update = {"variables": tuple(specs), "behaviour": behaviour, "content_sha256": None, "files": {}}
+    update: dict[str, Any] = {"variables": tuple(specs), "behaviour": behaviour, "content_sha256": None, "files": {}}
     manifest = manifest.model_copy(update=update)
     return labelled(renamed, manifest), manifest
 

@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, field_validator
 from neuromas.schema.document import Access, Document, Name, Seed, Shell
 from neuromas.schema.fit import FitRequest
 from neuromas.schema.system import TrainRequest
+from neuromas.schema.twin import TwinConfig
 
 RecordingName = Annotated[str, Shell(metavar="SET/RECORDING", positional=True)]
 Store = Annotated[str | None, Shell(metavar="PATH")]
@@ -224,6 +225,17 @@ class CaptureRequest(StoreRequest):
     """Precision of the stored activity."""
     set: Annotated[Name | None, Shell(metavar="NAME")] = None
     """Recording set to add the recording to. Or use --out."""
+
+
+class TwinRequest(StoreRequest):
+    """Learn a twin of a system that can only be read, from its recording."""
+
+    recording: RecordingName
+    """Recording to learn from."""
+    units: Units = None
+    """Units of the twin. By default all; a fit must use the same."""
+    config: TwinConfig = TwinConfig()
+    """How the twin is learnt."""
 
 
 class FitsRequest(FitRequest):

@@ -53,8 +53,8 @@ class DirectionScore(Document):
     high: float | None
     """95 % bootstrap interval over pairs."""
     iia_twin: float | None = None
-    """The same share if the twin that no fit saw answers for the target: an estimate of the IIA of a target that can only be read.
-    null without a twin, and if the twin is poor. docs/twins.md says how far it is from the truth."""
+    """The same share if the twin that no fit saw answers for the target: an estimate of the IIA of a target that can only be
+    read. null without a twin, and if the twin is poor. docs/twins.md says how far it is from the truth."""
     iia_twin_low: float | None = None
     iia_twin_high: float | None = None
     """95 % interval over pairs. The error of the twin itself comes on top."""

@@ -179,8 +179,8 @@ class RecordingManifest(Document):
     vocabulary: tuple[str, ...] | None = None
     """What each `token` code stands for, where there are tokens."""
     behaviour: str | None = None
-    """Coordinate on sample that holds what the recorded system itself did: ``output`` for a network, the tokens that it found most
-    probable, or the variable of a choice, a response, …. The tokens of a trial are what it was shown, and may differ."""
+    """Coordinate on sample that holds what the recorded system itself did: ``output`` for a network, the tokens that it found
+    most probable, or the variable of a choice or response. The tokens of a trial are what it was shown, and may differ."""
     units: str = "1"
     """Physical units of the activity, e.g. ``Hz``."""
     missing: bool = False

@@ -27,17 +27,17 @@ class TwinConfig(Document):
     """Number of twins that a fit uses in turn."""
     n_hidden: int = Field(default=256, gt=0)
     """Width of hidden layers."""
-    rollout: int = Field(default=6, gt=0)
+    rollout: int = Field(default=24, gt=0)
     """Steps over which a twin is rolled in training."""
     noise: float = Field(default=0.1, ge=0)
     """Noise on the start of a rollout, as a share of each unit's standard deviation."""
-    batch_size: int = Field(default=256, gt=0)
+    batch_size: int = Field(default=64, gt=0)
     """Rollouts per iteration."""
-    learning_rate: float = Field(default=3e-3, gt=0)
-    """Learning rate at the start; it falls to 0 along a cosine."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """Learning rate at the start; it falls to 0 along a cosine. null: 0.01 for gru, 0.003 for mlp, 0.001 for linear."""
     weight_decay: float = Field(default=1e-4, ge=0)
     """Decay of the weights, decoupled from the gradient as in AdamW."""
-    max_iterations: int = Field(default=1_200, gt=0)
+    max_iterations: int = Field(default=800, gt=0)
     """Largest number of iterations."""
     validate_every: int = Field(default=100, gt=0)
     """Iterations between two validations. A checkpoint is written at each."""

@@ -224,9 +224,7 @@ def _train_network(request: TrainRequest, model: CausalModel, out: Path, device:
     with torch.random.fork_rng(devices=[]), deferred_interrupt() as interrupted:
         network = _initial(config, request.memory).to(device)
         # without decay this is Adam, bit by bit
-        optimiser = torch.optim.AdamW(
-            network.parameters(), lr=request.learning_rate, weight_decay=request.weight_decay
-        )
+        optimiser = torch.optim.AdamW(network.parameters(), lr=request.learning_rate, weight_decay=request.weight_decay)
         held_out = held_out_trials(model, limits.n_held_out, config.seed)
 
         def freeze() -> Trained:
@@ -282,7 +280,11 @@ def _initial(config: SystemConfig, memory: int) -> nn.Module:
 def _unusual(request: TrainRequest) -> dict[str, float]:
     """Settings of training that are not at their defaults and that no other field of the configuration holds."""
     names = ("memory", "learning_rate", "weight_decay")
-    return {name: getattr(request, name) for name in names if getattr(request, name) != TrainRequest.model_fields[name].default}
+    return {
+        name: getattr(request, name)
+        for name in names
+        if getattr(request, name) != TrainRequest.model_fields[name].default
+    }
 
 
 def _finished(
@@ -305,7 +307,7 @@ def _spelt(model: CausalModel, request: TrainRequest) -> list[str]:
     void, held_out = getattr(model, "void", 0), getattr(model, "hold_out", ())
     words = [f"--void {void:g}"] * bool(void) + [f"--hold-out {','.join(map(str, held_out))}"] * bool(held_out)
     words += [f"--{name.replace('_', '-')} {value:g}" for name, value in _unusual(request).items()]
-    return words + [f"--dropout {request.dropout:g}"] * (request.dropout is not None)
+    return words if request.dropout is None else [*words, f"--dropout {request.dropout:g}"]
 
 
 def _update(

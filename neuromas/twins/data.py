@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -87,7 +88,7 @@ class TwinData:
         trial, step = recording.trial[order], recording.step[order]
         _check_trials(recording, trial, step)
         latents = recording.latents(units=units)[order].astype(np.float32)
-        usable = ~np.isnan(latents).any(axis=1)
+        usable = np.asarray(~np.isnan(latents).any(axis=1))
         following = (trial[1:] == trial[:-1]) & (step[1:] == step[:-1] + 1) & usable[1:] & usable[:-1]
         if not following.any():
             raise InvalidInput(
@@ -98,7 +99,8 @@ class TwinData:
             )
         of_inputs = _inputs_of(recording, inputs)
         of_behaviour = _behaviour_of(recording, behaviour)
-        columns = {entry.name: recording.dataset[entry.name].values[order] for entry in (*of_inputs, of_behaviour)}
+        names = [*(entry.name for entry in of_inputs), of_behaviour.name]
+        columns = {name: recording.dataset[name].values[order] for name in names}
         return cls(
             torch.from_numpy(np.nan_to_num(latents)),
             features(of_inputs, columns, len(order)),
@@ -110,6 +112,16 @@ class TwinData:
             of_inputs,
             of_behaviour,
         )
+
+    @cached_property
+    def remaining(self) -> Tensor:
+        """How many usable steps follow each sample without a gap; int64, shape (n_samples,)."""
+        remaining = np.zeros(len(self.trial), dtype=np.int64)
+        followed = self.followed.numpy()
+        for row in range(len(remaining) - 2, -1, -1):
+            if followed[row]:
+                remaining[row] = remaining[row + 1] + 1
+        return torch.from_numpy(remaining)
 
     @property
     def n_units(self) -> int:
@@ -138,9 +150,7 @@ def features(inputs: Sequence[TwinInput], columns: dict[str, NDArray[np.generic]
     return torch.cat(parts, dim=1)
 
 
-def _answers(
-    behaviour: TwinBehaviour, values: NDArray[np.generic], trial: NDArray[np.int64]
-) -> NDArray[np.int64]:
+def _answers(behaviour: TwinBehaviour, values: NDArray[np.generic], trial: NDArray[np.int64]) -> NDArray[np.int64]:
     """The class of each value: its place among the codes; `MISSING` where nothing was answered."""
     answers = np.searchsorted(np.array(behaviour.codes), np.asarray(values)).astype(np.int64)
     if not behaviour.shown_next:

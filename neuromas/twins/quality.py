@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -14,12 +14,11 @@ from neuromas.recordings.recording import Recording
 from neuromas.schema.twin import TwinQuality
 from neuromas.systems.system import Packed, System, all_right
 from neuromas.twins.data import MISSING, TwinData
-from neuromas.twins.kinds import Dynamics
+from neuromas.twins.kinds import Dynamics, least_squares
 
 GOOD_BEHAVIOUR, GOOD_CEILING = 0.95, 0.95
 """Limits of a good judge: gain of its behaviour over chance, and its counterfactual-latent ceiling."""
 _N_CEILING = 2_000
-_RIDGE = 1e-6  # of the mean variance of the features, so that constant ones do no harm
 
 
 def quality_of(
@@ -68,7 +67,7 @@ def quality_of(
     if ceilings is not None:
         seen = ~np.isnan(ceilings)
         ceiling = float(np.average(ceilings[seen], weights=variances[seen] + 1e-12)) if seen.any() else None
-    of_cl = (None, None, None)
+    of_cl: tuple[float | None, ...] = (None, None, None)
     if cl_ceiling is not None:
         of_cl = (cl_ceiling[0] / cl_ceiling[1], *interval(*cl_ceiling))
     return TwinQuality(
@@ -210,17 +209,11 @@ def _r2_by_unit(predicted: Tensor, truth: Tensor) -> Tensor:
     return torch.where(variance > 0, 1 - residual / variance.clamp_min(1e-12), 0.0)
 
 
-def _linear(data: TwinData, rows: Tensor):  # type: ignore[no-untyped-def]
+def _linear(data: TwinData, rows: Tensor) -> Callable[[Tensor, Tensor], Tensor]:
     """The linear function of latent and next input that predicts the next latent best."""
-
-    def design(latents: Tensor, inputs: Tensor) -> Tensor:
-        return torch.cat([latents, inputs, latents.new_ones(len(latents), 1)], dim=1).double()
-
-    x, y = design(data.latents[rows], data.inputs[rows + 1]), data.latents[rows + 1].double()
-    gram = x.T @ x
-    ridge = _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=torch.float64)
-    weights = torch.linalg.solve(gram + ridge, x.T @ y)
-    return lambda latents, inputs: (design(latents, inputs) @ weights).float()
+    x = torch.cat([data.latents[rows], data.inputs[rows + 1]], dim=1)
+    weights = least_squares(x, data.latents[rows + 1])
+    return lambda latents, inputs: torch.cat([latents, inputs], dim=1) @ weights[:-1] + weights[-1]
 
 
 @torch.no_grad()
@@ -236,6 +229,3 @@ def _rollout(dynamics: Dynamics, data: TwinData, rows: Tensor, most: int) -> tup
         latents = dynamics(latents, data.inputs[rows])
         scores.append(_r2(latents, data.latents[rows]))
     return tuple(scores)
-
-
-__all__: Sequence[str] = ("ceiling_of", "interval", "noise_ceilings", "quality_of", "verdict_of")

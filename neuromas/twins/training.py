@@ -25,7 +25,7 @@ from neuromas.twins.kinds import KINDS, Dynamics
 from neuromas.weights import adam_tensors, read_safetensors, restore_adam, resuming, safetensors_bytes
 
 _STREAM = 7927  # seeds of batches and noise
-_N_VALIDATION = 2_000
+_N_VALIDATION = 512
 """Starts of each validation."""
 
 Report = Callable[[int, float, float], None]
@@ -176,35 +176,38 @@ def rollout_loss(
     Tensor, scalar
         Mean over steps of squared error divided by `variance`, plus mean cross-entropy.
     """
-    rows, latents = starts, data.latents[starts]
+    remaining = data.remaining[starts].clamp(max=n_steps)
+    order = torch.argsort(remaining, descending=True, stable=True)
+    starts, remaining = starts[order], remaining[order]
+    latents = data.latents[starts]
     if noise is not None:
         latents = latents + noise * torch.randn(latents.shape, generator=generator)
-    answered = [_surprise(dynamics, data, latents, rows)]
-    errors = []
-    for _ in range(n_steps):
-        alive = data.followed[rows]
-        if not bool(alive.any()):
-            break
-        latents, rows = latents[alive], rows[alive] + 1
-        latents = dynamics(latents, data.inputs[rows])
-        errors.append((latents - data.latents[rows]).square().sum(dim=1) / variance)
-        answered.append(_surprise(dynamics, data, latents, rows))
-    error = torch.cat(errors).mean() if errors else latents.new_zeros(())
-    return error + torch.cat(answered).mean()
-
-
-def _surprise(dynamics: Dynamics, data: TwinData, latents: Tensor, rows: Tensor) -> Tensor:
-    """Cross-entropy of the recorded answers (n_answers,), where they are known."""
+    every_row, every_latent = [starts], [latents]
+    for step in range(1, int(remaining[0]) + 1):
+        # the trials that go on are the first ones
+        rows = starts[: int((remaining >= step).sum())] + step
+        latents = dynamics(latents[: len(rows)], data.inputs[rows])
+        every_row.append(rows)
+        every_latent.append(latents)
+    rows, latents = torch.cat(every_row), torch.cat(every_latent)
     known = data.behaviour[rows] != MISSING
-    return functional.cross_entropy(dynamics.behaviour(latents[known]), data.behaviour[rows][known], reduction="none")
+    surprise = functional.cross_entropy(dynamics.behaviour(latents[known]), data.behaviour[rows[known]])
+    after = slice(len(starts), None)
+    if len(rows) == len(starts):
+        return surprise
+    return (latents[after] - data.latents[rows[after]]).square().sum(dim=1).mean() / variance + surprise
 
 
 def _begin(data: TwinData, kind: str, config: TwinConfig, train: Tensor, seed: int) -> _State:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seeds.for_torch(seed))
         dynamics = KINDS[kind](data.n_units, data.inputs.shape[1], len(data.of_behaviour.codes), config.n_hidden)
-    dynamics.adapt(data.latents[train])
-    return _State(dynamics, torch.optim.AdamW(dynamics.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay))
+    before = train[data.followed[train]]
+    dynamics.adapt(data.latents[train], data.latents[before], data.inputs[before + 1], data.latents[before + 1])
+    rate = config.learning_rate or dynamics.learning_rate
+    optimiser = torch.optim.AdamW(dynamics.parameters(), lr=rate, weight_decay=config.weight_decay)
+    optimiser.param_groups[0]["initial_lr"] = rate
+    return _State(dynamics, optimiser)
 
 
 def _variance(data: TwinData, rows: Tensor) -> Tensor:
@@ -221,9 +224,9 @@ def _seed(seed: int, iteration: int) -> int:
 
 
 def _set_rate(optimiser: torch.optim.Optimizer, config: TwinConfig, iteration: int) -> None:
-    """Cosine from the learning rate to 0."""
+    """Cosine from the rate at the start to 0."""
     for group in optimiser.param_groups:
-        group["lr"] = config.learning_rate * 0.5 * (1 + math.cos(math.pi * iteration / config.max_iterations))
+        group["lr"] = group["initial_lr"] * 0.5 * (1 + math.cos(math.pi * iteration / config.max_iterations))
 
 
 _NUMBERS = ("iteration", "best_iteration", "best_loss", "stale")

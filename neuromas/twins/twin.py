@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from neuromas import dims, seeds
+from neuromas import dims
 from neuromas.causal.model import TASKS, CausalModel, get_task
 from neuromas.errors import Corrupt, InvalidInput, NotFound
 from neuromas.files import local_path, sha256_bytes, write_atomically
@@ -57,8 +56,8 @@ class Twin:
         judge = self.card.quality_of(JUDGE)
         ceiling = "" if judge.cl_ceiling is None else f", ceiling {judge.cl_ceiling:.3f}"
         return (
-            f"<Twin of {self.card.recording!r}: {len(self.members)} models, {self.card.verdict}; judge ({judge.kind}): one-step R²"
-            f" {judge.r2:.3f}, behaviour {judge.behaviour:.3f}{ceiling}>"
+            f"<Twin of {self.card.recording!r}: {len(self.members)} models, {self.card.verdict}; judge ({judge.kind}): one-step"
+            f" R² {judge.r2:.3f}, behaviour {judge.behaviour:.3f}{ceiling}>"
         )
 
     @classmethod
@@ -318,9 +317,9 @@ class _Training:
                 identity=f"{self.identity}/{role}/{kind}",
                 checkpoint=None if folder is None else folder / f"checkpoint-{role}.safetensors",
                 interrupted=interrupted,
-                report=lambda iteration, loss, validated: None
-                if progress is None
-                else progress(role, iteration, config.max_iterations, validated),
+                report=lambda iteration, loss, validated: (
+                    None if progress is None else progress(role, iteration, config.max_iterations, validated)
+                ),
             )
 
     def _card(
