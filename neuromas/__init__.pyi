@@ -3,8 +3,6 @@
 
 # Recordings
 from .recordings.annotate import annotate as annotate
-from .recordings.annotate import drop_variables as drop_variables
-from .recordings.annotate import rename_variables as rename_variables
 from .recordings.annotate import select as select
 from .recordings.annotate import standardised as standardised
 from .recordings.convert.anndata import to_anndata as to_anndata
@@ -27,21 +25,18 @@ from .index.query import between as between
 # Causal models
 from .causal.model import CausalModel as CausalModel
 from .causal.model import get_task as get_task
-from .schema.recording import VariableSpec as VariableSpec
 
 # Systems
 from .systems.capture import capture as capture
-from .systems.huggingface import HuggingFace as HuggingFace
 from .systems.pretrained import load_huggingface as load_huggingface
 from .systems.system import System as System
 from .systems.torch_module import TorchSystem as TorchSystem
 from .systems.training import load_system as load_system
 from .systems.training import train as train
+from .twins.twin import Twin as Twin
 
 # Alignment
-from .align.alignment import Alignment as Alignment
 from .evaluation.accuracy import evaluate as evaluate
-from .evaluation.stimulation import save_plan as save_plan
 from .evaluation.stimulation import stimulation_plan as stimulation_plan
 from .fit.fitters import CLMAS as CLMAS
 from .fit.fitters import DAS as DAS
@@ -50,11 +45,8 @@ from .fit.fitters import LatentStitch as LatentStitch
 from .fit.fitters import Stitch as Stitch
 from .fit.fitters import fit_together as fit_together
 from .fit.request import reopen as reopen
-from .fit.result import FitResult as FitResult
-from .schema.evaluation import Evaluation as Evaluation
 
 # Measures
-from .measures.comparison import MeasureResult as MeasureResult
 from .measures.comparison import compare as compare
 
 # Errors

@@ -17,6 +17,7 @@ PACKAGES = (
     "index",
     "causal",
     "systems",
+    "twins",
     "align",
     "measures",
     "evaluation",
@@ -96,6 +97,7 @@ MODULES = {
         "competence",
         "capture",
     ),
+    "twins": ("data", "kinds", "training", "system", "quality", "twin"),
     "align": ("rotation", "interchange", "closed_form", "alignment", "oracle", "side", "prepare", "pairs"),
     "measures": ("check", "rsa", "cka", "registry", "samples", "comparison", "rdms"),
     "evaluation": ("inference", "divergence", "ruler", "accuracy", "stimulation"),
@@ -112,6 +114,7 @@ MODULES = {
         "remarks",
         "prepare",
         "start",
+        "stand_ins",
         "together",
         "fitters",
         "request",
@@ -128,6 +131,7 @@ MODULES = {
         "export",
         "train",
         "capture",
+        "twin",
         "fit",
         "evaluate",
         "compare",
@@ -165,7 +169,7 @@ MODULES = {
 """Order inside packages and, by dotted name, subpackages; importer to the right of the imported."""
 
 SOURCES = sorted(path for path in ROOT.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
-SCHEMA = ("document", "signature", "recording", "recipe", "system", "fit", "evaluation", "sweep", "export")
+SCHEMA = ("document", "signature", "recording", "recipe", "system", "twin", "fit", "evaluation", "sweep", "export")
 
 
 def place(module: str) -> tuple[str, str]:

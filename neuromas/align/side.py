@@ -276,7 +276,9 @@ class Side:
             The twin was learnt from another recording or other units, or follows no tokens; or nothing says how this side should
             go on after an interchange.
         """
-        twin.check(self.original, self.units)
+        # learnt by a fit under the common names, or by itself under the recording's own
+        own = self.recording if twin.card.content_sha256 == self.recording.content_sha256 else self.original
+        twin.check(own, self.units)
         model = self.model
         if model is None:
             raise InvalidInput(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 from neuromas.align.side import Side
 from neuromas.errors import InvalidInput
+from neuromas.progress import Bar
 from neuromas.schema.fit import FitConfig
 from neuromas.schema.twin import TwinConfig
 from neuromas.twins.twin import Twin
@@ -16,10 +18,17 @@ FOLDER = "twins"
 
 
 class Twins:
-    """Gives sides their twins. Fits that are made together share those that they learn."""
+    """Gives sides their twins. Fits that are made together share those that they learn.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    show : bool
+        Show a bar while a twin is learnt.
+    """
+
+    def __init__(self, *, show: bool = False) -> None:
         self._learnt: dict[str, Twin] = {}
+        self._show = show
 
     def of(self, config: FitConfig, sides: Sequence[Side], folder: Path | None) -> list[Side]:
         """The sides, those that can only be read with their twins.
@@ -63,7 +72,17 @@ class Twins:
         out = None if folder is None else folder / FOLDER / side.name.replace("/", "-")
         key = "".join([side.original.content_sha256, settings.model_dump_json(), *side.units])
         if key not in self._learnt:
-            self._learnt[key] = Twin.fit(side.original, settings, units=side.units, model=side.model, out=out)
+            self._learnt[key] = self._learn(side, settings, out)
         elif out is not None:
             self._learnt[key].save(out)
         return self._learnt[key]
+
+    def _learn(self, side: Side, settings: TwinConfig, out: Path | None) -> Twin:
+        """Learn the twin of a side, under the names and codes that all sides share."""
+        with Bar(f"twin of {side.name}", None) if self._show else nullcontext() as bar:
+
+            def show(role: str, iteration: int, end: int, loss: float) -> None:
+                if bar is not None:
+                    bar.update(iteration, f"{role}, loss {loss:.4f}", total=end)
+
+            return Twin.fit(side.recording, settings, units=side.units, model=side.model, out=out, progress=show)

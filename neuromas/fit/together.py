@@ -75,7 +75,8 @@ def together(
     """
     systems = as_systems(systems)
     folders = _folders(out, len(configs))
-    ready = _prepare_all(configs, systems, folders, model=model, mapping=mapping, units=units, device=device)
+    twins = Twins(show=progress is not None)
+    ready = _prepare_all(configs, systems, folders, twins, model=model, mapping=mapping, units=units, device=device)
     results: dict[int, FitResult] = {}
     starts: dict[int, dict[str, TrainableMap]] = {}
     for number, (config, each, folder) in enumerate(zip(configs, ready, folders, strict=True)):
@@ -117,6 +118,7 @@ def _prepare_all(
     configs: Sequence[FitConfig],
     systems: Sequence[System | Recording],
     folders: Sequence[Path | None],
+    twins: Twins,
     *,
     mapping: Mapping[str, Mapping[str, Any]] | None,
     **options: Any,
@@ -124,7 +126,6 @@ def _prepare_all(
     """Every fit before its first iteration; fits whose sides are equal share them."""
     shared: dict[str, list[Side]] = {}
     ready = []
-    twins = Twins()
     for config, folder in zip(configs, folders, strict=True):
         key = config.model_dump_json(include=OF_SIDES)
         if key not in shared:

@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from neuromas import FitResult, Recording, RecordingStore
+from neuromas import Recording, RecordingStore
+from neuromas.fit.result import FitResult
 from neuromas.align.alignment import Alignment
 from neuromas.experiments.figures import FIGURES
 from neuromas.recordings.check import problems_of
