@@ -384,7 +384,7 @@ def contents_spikes(path: Path) -> list[tuple[str, str]]:
     listed = []
     for name, values in read_columns(path).items():
         if isinstance(values, Matrix):
-            listed.append((name, f"{values.described}, e.g. {example(name, len(values.shape))}"))
+            listed.append((name, f"{values.described}, e.g. {example(name, values)}"))
             continue
         present = values[np.isfinite(values)] if values.dtype.kind == "f" else values
         listed.append((name, entry(present)))
