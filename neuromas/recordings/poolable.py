@@ -9,7 +9,7 @@ from neuromas import dims
 from neuromas.errors import InvalidInput, suggestion
 from neuromas.recordings.check import listing
 from neuromas.recordings.codes import CommonCodes
-from neuromas.recordings.meeting import Held, mismatch, refusal
+from neuromas.recordings.meeting import Held, Mismatch, mismatch, other_words, refusal
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recording import VariableSpec
 
@@ -38,7 +38,7 @@ def alike(
     _refuse_versions(recordings)
     if mapping:
         recordings = _mapped(recordings, mapping)
-    refuse_unlike(recordings, variables, mapping=mapping)
+    refuse_unlike(recordings, variables, mapping=mapping, shared=True)
     specs = all_meanings(recordings, variables)
     return [recording.relabel(like=specs) for recording in recordings], specs
 
@@ -71,10 +71,12 @@ def refuse_unlike(
     variables: Sequence[str],
     verb: str = "pool",
     mapping: Mapping[str, Mapping[str, Any]] | None = None,
+    shared: bool = False,
 ) -> None:
     """Refuse recordings with different physical units, steps or types of variables; `verb` begins the message.
 
-    `mapping` is what gave the recordings the names and values that they have.
+    `mapping` is what gave the recordings the names and values that they have. If values must be `shared`, categorical variables
+    without one in common are refused, too.
     """
     first, others = recordings[0], recordings[1:]
     for other in others:
@@ -87,7 +89,7 @@ def refuse_unlike(
         problem
         for theirs in held[1:]
         for name in variables
-        if (problem := mismatch(held[0][name], theirs[name])) is not None
+        if (problem := _problem(held[0][name], theirs[name], shared)) is not None
     )
     if message:
         raise InvalidInput(f"{verb}: {message}", kind="recordings_differ")
@@ -99,6 +101,10 @@ def refuse_unlike(
     ]
     if differing:
         raise InvalidInput(f"{verb}: units of variables differ: {'; '.join(differing)}", kind="recordings_differ")
+
+
+def _problem(first: Held, other: Held, shared: bool) -> Mismatch | None:
+    return mismatch(first, other) or (other_words(first, other) if shared else None)
 
 
 def _refuse_other_steps(first: Recording, other: Recording, verb: str) -> None:

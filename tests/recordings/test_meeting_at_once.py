@@ -122,3 +122,15 @@ def test_plans_name_all_values_that_do_not_exist():
     source, target = result.sides
     with pytest.raises(InvalidInput, match=r"'cue' has no value 'gone'.*'side' has no value 'up'"):
         stimulation_plan(result.alignment, source, target, {"cue": "gone", "side": "up"}, part=PARTS[-1])
+
+
+def test_pool_offers_a_mapping_for_other_words():
+    """Booleans of NumPy are true and false, those of a text file often True and False."""
+    pair = [recorded("a", hit=SIDE == "l"), recorded("b", hit=np.where(SIDE == "l", "True", "False"))]
+    with pytest.raises(InvalidInput, match="without a value in common; say which is which") as caught:
+        pool(pair, ["hit"], name="p")
+    assert caught.value.kind == "recordings_differ"
+    joined = pool(pair, ["hit"], name="p", mapping=offered(caught))
+    np.testing.assert_array_equal(joined.latents()[:, 1], joined.latents()[:, 4])
+    # joined one after the other, they may differ
+    assert join([recorded("c", cue=CUE), recorded("d", cue=np.full(N.shape, "rest"))]).n_samples == 2 * len(N)
