@@ -247,8 +247,10 @@ def matching(
                 continue
             fulfilled &= hit
             distance += off
+    if len(problems) == 1:
+        raise problems[0]
     if problems:
-        raise InvalidInput("; ".join(map(str, problems)), kind=problems[0].kind)
+        raise InvalidInput("; ".join(map(str, problems)), kind="invalid_value")
     return fulfilled, distance
 
 
