@@ -202,7 +202,7 @@ def checked_on_reading(dataset: xr.Dataset, name: str) -> xr.Dataset:
     for key, variable in list(dataset.variables.items()):
         if variable.dtype.kind in "TO" or key in dataset.indexes:  # is read at once
             continue
-        array = indexing.LazilyIndexedArray(_Checked(variable, f"recording {name!r}: {key}"))
+        array: Any = indexing.LazilyIndexedArray(_Checked(variable, f"recording {name!r}: {key}"))
         # as xarray does, what was read whole is kept
         kept = indexing.MemoryCachedArray(indexing.CopyOnWriteArray(array))
         dataset = dataset.assign(
