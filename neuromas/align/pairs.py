@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,11 +11,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from neuromas.align.alignment import Subspace
-from neuromas.align.side import Side, check_meeting
+from neuromas.align.side import Side, meeting, refuse
 from neuromas.causal.counterfactual import Pairs, draw_pairs
 from neuromas.causal.model import Sequences, join_sequences
 from neuromas.errors import InvalidInput
-from neuromas.recordings.meeting import offered_mapping, unlike
+from neuromas.recordings.meeting import Mismatch, mapped_mismatch, unlike
 
 _SHOWN_VALUES = 10  # in an error
 
@@ -106,6 +107,7 @@ def draw_pair_set(
         The two sides share no value of a subspace's variables; or, stepwise, a subspace is not that of all variables.
     """
     source, target = direction.source, direction.target
+    check_values([direction], part, subspaces)
     generator = np.random.default_rng(list(seed))
     drawn: list[Pairs] = []
     for share, subspace in zip(np.array_split(np.arange(n_pairs), len(subspaces)), subspaces, strict=True):
@@ -116,7 +118,6 @@ def draw_pair_set(
                 f" {subspace.name!r}",
                 kind="not_stepwise",
             )
-        _check_shared(direction, part, subspace, columns, source_columns)
         drawn.append(
             draw_pairs(
                 source.candidates[part],
@@ -146,6 +147,42 @@ def draw_pair_set(
 
 def paired_columns(direction: Direction, subspace: Subspace) -> tuple[list[int], list[int]]:
     """Columns of the subspace's variables in the target's values and in the source's."""
+    columns = _columns(direction, subspace)
+    refuse(_not_comparable(direction, *columns))
+    return columns
+
+
+def check_values(directions: Sequence[Direction], part: str, subspaces: Sequence[Subspace]) -> None:
+    """Refuse variables whose values do not meet, with every one of them in the message.
+
+    Parameters
+    ----------
+    directions : sequence of Direction
+    part : {"train", "validation", "test"}
+    subspaces : sequence of Subspace
+
+    Raises
+    ------
+    InvalidInput
+        Values cannot be compared, or the two sides of a direction share no value of a subspace's variables.
+    """
+    # systems that run keep their values, then targets
+    sides = [side for end in ("target", "source") for side in (getattr(each, end) for each in directions)]
+    order = list(dict.fromkeys(side.name for side in sorted(sides, key=lambda side: side.system is None)))
+    mismatches: list[Mismatch] = []
+    seen = set()
+    for direction, subspace in itertools.product(directions, subspaces):
+        between = frozenset((direction.source.name, direction.target.name)), subspace.name
+        columns, source_columns = _columns(direction, subspace)
+        strange = _not_comparable(direction, columns, source_columns)
+        if not strange and between not in seen:
+            strange = _without_shared(direction, part, subspace, columns, source_columns, order)
+        seen.add(between)
+        mismatches += strange
+    refuse(mismatches)
+
+
+def _columns(direction: Direction, subspace: Subspace) -> tuple[list[int], list[int]]:
     source, target = direction.source, direction.target
     if subspace.variables == ("full",) and source.variables != target.variables:
         raise InvalidInput(
@@ -154,48 +191,67 @@ def paired_columns(direction: Direction, subspace: Subspace) -> tuple[list[int],
             " roles=",
             kind="variables_mismatch",
         )
-    columns, source_columns = target.columns(subspace.variables), source.columns(subspace.variables)
-    for column, source_column in zip(columns, source_columns, strict=True):
-        check_meeting(target, target.variables[column], source, source.variables[source_column])
-    return columns, source_columns
+    return target.columns(subspace.variables), source.columns(subspace.variables)
 
 
-def _check_shared(
-    direction: Direction, part: str, subspace: Subspace, columns: list[int], source_columns: list[int]
-) -> None:
+def _not_comparable(direction: Direction, columns: list[int], source_columns: list[int]) -> list[Mismatch]:
+    source, target = direction.source, direction.target
+    met = (
+        meeting(target, target.variables[column], source, source.variables[source_column])
+        for column, source_column in zip(columns, source_columns, strict=True)
+    )
+    return [problem for problem in met if problem is not None]
+
+
+def _without_shared(
+    direction: Direction,
+    part: str,
+    subspace: Subspace,
+    columns: list[int],
+    source_columns: list[int],
+    order: Sequence[str],
+) -> list[Mismatch]:
+    """Why source and target have no value of a subspace in common: each variable with other meanings, or all together."""
     source, target = direction.source, direction.target
     tolerance = target.indexes[part].tolerance
     exact = [place for place, column in enumerate(columns) if not tolerance.get(target.variables[column])]
-    if not exact:
-        return  # no value must be equal; pairs without a counterfactual latent are counted as misses
     columns, source_columns = [columns[place] for place in exact], [source_columns[place] for place in exact]
     donated = {tuple(row) for row in source.candidates[part].values[:, source_columns].tolist()}
     recorded = {tuple(row) for row in target.candidates[part].values[:, columns].tolist()}
-    if donated & recorded:
-        return
-    raise InvalidInput(
-        f"{direction.name}: the two systems have no value of {subspace.name!r} in common: "
-        f"{_listed(source, source_columns, donated)}; {_listed(target, columns, recorded)}; "
-        f"{_advice(direction, columns, source_columns)}",
-        kind="no_shared_value",
-    )
-
-
-def _advice(direction: Direction, columns: list[int], source_columns: list[int]) -> str:
-    """What to do if two sides have no value in common."""
-    source, target = direction.source, direction.target
+    if not exact or donated & recorded:
+        return []  # without a value that must be equal, pairs without a counterfactual latent are counted as misses
+    mismatches = []
     for column, source_column in zip(columns, source_columns, strict=True):
         here, there = source.held(source.variables[source_column]), target.held(target.variables[column])
         if here.is_text and len(unlike(here, there)) == len(here.labels):
-            changed, kept = (here, there) if source.system is None else (there, here)
-            return offered_mapping(changed, kept)
+            values = _nothing_shared(
+                direction, subspace.name if len(columns) == 1 else there.spec.name, part, [column], [source_column]
+            )
+            if source.system is not None and target.system is not None:
+                mismatches.append(Mismatch(values, advice="give equal meanings equal names in the two causal models"))
+            else:
+                changed, kept = sorted((here, there), key=lambda held: order.index(held.owner), reverse=True)
+                mismatches.append(mapped_mismatch(values, changed, kept))
+    if mismatches:
+        return mismatches
     continuous = any(target.recording.spec(target.variables[column]).type == "real" for column in columns)
-    return "if names or values differ, map them (mapping=)" + (
+    advice = "if names or values differ, map them (mapping=)" + (
         "; continuous values need bins or a tolerance (tolerances=)" if continuous else ""
+    )
+    return [Mismatch(_nothing_shared(direction, subspace.name, part, columns, source_columns), advice=advice)]
+
+
+def _nothing_shared(
+    direction: Direction, name: str, part: str, columns: Sequence[int], source_columns: Sequence[int]
+) -> str:
+    return (
+        f"{direction.name}: the two systems have no value of {name!r} in common: "
+        f"{_listed(direction.source, source_columns, part)}; {_listed(direction.target, columns, part)}"
     )
 
 
-def _listed(side: Side, columns: Sequence[int], values: set[tuple[float, ...]]) -> str:
+def _listed(side: Side, columns: Sequence[int], part: str) -> str:
+    values = {tuple(row) for row in side.candidates[part].values[:, list(columns)].tolist()}
     specs = [side.recording.spec(side.variables[column]) for column in columns]
     names = "+".join(spec.name for spec in specs)
     shown = [

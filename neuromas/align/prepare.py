@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import NoneType
 from typing import Any
 
@@ -258,6 +258,7 @@ class _Recorded:
     recording: Recording
     system: System | None
     model: CausalModel | None
+    mapping: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -301,7 +302,9 @@ class _Recorder:
         relabelled = entry.recording.relabel(mapping, like=like)
         codes.learn(relabelled.manifest.variables, roles)
         return replace(
-            entry, recording=relabelled if entry.system is not None else _with_hash(relabelled, entry.original)
+            entry,
+            recording=relabelled if entry.system is not None else _with_hash(relabelled, entry.original),
+            mapping=mapping or {},
         )
 
     def _captured(self, name: str, system: System, position: int) -> _Recorded:
@@ -429,6 +432,7 @@ class _Builder:
             indexes=indexes,
             model=model if model is not None and model.variable_names == self.variables else None,
             roles=self.roles,
+            mapping=self.recorded.mapping,
             system=system,
             context=None if system is None else HeldContext.of(system, recording),
         )

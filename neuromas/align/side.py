@@ -20,7 +20,7 @@ from neuromas.causal.counterfactual import Candidates
 from neuromas.causal.model import TASKS, CausalModel, get_task, tokens_by_trial, variable_columns
 from neuromas.errors import InvalidInput, ReadOnly
 from neuromas.index.index import CLIndex
-from neuromas.recordings.meeting import Held, clashing_codes, not_comparable
+from neuromas.recordings.meeting import Held, Mismatch, clashing_codes, mismatch, other_words, refusal
 from neuromas.recordings.recording import Recording
 from neuromas.systems.system import Context, Packed, System
 from neuromas.twins.twin import JUDGE, REFEREE, Twin
@@ -115,6 +115,8 @@ class Side:
         The causal model of this side's task. It says what follows when this side is a target.
     roles : dict of str to str
         Shared name of a variable → its name here, if the two differ.
+    mapping : mapping of str to entry
+        What gave the recording's variables their names and values, as `Recording.relabel` takes it.
     system : System or None
         What can be run; None for a side that can only be read.
     context : HeldContext or None
@@ -136,6 +138,7 @@ class Side:
     indexes: Mapping[str, CLIndex] = field(repr=False)
     model: CausalModel | None = None
     roles: Mapping[str, str] = field(default_factory=dict)
+    mapping: Mapping[str, Any] = field(default_factory=dict)
     system: System | None = None
     context: HeldContext | None = field(default=None, repr=False)
     unrolled: Unrolled | None = field(default=None, repr=False)
@@ -160,7 +163,9 @@ class Side:
         """A variable, by its name here, with the values that samples of this side hold."""
         column = self.variables.index(variable)
         columns = (candidates.values[:, column] for candidates in self.candidates.values())
-        return Held(self.name, self.recording.spec(variable), lambda: np.concatenate(list(columns)))
+        return Held(
+            self.name, self.recording.spec(variable), lambda: np.concatenate(list(columns)), mapping=self.mapping
+        )
 
     def columns(self, variables: Sequence[str]) -> list[int]:
         """Columns of ``values`` that hold `variables`, by this side's own or by shared names; NotFound for others."""
@@ -339,33 +344,42 @@ def check_meanings(sides: Sequence[Side]) -> None:
     Raises
     ------
     InvalidInput
-        Says which mapping would make the values comparable.
+        Lists every such variable, and says which mapping would make the values comparable.
     """
+    mismatches = []
     for side in sides:
         if side.model is not None:
             for spec in side.model.variables:
-                _refuse(side, spec.name, Held(side.model.name, spec, noun="task "), {side.model.name})
+                mismatches.append(
+                    _mismatch(side, spec.name, Held(side.model.name, spec, noun="task "), {side.model.name})
+                )
     if len({side.variables for side in sides}) == 1:
         first = next((side for side in sides if side.system is not None), sides[0])
-        for side in sides:
-            for variable in side.variables:
-                check_meeting(first, variable, side, variable)
+        mismatches += [meeting(first, variable, side, variable) for side in sides for variable in side.variables]
+        if any(mismatches):
+            # these alone are no reason to refuse, for a fit may leave the variable out
+            recorded = [side for side in sides if side.system is None and side is not first]
+            mismatches += [
+                other_words(first.held(variable), side.held(variable))
+                for side in recorded
+                for variable in side.variables
+            ]
+    refuse(mismatches)
 
 
-def check_meeting(first: Side, variable: str, other: Side, others: str) -> None:
-    """Refuse to compare a variable of one side with one of another if they are numbers here and categories there.
-
-    Raises
-    ------
-    InvalidInput
-        Says which mapping would make the values comparable.
-    """
+def meeting(first: Side, variable: str, other: Side, others: str) -> Mismatch | None:
+    """Why a variable of one side cannot be compared with one of another; None if it can."""
     running = {side.name for side in (first, other) if side.system is not None}
-    _refuse(first, variable, other.held(others), running)
+    return _mismatch(first, variable, other.held(others), running)
 
 
-def _refuse(side: Side, variable: str, other: Held, fixed: Collection[str]) -> None:
+def refuse(mismatches: Sequence[Mismatch | None]) -> None:
+    """Raise InvalidInput that lists all mismatches, if there are any."""
+    message = refusal(filter(None, mismatches))
+    if message:
+        raise InvalidInput(message, kind="no_shared_value")
+
+
+def _mismatch(side: Side, variable: str, other: Held, fixed: Collection[str]) -> Mismatch | None:
     held = side.held(variable)
-    problem = not_comparable(held, other, fixed) or clashing_codes(held, other)
-    if problem:
-        raise InvalidInput(problem, kind="no_shared_value")
+    return mismatch(held, other, fixed) or clashing_codes(held, other)

@@ -164,7 +164,7 @@ def _wanted_codes(target: Side, wanted: Mapping[str, Any], columns: list[int]) -
             f"plan for {target.name!r}: no value is wanted; its variables are {', '.join(target.variables)}",
             kind="invalid_option",
         )
-    codes = {}
+    codes, problems = {}, []
     for name, value in wanted.items():
         (column,) = target.columns([name])
         spec = target.recording.spec(target.variables[column])
@@ -178,11 +178,11 @@ def _wanted_codes(target: Side, wanted: Mapping[str, Any], columns: list[int]) -
             codes[column] = spec.code(value)
         except KeyError:
             labels = [spec.label(code) for code in np.unique(target.recording.dataset[spec.name].values)]
-            raise InvalidInput(
-                f"plan for {target.name!r}: variable {name!r} has no value {value!r}; recorded are {', '.join(labels)}"
-                f"{suggestion(value, labels)}",
-                kind="invalid_value",
-            ) from None
+            problems.append(
+                f"variable {name!r} has no value {value!r}; recorded are {', '.join(labels)}{suggestion(value, labels)}"
+            )
+    if problems:
+        raise InvalidInput(f"plan for {target.name!r}: {'; '.join(problems)}", kind="invalid_value")
     return codes
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from neuromas.align.alignment import Subspace, lay_out
-from neuromas.align.pairs import PairSet, draw_pair_set
+from neuromas.align.pairs import PairSet, check_values, draw_pair_set
 from neuromas.align.prepare import make_sides
 from neuromas.align.side import Side
 from neuromas.causal.model import CausalModel
@@ -115,6 +115,7 @@ def prepare(
     taking_part = [side for side in sides if any(side in (t.direction.source, t.direction.target) for t in terms)]
     subspaces = _subspaces(config, taking_part)
     inputs = describe_inputs(sides, systems, mapping)
+    check_values([term.direction for term in terms], "train", subspaces)
     train = tuple(_draw(config, terms, subspaces, "train", config.n_train_pairs))
     validation = tuple(_draw(config, terms, subspaces, "validation", config.n_validation_pairs))
     identity = _identity(config, inputs, taking_part, train)

@@ -204,7 +204,7 @@ def matches(
         off = np.maximum(np.maximum(low - values, values - high), 0.0)
     else:
         several = predicate if isinstance(predicate, Iterable) and not isinstance(predicate, str) else [predicate]
-        codes = np.asarray([_code(value, spec, values) for value in several])
+        codes = np.asarray(_codes(list(several), spec, values))
         if not codes.size:
             raise InvalidInput(f"variable {spec.name!r}: expected at least one value, got none", kind="invalid_query")
         rounded = codes.astype(dtype).astype(np.float64) if spec.type == "real" else codes
@@ -234,14 +234,23 @@ def matching(
     Raises
     ------
     InvalidInput
-        A value that the variable cannot take.
+        Values that the variables cannot take; all are listed.
     """
     fulfilled, distance = np.ones(len(values), dtype=bool), np.zeros(len(values))
+    problems = []
     for column, (spec, dtype) in enumerate(zip(specs, dtypes, strict=True)):
         if spec.name in query:
-            hit, off = matches(query[spec.name], spec, values[:, column], dtype)
+            try:
+                hit, off = matches(query[spec.name], spec, values[:, column], dtype)
+            except InvalidInput as error:  # the message names all variables whose values are refused
+                problems.append(error)
+                continue
             fulfilled &= hit
             distance += off
+    if len(problems) == 1:
+        raise problems[0]
+    if problems:
+        raise InvalidInput("; ".join(map(str, problems)), kind="invalid_value")
     return fulfilled, distance
 
 
@@ -260,19 +269,26 @@ def nearest(
     return ", ".join(texts)
 
 
-def _code(value: object, spec: VariableSpec, values: NDArray[np.float64]) -> float:
-    try:
-        code = spec.code(value)
-    except KeyError:
-        code = math.nan
-    if math.isnan(code):
+def _codes(several: Sequence[object], spec: VariableSpec, values: NDArray[np.float64]) -> list[float]:
+    """Stored numbers of values; InvalidInput lists all that the variable cannot take."""
+    codes = [_code(value, spec) for value in several]
+    strange = [value for value, code in zip(several, codes, strict=True) if math.isnan(code)]
+    if strange:
         existing = list(spec.meanings or [spec.label(float(number)) for number in (spec.values or values)])
         listed = ", ".join(existing[:30]) + (f" and {len(existing) - 30} more" if len(existing) > 30 else "")
-        hint = suggestion(value, existing) if isinstance(value, str) else ""
+        hint = suggestion(strange[0], existing) if isinstance(strange[0], str) else ""
         raise InvalidInput(
-            f"variable {spec.name!r} has no value {value!r}; its values are {listed}{hint}", kind="invalid_value"
+            f"variable {spec.name!r} has no value {', '.join(map(repr, strange))}; its values are {listed}{hint}",
+            kind="invalid_value",
         )
-    return code
+    return codes
+
+
+def _code(value: object, spec: VariableSpec) -> float:
+    try:
+        return spec.code(value)
+    except KeyError:
+        return math.nan
 
 
 def checked_tolerance(name: str, specs: Sequence[VariableSpec], tolerance: Mapping[str, float]) -> dict[str, float]:

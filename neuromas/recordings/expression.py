@@ -497,7 +497,7 @@ def _stored(column: Any, name: str, where: str, index: list[Any] | None) -> NDAr
     if column.whole is None:
         raise InvalidInput(
             f"{where}: {name!r} is of shape {column.described}; name one of its columns, e.g. "
-            f"{example(name, len(column.shape))}{column.remark}",
+            f"{example(name, column)}{column.remark}",
             kind="invalid_expression",
         )
     return np.asarray(column.whole)

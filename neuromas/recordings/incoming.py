@@ -234,6 +234,10 @@ def _raw(values: Any) -> NDArray[Any]:
         return _of_tensor(values)
     if isinstance(values, np.ndarray):
         return values
+    lazy = values.data if hasattr(values, "dims") else values
+    if hasattr(lazy, "dask") and hasattr(lazy, "compute"):
+        # dask's blocks may be masked, which NumPy's conversion of the whole drops
+        return _raw(lazy.compute())
     if isinstance(values, pd.DataFrame):
         return _of_table(values)
     if hasattr(values, "isna") and pd.api.types.is_extension_array_dtype(getattr(values, "dtype", None)):
@@ -249,7 +253,7 @@ def _raw(values: Any) -> NDArray[Any]:
 
 def _listed(values: Sequence[Any]) -> NDArray[Any]:
     """A list, whose entries may be masked, tensors, or text beside NaN."""
-    if any(isinstance(value, np.ma.MaskedArray) for value in values):
+    if _hold_masks(values):
         return _joined([array_of(value) for value in values], np.ma.stack)
     if any(hasattr(value, "detach") for value in values):
         return _joined([array_of(value) for value in values], np.stack)
@@ -263,6 +267,16 @@ def _listed(values: Sequence[Any]) -> NDArray[Any]:
     objects = np.empty(array.shape, dtype=object)
     objects[...] = values
     return objects if any(not isinstance(entry, str) for entry in objects.ravel().tolist()) else array
+
+
+def _hold_masks(values: Sequence[Any]) -> bool:
+    """Whether entries, or entries of lists in the list, are arrays that may be masked."""
+    return any(
+        isinstance(value, np.ma.MaskedArray)
+        or hasattr(value, "dask")
+        or (isinstance(value, (list, tuple)) and _hold_masks(value))
+        for value in values
+    )
 
 
 def _joined(arrays: list[NDArray[Any]], stack: Any) -> NDArray[Any]:

@@ -96,7 +96,7 @@ def _check(recordings: Sequence[Recording]) -> None:
                     f" the same {what} in all recordings",
                     kind="recordings_differ",
                 )
-        refuse_unlike(first, other, first.variable_names, "join")
+    refuse_unlike(recordings, first.variable_names, "join")
 
 
 def _only(names: set[str], recording: Recording) -> list[str]:

@@ -9,7 +9,7 @@ from neuromas import dims
 from neuromas.errors import InvalidInput, suggestion
 from neuromas.recordings.check import listing
 from neuromas.recordings.codes import CommonCodes
-from neuromas.recordings.meeting import Held, not_comparable
+from neuromas.recordings.meeting import Held, Mismatch, mismatch, other_words, refusal
 from neuromas.recordings.recording import Recording
 from neuromas.schema.recording import VariableSpec
 
@@ -38,8 +38,7 @@ def alike(
     _refuse_versions(recordings)
     if mapping:
         recordings = _mapped(recordings, mapping)
-    for other in recordings[1:]:
-        refuse_unlike(recordings[0], other, variables)
+    refuse_unlike(recordings, variables, mapping=mapping, shared=True)
     specs = all_meanings(recordings, variables)
     return [recording.relabel(like=specs) for recording in recordings], specs
 
@@ -53,7 +52,7 @@ def _mapped(recordings: Sequence[Recording], mapping: Mapping[str, Mapping[str, 
             f"pool: mapping for {listing(unknown)}, but the recordings are {listing(known)}{suggestion(unknown[0], known)}",
             kind="invalid_option",
         )
-    own = [mapping.get(recording.name, mapping.get(recording.manifest.name, {})) for recording in recordings]
+    own = [_entries(recording, mapping) for recording in recordings]
     codes = CommonCodes()
     for recording, entries in zip(recordings, own, strict=True):
         codes.learn_numbers(recording.manifest.variables, entries, {})
@@ -63,8 +62,52 @@ def _mapped(recordings: Sequence[Recording], mapping: Mapping[str, Mapping[str, 
     ]
 
 
-def refuse_unlike(first: Recording, other: Recording, variables: Sequence[str], verb: str = "pool") -> None:
-    """Refuse recordings with different physical units, steps or types of variables; `verb` begins the message."""
+def _entries(recording: Recording, mapping: Mapping[str, Mapping[str, Any]]) -> Mapping[str, Any]:
+    return mapping.get(recording.name, mapping.get(recording.manifest.name, {}))
+
+
+def refuse_unlike(
+    recordings: Sequence[Recording],
+    variables: Sequence[str],
+    verb: str = "pool",
+    mapping: Mapping[str, Mapping[str, Any]] | None = None,
+    shared: bool = False,
+) -> None:
+    """Refuse recordings with different physical units, steps or types of variables; `verb` begins the message.
+
+    `mapping` is what gave the recordings the names and values that they have. If values must be `shared`, categorical variables
+    without one in common are refused, too.
+    """
+    first, others = recordings[0], recordings[1:]
+    for other in others:
+        _refuse_other_steps(first, other, verb)
+    held = [
+        {name: _held(recording, name, _entries(recording, mapping or {})) for name in variables}
+        for recording in recordings
+    ]
+    message = refusal(
+        problem
+        for theirs in held[1:]
+        for name in variables
+        if (problem := _problem(held[0][name], theirs[name], shared)) is not None
+    )
+    if message:
+        raise InvalidInput(f"{verb}: {message}", kind="recordings_differ")
+    differing = [
+        f"{here.units!r} in {first.name!r}, {there.units!r} in {other.name!r} (variable {variable!r})"
+        for other in others
+        for variable in variables
+        if (here := first.spec(variable)).units != (there := other.spec(variable)).units
+    ]
+    if differing:
+        raise InvalidInput(f"{verb}: units of variables differ: {'; '.join(differing)}", kind="recordings_differ")
+
+
+def _problem(first: Held, other: Held, shared: bool) -> Mismatch | None:
+    return mismatch(first, other) or (other_words(first, other) if shared else None)
+
+
+def _refuse_other_steps(first: Recording, other: Recording, verb: str) -> None:
     ours, theirs = first.manifest.sampling, other.manifest.sampling
     for what, mine, its in (
         ("units", first.manifest.units, other.manifest.units),
@@ -77,21 +120,10 @@ def refuse_unlike(first: Recording, other: Recording, variables: Sequence[str], 
                 f"{verb}: {what} differ: {mine!r} in {first.name!r}, {its!r} in {other.name!r}",
                 kind="recordings_differ",
             )
-    for variable in variables:
-        here, there = first.spec(variable), other.spec(variable)
-        problem = not_comparable(_held(first, variable), _held(other, variable))
-        if problem:
-            raise InvalidInput(f"{verb}: {problem}", kind="recordings_differ")
-        if here.units != there.units:
-            raise InvalidInput(
-                f"{verb}: units of variable {variable!r} differ: {here.units!r} in {first.name!r}, {there.units!r} in"
-                f" {other.name!r}",
-                kind="recordings_differ",
-            )
 
 
-def _held(recording: Recording, variable: str) -> Held:
-    return Held(recording.name, recording.spec(variable), lambda: recording.dataset[variable].values)
+def _held(recording: Recording, variable: str, mapping: Mapping[str, Any]) -> Held:
+    return Held(recording.name, recording.spec(variable), lambda: recording.dataset[variable].values, mapping=mapping)
 
 
 def _refuse_versions(recordings: Sequence[Recording]) -> None:

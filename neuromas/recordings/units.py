@@ -24,6 +24,13 @@ STATISTICS = {
 }
 """Statistics of a unit's activity that an expression about units may name. A column of the same name comes first."""
 
+SYNONYMS = {
+    **dict.fromkeys(("std", "stdev", "stddev", "standard_deviation"), "sd"),
+    **dict.fromkeys(("firing_rate", "mean_rate"), "rate"),
+    "average": "mean",
+}
+"""Other names of statistics, each with the name in `STATISTICS`."""
+
 KEYS = ("unit", "cluster_id", "id", "roi")
 """Columns of a table that name units, the first that exists, unless somebody says which."""
 
@@ -69,6 +76,7 @@ class UnitColumns(Mapping[str, NDArray[Any]]):
     def __getitem__(self, name: str) -> NDArray[Any]:
         if name in self._columns:
             return self._columns[name]
+        name = SYNONYMS.get(name, name)
         if name not in STATISTICS:
             raise KeyError(name)
         return self._rate() if name == "rate" else self._statistics[name]

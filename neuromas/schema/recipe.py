@@ -149,13 +149,28 @@ class UnitsRecipe(EventRecipe):
     """Columns to keep as metadata of the units. By default, all columns with one number or text per unit."""
 
 
+class UnitCoverage(Document):
+    """From when to when each unit was recorded, from the columns that describe the units."""
+
+    start: str = Field(min_length=1)
+    """Column, or expression of columns, with the start in seconds."""
+    stop: str = Field(min_length=1)
+    """Column, or expression of columns, with the end in seconds."""
+
+
 SpikesCovered = Literal["spikes", "session", "throughout"]
 NwbCovered = Literal["auto", "obs_intervals", "spikes", "session", "throughout"]
+SupportCovered = Literal["time_support", "session", "throughout"]
 
 
 def _coverage(coverage: object, words: tuple[str, ...]) -> object:
     """One of `words`, or intervals; a single interval may be written without its own brackets."""
-    if coverage in words:
+    if isinstance(coverage, Mapping):
+        problems = UnitCoverage.problems(coverage)
+        if problems:
+            raise ValueError("; ".join(problems))
+        return UnitCoverage.model_validate(coverage)
+    if isinstance(coverage, UnitCoverage) or coverage in words:
         return coverage
     listed = coverage if isinstance(coverage, (list, tuple)) else ()
     pairs = [listed] if all(_is_number(edge) for edge in listed) else list(listed)
@@ -164,7 +179,8 @@ def _coverage(coverage: object, words: tuple[str, ...]) -> object:
         if len(ends) != 2 or not ends[0] < ends[1]:
             named = ", ".join(repr(word) for word in words)
             raise ValueError(
-                f"expected {named}, [start, stop] in seconds with start < stop, or a list of such intervals, got {coverage!r}"
+                f"expected {named}, [start, stop] in seconds with start < stop, a list of such intervals, or columns of "
+                f'the units ({{"start": …, "stop": …}}), got {coverage!r}'
             )
     return tuple((float(start), float(stop)) for start, stop in pairs)
 
@@ -181,11 +197,12 @@ class NwbRecipe(UnitsRecipe):
     source: str = "units"
     """``units`` for spike times, or the path of a time series in the file, e.g. ``acquisition/ElectricalSeries``. Samples of a
     time series are averaged in each bin."""
-    coverage: NwbCovered | Interval | tuple[Interval, ...] = "auto"
-    """When units count as recorded: ``[start, stop]`` in seconds, or a list of such intervals; in the unit's ``obs_intervals``;
-    from its first to its last spike (``spikes``); from the first to the last spike of all units (``session``); at all times
-    (``throughout``). ``auto`` means ``obs_intervals`` if the file has them, else ``spikes``. Other times are missing, never
-    zero."""
+    coverage: NwbCovered | Interval | tuple[Interval, ...] | UnitCoverage = "auto"
+    """When units count as recorded: ``[start, stop]`` in seconds, or a list of such intervals; from and to columns of the table
+    of units, ``{"start": "first_s", "stop": "last_s"}``; in the unit's ``obs_intervals``; from its first to its last spike
+    (``spikes``); from the first to the last spike of all units (``session``); at all times (``throughout``). ``auto`` means
+    ``obs_intervals`` if the file has them, else ``spikes``. Other times are missing, never zero. Of a time series, bins
+    without samples are always missing."""
     invalid_times: Literal["missing", "keep"] = "missing"
     """Whether bins that touch the file's ``invalid_times`` are missing, as if not recorded, or are kept."""
 
@@ -193,6 +210,21 @@ class NwbRecipe(UnitsRecipe):
     @classmethod
     def _check_coverage(cls, coverage: object) -> object:
         return _coverage(coverage, get_args(NwbCovered))
+
+
+class PynappleRecipe(EventRecipe):
+    """What to make of an object of pynapple."""
+
+    coverage: SupportCovered | Interval | tuple[Interval, ...] | UnitCoverage = "time_support"
+    """When units count as recorded: ``[start, stop]`` in seconds, or a list of such intervals; from and to columns of the
+    metadata, ``{"start": "first_s", "stop": "last_s"}``; in the object's time support; from its start to its end
+    (``session``); at all times (``throughout``). A group of spikes that was made without a time support has one from its
+    first to its last spike."""
+
+    @field_validator("coverage", mode="before")
+    @classmethod
+    def _check_coverage(cls, coverage: object) -> object:
+        return _coverage(coverage, get_args(SupportCovered))
 
 
 class SessionRecipe(UnitsRecipe):
@@ -229,10 +261,10 @@ class SpikesRecipe(SessionRecipe):
     each: str | None = None
     """Struct array or cell array of a .mat file, of which each element becomes a recording of its own. The recipe then names the
     fields of an element, and what else the file holds."""
-    coverage: SpikesCovered | Interval | tuple[Interval, ...] = "spikes"
-    """When units count as recorded: ``[start, stop]`` in seconds, or a list of such intervals; from a unit's first to its last
-    spike (``spikes``); from the first to the last spike of all units (``session``); at all times (``throughout``). Other times
-    are missing, never zero."""
+    coverage: SpikesCovered | Interval | tuple[Interval, ...] | UnitCoverage = "spikes"
+    """When units count as recorded: ``[start, stop]`` in seconds, or a list of such intervals; from and to columns of the table
+    of units, ``{"start": "first_s", "stop": "last_s"}``; from a unit's first to its last spike (``spikes``); from the first
+    to the last spike of all units (``session``); at all times (``throughout``). Other times are missing, never zero."""
 
     @field_validator("coverage", mode="before")
     @classmethod

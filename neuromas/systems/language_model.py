@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neuromas import seeds
 from neuromas.causal.in_context import PROMPT
 from neuromas.causal.model import PAD, CausalModel, Sequences
 from neuromas.errors import InvalidInput
@@ -32,6 +31,7 @@ from neuromas.systems.updates import (
     Report,
     descend,
     held_out_trials,
+    seeded,
     train_until,
     training_batch,
 )
@@ -102,8 +102,7 @@ def train_language_model(
     limits, seed = Limits.of(request), request.seed
     card = LanguageModelCard(task=model.name, prompt=PROMPT, name=name, dtype="float32", seed=seed)
     tokenizer = word_tokenizer(PROMPT, model.vocabulary[1:])
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.for_torch(seed))
+    with seeded(seed):
         network = _network(len(tokenizer), request.n_units).to(device)
     spoken = read_words(tokenizer, model, card, name)
     optimiser = torch.optim.Adam(network.parameters(), lr=MAX_RATE)

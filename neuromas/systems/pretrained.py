@@ -19,7 +19,7 @@ from neuromas.errors import Corrupt, InvalidInput, NotFound
 from neuromas.files import name_from, sha256_file, sha256_folder
 from neuromas.schema.system import LanguageModelCard
 from neuromas.systems.huggingface import HuggingFace
-from neuromas.systems.system import EMBEDDING
+from neuromas.systems.system import DRAWING, EMBEDDING
 from neuromas.systems.words import import_transformers
 
 CARD = "neuromas.json"
@@ -96,7 +96,8 @@ def load_huggingface(
     card = card.model_copy(update={key: value for key, value in chosen.items() if value is not None})
     source = {"revision": revision, "local_files_only": local or local_files_only, "trust_remote_code": False}
     kind = _dtype(dtype or card.dtype or "bfloat16")
-    with _faults(str(path), local):
+    # transformers replaces torch's own initialisers while it loads, for all threads
+    with _faults(str(path), local), DRAWING:
         tokenizer = library.AutoTokenizer.from_pretrained(str(path), **source)
         model, loading = library.AutoModelForCausalLM.from_pretrained(
             str(path), dtype=kind, device_map=device_map, use_safetensors=True, output_loading_info=True, **source

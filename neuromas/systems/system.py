@@ -6,6 +6,7 @@ have not ended. These sequences are packed: sorted by length, step after step, s
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -376,6 +377,10 @@ class System(ABC):
         return torch.cat(right).cpu().numpy()
 
 
+DRAWING = threading.RLock()
+"""Held by a thread while it draws from PyTorch's own generator, which all threads share, or makes modules, which do."""
+
+
 class Trained(System):
     """A system from a network that `train` trains and `load_system` loads.
 
@@ -410,7 +415,8 @@ class Trained(System):
         self.config = config
         self.device = torch.device(device)
         self.layer = self.hidden if layer in (None, HIDDEN) else find_layer(str(layer), self.layers, config.name)
-        self._network = self.network(config).to(self.device)
+        with DRAWING:
+            self._network = self.network(config).to(self.device)
         self._network.load_state_dict(weights)
         self._network.eval().requires_grad_(False)
         self._prepare()

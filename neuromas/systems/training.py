@@ -34,6 +34,7 @@ from neuromas.systems.updates import (
     descend,
     held_out_trials,
     reporting,
+    seeded,
     train_until,
     training_batch,
 )
@@ -221,14 +222,15 @@ def _train_network(request: TrainRequest, model: CausalModel, out: Path, device:
         # a network that came to its iteration limit keeps its checkpoint, to continue from with a higher one
         if not (out / CHECKPOINT).exists() or finished.config.iterations >= limits.max_iterations:
             return finished
-    with torch.random.fork_rng(devices=[]), deferred_interrupt() as interrupted:
+    with deferred_interrupt() as interrupted:
         network = _initial(config, request.memory).to(device)
         # without decay this is Adam, bit by bit
         optimiser = torch.optim.AdamW(network.parameters(), lr=request.learning_rate, weight_decay=request.weight_decay)
         held_out = held_out_trials(model, limits.n_held_out, config.seed)
 
         def freeze() -> Trained:
-            return SYSTEMS[config.kind](config, network.state_dict(), device)
+            with seeded(config.seed):  # making a network draws
+                return SYSTEMS[config.kind](config, network.state_dict(), device)
 
         course = train_until(
             _restore(out, config, network, optimiser),
@@ -245,7 +247,8 @@ def _train_network(request: TrainRequest, model: CausalModel, out: Path, device:
         save_system(system, out)
         if course.solved or limits.max_iterations == 0:
             (out / CHECKPOINT).unlink(missing_ok=True)
-        return load_system(out, device=device)
+        with seeded(config.seed):
+            return load_system(out, device=device)
 
 
 def _planned(request: TrainRequest, model: CausalModel) -> SystemConfig:
@@ -270,8 +273,8 @@ def _planned(request: TrainRequest, model: CausalModel) -> SystemConfig:
 
 def _initial(config: SystemConfig, memory: int) -> nn.Module:
     """The network before training."""
-    torch.manual_seed(seeds.for_torch(config.seed))
-    network = SYSTEMS[config.kind].network(config)
+    with seeded(config.seed):
+        network = SYSTEMS[config.kind].network(config)
     if memory:
         SYSTEMS[config.kind].remember(network, memory, torch.Generator().manual_seed(seeds.for_torch(config.seed)))
     return network
@@ -320,9 +323,9 @@ def _update(
 ) -> float:
     trials = training_batch(model, BATCH_SIZE, request.seed, iteration)
     tokens = torch.from_numpy(trials.tokens).to(device)
-    torch.manual_seed(seeds.for_torch(request.seed * 1_000_003 + iteration))  # dropout
     network.train()
-    logits = network(tokens[:, :-1])
+    with seeded(request.seed * 1_000_003 + iteration):  # dropout
+        logits = network(tokens[:, :-1])
     loss = functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten(), ignore_index=PAD)
     return descend(optimiser, loss, iteration, request.learning_rate)
 

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from neuromas import seeds
 from neuromas.errors import InvalidInput
 from neuromas.files import write_atomically
 from neuromas.schema.twin import TwinConfig
+from neuromas.systems.updates import seeded
 from neuromas.twins.data import MISSING, TwinData
 from neuromas.twins.kinds import KINDS, Dynamics
 from neuromas.weights import adam_tensors, read_safetensors, restore_adam, resuming, safetensors_bytes
@@ -199,8 +199,7 @@ def rollout_loss(
 
 
 def _begin(data: TwinData, kind: str, config: TwinConfig, train: Tensor, seed: int) -> _State:
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seeds.for_torch(seed))
+    with seeded(seed):
         dynamics = KINDS[kind](data.n_units, data.inputs.shape[1], len(data.of_behaviour.codes), config.n_hidden)
     before = train[data.followed[train]]
     dynamics.adapt(data.latents[train], data.latents[before], data.inputs[before + 1], data.latents[before + 1])

@@ -43,7 +43,7 @@ OTHER_CODES = {"phase": lambda values: 2 - values.astype(int)}  # 2 is demo, 1 i
 AS_FLOATS = {"phase": lambda values: values + 1.0}
 
 
-@pytest.mark.parametrize("changed", [AS_TEXT, OTHER_CODES, AS_FLOATS])
+@pytest.mark.parametrize("changed", [AS_TEXT, OTHER_CODES, AS_FLOATS, AS_TEXT | OTHER_CODES])
 def test_numbers_and_categories_are_refused_and_mapped(cast, changed):
     """With the right mapping, the fit is that of the recording as it was."""
     values = cast.noisy.values(["phase", "count"])
@@ -55,9 +55,10 @@ def test_numbers_and_categories_are_refused_and_mapped(cast, changed):
         cast.fit("clmas", [cast.net, other])
     assert caught.value.kind == "no_shared_value"
     mapping = offered(caught.value, "mapping")
-    if changed is OTHER_CODES:  # what was offered is a guess, and says so
+    assert set(mapping["brain"]) == set(changed)
+    if "phase" in changed and changed is not AS_FLOATS:  # what was offered is a guess, and says so
         assert "say which is which" in str(caught.value)
-        mapping = {"brain": {"phase": {"values": {"demo": 2, "response": 1}}}}
+        mapping["brain"]["phase"] = {"values": {"demo": 2, "response": 1}}
     mapped = cast.fit("clmas", [cast.net, other], mapping=mapping)
     assert mapped.alignment.sha256() == cast.fit("clmas").alignment.sha256()
 

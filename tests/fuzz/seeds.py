@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from neuromas import Recording, RecordingStore
-from neuromas.fit.result import FitResult
 from neuromas.align.alignment import Alignment
 from neuromas.experiments.figures import FIGURES
+from neuromas.fit.result import FitResult
 from neuromas.recordings.check import problems_of
 from neuromas.recordings.convert.converter import convert, find_converter
 from neuromas.recordings.convert.pickled_array import read_pickled_array

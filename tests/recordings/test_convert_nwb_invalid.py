@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+import json
+import shutil
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -138,6 +141,54 @@ def test_an_interval_that_ends_before_it_starts_is_refused(tmp_path):
     with pytest.raises(InvalidInput, match="row 0: the interval ends at 10 s, before it starts at 20 s") as raised:
         convert(write(tmp_path / "s.nwb", file), RECIPE)
     assert raised.value.kind == "invalid_times"
+
+
+# ---------------------------------------------------------------------------------------------------- as hdmf-zarr writes it
+
+
+@pytest.fixture
+def both(tmp_path: Path) -> tuple[Path, Path]:
+    """The session with intervals for the pupil (10 to 11 s), for ``raw`` (20 to 20.5 s) and for both (30.7 to 30.8 s)."""
+    with zipfile.ZipFile(Path(__file__).parent / "nwb" / "invalid.zip") as archive:
+        archive.extractall(tmp_path)
+    return tmp_path / "invalid.nwb", tmp_path / "invalid.nwb.zarr"
+
+
+@pytest.mark.usefixtures("in_process")
+@pytest.mark.parametrize("largest", [2**22, 0], ids=["copied", "read in place"])
+def test_zarr_and_hdf5_leave_out_the_same_bins(both, monkeypatch, largest):
+    monkeypatch.setattr("neuromas.recordings.convert.zarr_as_hdf5._LARGEST", largest)
+    for path in both:
+        assert missing(path, source="pupil")[0] == [(1, 0), (1, 1), (3, 1)]
+        for more in (SPIKES, {"source": "raw"}, {"source": "lfp"}):
+            seen, notes = missing(path, **more)
+            assert seen == [(2, 0), (3, 1)]
+            assert "2 bins that touch invalid_times (2 intervals)" in notes
+            assert "1 intervals of invalid_times that hold for other series" in notes
+        assert missing(path, **SPIKES, invalid_times="keep")[0] == []
+
+
+@pytest.mark.usefixtures("in_process")
+def test_intervals_that_name_no_series_hold_for_everything_in_zarr(both):
+    """As a file that says nothing of series has them: without their column."""
+    table = both[1] / "intervals" / "invalid_times"
+    attributes = json.loads((table / ".zattrs").read_text())
+    attributes["colnames"] = [name for name in attributes["colnames"] if name != "timeseries"]
+    (table / ".zattrs").write_text(json.dumps(attributes))
+    for name in ("timeseries", "timeseries_index"):
+        shutil.rmtree(table / name)
+    for more in (SPIKES, {"source": "pupil"}, {"source": "lfp"}):
+        assert missing(both[1], **more)[0] == [(1, 0), (1, 1), (2, 0), (3, 1)]
+
+
+@pytest.mark.usefixtures("in_process")
+def test_a_folder_that_was_not_written_to_its_end_is_refused(both):
+    column = both[1] / "intervals" / "invalid_times" / "timeseries"
+    (column / ".zattrs").unlink()
+    (column / "0").unlink()
+    with pytest.raises(InvalidInput, match="probably not written to its end") as raised:
+        convert(both[1], RECIPE | SPIKES)
+    assert raised.value.kind == "unreadable_source"
 
 
 def test_touching_agrees_with_a_loop():

@@ -121,6 +121,7 @@ def test_the_files_that_were_read_are_hashed_and_no_others(ks):
         ("KSLabel == 'good' and depth < 20", ["0"]),
         ("unit == '11' or cluster_id > 100", ["11", "203"]),
         ("group != 'noise' and rate > 0", ["0", "2", "10"]),  # 203 has no label
+        ("group != 'noise' and firing_rate > 0", ["0", "2", "10"]),
     ],
 )
 def test_units_are_chosen_by_their_labels(ks, units_where, kept):

@@ -12,7 +12,7 @@ import pytest
 import xarray as xr
 from scipy.io import savemat
 
-from neuromas.errors import InvalidDocument, InvalidInput
+from neuromas.errors import InvalidDocument, InvalidInput, NeuromasError
 from neuromas.recordings.convert.arrays import from_xarray
 from neuromas.recordings.convert.converter import convert, find_converter
 from neuromas.recordings.expression import evaluate, evaluate_known
@@ -44,8 +44,8 @@ def test_an_index_names_a_column():
 
 def test_entries_behind_the_end_of_a_list_are_missing():
     columns = {
-        "rt": of_lists(np.array([0.5, 1.5, 2.5]).take, np.array([2, 2, 3]), ()),
-        "word": of_lists(np.array(["a", "bb", "c"]).take, np.array([1, 3, 3]), ()),
+        "rt": of_lists(np.array([0.5, 1.5, 2.5]).take, [np.array([2, 2, 3])], ()),
+        "word": of_lists(np.array(["a", "bb", "c"]).take, [np.array([1, 3, 3])], ()),
     }
     values, missing = evaluate_known("rt[:, 1] > 1", columns)
     assert missing.tolist() == [False, True, True]
@@ -270,3 +270,54 @@ def test_of_long_lists_only_the_entries_asked_for_are_read(session, monkeypatch)
     recording = convert(session, WINDOW | {"variables": {"l": "where(isfinite(licks[:, 0]), licks[:, 0], 0)"}})
     assert values(recording, "l")[::2] == [1.5, 0, 5.5]
     assert read == [1, 1] * 2  # the expression names the column twice
+
+
+# ------------------------------------------------------------------------------------------------------- lists of lists
+
+
+def entry(nested: list, index: tuple[int, ...]) -> float:
+    """An entry of nested lists as Python takes it; NaN where there is none."""
+    for at in index:
+        if not -len(nested) <= at < len(nested):
+            return np.nan
+        nested = nested[at]
+    return nested
+
+
+def test_lists_of_lists_are_those_of_python():
+    rng = np.random.default_rng(0)
+    rows = [[list(rng.normal(size=rng.integers(4))) for _ in range(rng.integers(4))] for _ in range(30)]
+    inner = [each for row in rows for each in row]
+    levels = [np.cumsum([len(row) for row in rows]), np.cumsum([len(each) for each in inner])]
+    matrix = of_lists(np.concatenate(inner).take, levels, ())
+    assert matrix.shape == (30, 3, 3)
+    for at in np.ndindex(6, 6):
+        index = tuple(number - 3 for number in at)
+        np.testing.assert_array_equal(matrix.part((slice(None), *index)), [entry(row, index) for row in rows])
+    some = matrix.of_rows(np.array([7, 2]))
+    np.testing.assert_array_equal(some.part((slice(None), 0, -1)), [entry(rows[7], (0, -1)), entry(rows[2], (0, -1))])
+
+
+def test_doubly_ragged_columns_of_nwb(tmp_path):
+    pynwb = pytest.importorskip("pynwb")
+    taps = [[[1.0, 2.0], [3.0]], [[4.0, 5.0, 6.0]], [[], [7.0]], [[8.0], [9.0, 10.0], [11.0]]]
+    pairs = [[[1, 2], [3, 4]], [[5, 6]], [[7, 8], [9, 10], [11, 12]], [[13, 14]]]
+    file = pynwb.NWBFile(session_description="-", identifier="-", session_start_time=datetime(2020, 1, 1, tzinfo=UTC))
+    for name in ("taps", "pairs"):
+        file.add_trial_column(name, "-", index=2)
+    for number in range(4):
+        file.add_trial(start_time=10.0 * number, stop_time=10.0 * number + 5, taps=taps[number], pairs=pairs[number])
+    file.add_unit(spike_times=np.arange(0, 40, 0.5) + 0.1)
+    with pynwb.NWBHDF5IO(tmp_path / "s.nwb", "w") as io:
+        io.write(file)
+    recipe = {"start_s": 0, "stop_s": 1, "coverage": "throughout"}
+    variables = {"last": "taps[:, -1, -1]", "second": "pairs[:, 0, 1]"}
+    recording = convert(tmp_path / "s.nwb", recipe | {"variables": variables})
+    assert recording.values(["last"])[:, 0].tolist() == [3, 6, 7, 11]
+    assert recording.values(["second"])[:, 0].tolist() == [2, 6, 8, 14]
+    kept = convert(tmp_path / "s.nwb", recipe | {"variables": {"n": "id"}, "where": "isfinite(taps[:, 0, 1])"})
+    assert kept.values(["n"])[:, 0].tolist() == [0, 1]
+    listed = dict(find_converter(tmp_path / "s.nwb").contents(tmp_path / "s.nwb"))
+    assert listed["trials.taps"] == "(4, up to 3, up to 3): an expression names one entry per row, e.g. taps[:, 0, 0]"
+    with pytest.raises(NeuromasError, match=r"'taps' is of shape \(4, up to 3, up to 3\).*e\.g\. taps\[:, 0, 0\]"):
+        convert(tmp_path / "s.nwb", recipe | {"variables": {"x": "taps[:, 0]"}})

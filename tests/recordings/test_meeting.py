@@ -14,7 +14,7 @@ from neuromas.index.index import CLIndex
 from neuromas.measures.samples import DifferentValuesWarning, shared_samples
 from neuromas.recordings.codes import CommonCodes
 from neuromas.recordings.incomplete import MissingUnitsWarning, costly_units
-from neuromas.recordings.meeting import Held, clashing_codes, not_comparable
+from neuromas.recordings.meeting import Held, clashing_codes, mismatch, refusal
 from neuromas.recordings.pseudo import pool
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.split import split_by_value
@@ -116,16 +116,16 @@ def test_a_mapping_may_name_the_reference_by_number():
 def test_the_offered_mapping_follows_from_equal_numbers():
     text, number = Held("a", categorical("01", "1", "2")), Held("b", VariableSpec(name="n", type="integer"), lambda: N)
     for one, other in ((text, number), (number, text)):
-        assert '{"a": {"n": {"values": {"1": ["01", "1"], "2": "2"}}}}' in not_comparable(one, other)
-    assert not_comparable(number, number) == not_comparable(text, text) == ""
-    assert "compare other variables" in not_comparable(text, number, fixed={"a", "b"})
+        assert '{"a": {"n": {"values": {"1": ["01", "1"], "2": "2"}}}}' in refusal([mismatch(one, other)])
+    assert mismatch(number, number) is mismatch(text, text) is None
+    assert "compare other variables" in refusal([mismatch(text, number, fixed={"a", "b"})])
 
 
 def test_codes_of_two_causal_models_that_disagree():
     one, other = Held("a", categorical("demo", "response")), Held("b", categorical("response", "demo"))
-    assert "'demo' has the code 0 in 'a', and in 'b' the code 1" in clashing_codes(one, other)
-    assert "that code means 'iti'" in clashing_codes(one, Held("c", categorical("demo", "iti")))
-    assert clashing_codes(one, Held("d", categorical("demo"))) == ""
+    assert "'demo' has the code 0 in 'a', and in 'b' the code 1" in refusal([clashing_codes(one, other)])
+    assert "that code means 'iti'" in refusal([clashing_codes(one, Held("c", categorical("demo", "iti")))])
+    assert clashing_codes(one, Held("d", categorical("demo"))) is None
 
 
 def test_meanings_that_only_later_systems_have_get_codes_of_their_own():

@@ -58,6 +58,8 @@ def test_statistics_over_blocks_are_those_of_the_whole():
         ("constant", ["0", "10"]),
         ("recorded == 1 and depth > 1", ["2", "10"]),
         ("mean > 2 and sd > 0", ["11"]),
+        ("std > 0 and average > 2", ["11"]),
+        ("stddev > 0 and firing_rate > 2", ["11"]),
         ("unit in ['0', '11']", ["0", "11"]),
     ],
 )
@@ -65,6 +67,18 @@ def test_units_are_chosen_by_their_activity(made, units_where, kept):
     chosen = select(made, units_where=units_where)
     assert chosen.unit_names == kept
     assert f"only units where {units_where}" in chosen.manifest.provenance.notes
+
+
+@pytest.mark.parametrize(("name", "nearest"), [("sdt", "sd"), ("rates", "rate"), ("silnet", "silent")])
+def test_a_statistic_that_is_misspelt_gets_the_nearest_name(made, name, nearest):
+    with pytest.raises(NotFound, match=f"no column '{name}'.*did you mean '{nearest}'"):
+        select(made, units_where=f"{name} > 0")
+
+
+def test_a_column_comes_before_a_statistic_of_its_name():
+    metadata = {"std": [1.0, 2.0, 3.0, 4.0]}
+    recording = Recording.from_arrays(RATES[:1] * 0, {"n": [1]}, name="x", unit_metadata=metadata, missing=True)
+    assert select(recording, units_where="std > 2 and sd == 0").unit_names == ["u2"]
 
 
 def test_only_eligible_samples_count():

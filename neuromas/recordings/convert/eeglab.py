@@ -196,7 +196,7 @@ def _epochs(data: _Set) -> dict[str, Any]:
         if name != "epoch":
             ordered = seconds if name == "latency" else values[rows]
             table[f"event{name}"] = of_lists(
-                ordered.take if ordered.ndim == 1 else ordered.__getitem__, ends, ordered.shape[1:]
+                ordered.take if ordered.ndim == 1 else ordered.__getitem__, [ends], ordered.shape[1:]
             )
             if name != "latency" and values.ndim == 1:
                 table[name] = _of_epochs(ordered[at_zero[first]], with_zero, data.n_epochs)

@@ -14,12 +14,13 @@ from neuromas import dims
 from neuromas.errors import InvalidInput
 from neuromas.recordings.check import listing
 from neuromas.recordings.columns import tidy
+from neuromas.recordings.convert.coverage import Coverage
 from neuromas.recordings.convert.events import SLACK_S, Events, bin_spikes, check_size, take_events, within
 from neuromas.recordings.convert.locked import Binned, in_time_order, recording_of
 from neuromas.recordings.convert.source import need_variables, needed
 from neuromas.recordings.convert.tables import to_tables
 from neuromas.recordings.recording import Recording
-from neuromas.schema.recipe import EventRecipe
+from neuromas.schema.recipe import EventRecipe, PynappleRecipe
 
 _EXTRA = "pynapple"
 _WHERE = "pynapple"
@@ -62,7 +63,8 @@ def from_pynapple(data: Any, intervals: Any, recipe: EventRecipe | Mapping[str, 
     [1.0, 0.0, 0.0, 2.0]
     """
     nap = needed("pynapple", _EXTRA)
-    recipe = recipe if isinstance(recipe, EventRecipe) else EventRecipe.parse(dict(recipe), "recipe")
+    document = recipe.model_dump(exclude_unset=True) if isinstance(recipe, EventRecipe) else dict(recipe)
+    recipe = PynappleRecipe.parse(document, "recipe")
     table = _table(intervals, nap)
     need_variables(recipe, list(table), _WHERE)
     events = take_events(in_time_order(table, recipe.align, _WHERE), recipe, _WHERE)
@@ -75,11 +77,11 @@ def from_pynapple(data: Any, intervals: Any, recipe: EventRecipe | Mapping[str, 
         raise InvalidInput(
             f"{_WHERE}: activity='count' is for spikes; samples of a series are averaged", kind="invalid_recipe"
         )
-    binned = _spikes(data, recipe, events, nap) if spiking else _series(data, events, nap)
+    binned = _spikes(data, recipe, events, nap) if spiking else _series(data, recipe, events, nap)
     return recording_of(events, binned, recipe, fields, defaults={"name": _WHERE}, where=_WHERE, libraries=(_EXTRA,))
 
 
-def _spikes(data: Any, recipe: EventRecipe, events: Events, nap: Any) -> Binned:
+def _spikes(data: Any, recipe: PynappleRecipe, events: Events, nap: Any) -> Binned:
     """Spikes of each unit in each bin."""
     # a group's own keys; iterating over it gives others
     keys = data.keys() if isinstance(data, nap.TsGroup) else ()
@@ -88,28 +90,35 @@ def _spikes(data: Any, recipe: EventRecipe, events: Events, nap: Any) -> Binned:
     width = recipe.width_s if recipe.activity == "rate" else None
     activity = np.stack([bin_spikes(np.asarray(times), events.edges, width) for times in trains.values()], axis=2)
     return Binned(
-        _supported(activity, data, events),
+        _supported(activity, data, recipe, events),
         list(trains),
         physical="1" if recipe.activity == "count" else "Hz",
         unit_metadata=_metadata(data) if isinstance(data, nap.TsGroup) else {},
     )
 
 
-def _series(data: Any, events: Events, nap: Any) -> Binned:
+def _series(data: Any, recipe: PynappleRecipe, events: Events, nap: Any) -> Binned:
     """Means of each series in each bin."""
     values = np.asarray(data.values, dtype=np.float64)
     activity = _means(np.asarray(data.t), values.reshape(len(values), -1), events.edges)
     framed = isinstance(data, nap.TsdFrame)
     return Binned(
-        _supported(activity, data, events),
+        _supported(activity, data, recipe, events),
         [str(name) for name in data.columns] if framed else ["u0"],
         unit_metadata=_metadata(data) if framed else {},
     )
 
 
-def _supported(activity: NDArray[np.float64], data: Any, events: Events) -> NDArray[np.float32]:
-    """`activity` with NaN in bins that do not lie in the time support of `data`."""
-    activity[~within(np.asarray(data.time_support.values, dtype=np.float64), events.edges)] = np.nan
+def _supported(activity: NDArray[np.float64], data: Any, recipe: PynappleRecipe, events: Events) -> NDArray[np.float32]:
+    """`activity` with NaN in bins in which a unit was not recorded."""
+    support = np.asarray(data.time_support.values, dtype=np.float64)
+    if recipe.coverage == "time_support":
+        activity[~within(support, events.edges)] = np.nan
+    else:
+        coverage = Coverage(recipe.coverage, support, _metadata(data) if hasattr(data, "metadata") else {}, _WHERE)
+        for unit in range(activity.shape[2]):
+            seen = np.broadcast_to(coverage.recorded(np.empty(0), events.edges, unit), activity.shape[:2])
+            activity[~seen, unit] = np.nan
     return activity.astype(np.float32)
 
 

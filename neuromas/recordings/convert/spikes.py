@@ -118,11 +118,11 @@ def locked_spikes(
     rows = select_units(columns, recipe, len(spikes), str(path))
     kept = {name: spikes[name] for name in columns["unit"][rows].tolist()}
     check_size(len(trials.rows), recipe.n_steps, len(kept), events.where)
-    coverage = Coverage(recipe.coverage, np.concatenate(list(spikes.values())))
+    coverage = Coverage(recipe.coverage, np.concatenate(list(spikes.values())), columns, str(path))
     width = recipe.width_s if recipe.activity == "rate" else None
     activity = np.full((len(trials.rows), recipe.n_steps, len(kept)), np.nan, dtype=np.float32)
-    for column, times in enumerate(kept.values()):
-        seen = coverage.recorded(times, trials.edges)
+    for column, (unit, times) in enumerate(zip(rows.tolist(), kept.values(), strict=True)):
+        seen = coverage.recorded(times, trials.edges, unit)
         activity[:, :, column] = np.where(seen, bin_spikes(times, trials.edges, width), np.nan)
     metadata = metadata_columns(units.columns, recipe, str(path))
     binned = Binned(
@@ -384,7 +384,7 @@ def contents_spikes(path: Path) -> list[tuple[str, str]]:
     listed = []
     for name, values in read_columns(path).items():
         if isinstance(values, Matrix):
-            listed.append((name, f"{values.described}, e.g. {example(name, len(values.shape))}"))
+            listed.append((name, f"{values.described}, e.g. {example(name, values)}"))
             continue
         present = values[np.isfinite(values)] if values.dtype.kind == "f" else values
         listed.append((name, entry(present)))

@@ -14,7 +14,7 @@ from neuromas.recordings.check import BLOCK_BYTES, listing
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.convert.locked import Binned
 from neuromas.recordings.expression import evaluate_mask, names_in
-from neuromas.recordings.units import KEYS, STATISTICS, UnitColumns, rows_of_units, taken_rows
+from neuromas.recordings.units import KEYS, STATISTICS, SYNONYMS, UnitColumns, rows_of_units, taken_rows
 from neuromas.schema.recipe import UnitsRecipe
 
 
@@ -149,7 +149,7 @@ def metadata_columns(columns: Mapping[str, NDArray[Any]], recipe: UnitsRecipe, w
 
 
 def _statistics_in(expression: str, columns: Mapping[str, Any]) -> set[str]:
-    return {name for name in names_in(expression) if name in STATISTICS and name not in columns}
+    return {name for name in names_in(expression) if name in {*STATISTICS, *SYNONYMS} and name not in columns}
 
 
 def _some(rows: NDArray[np.int64], recipe: UnitsRecipe, n_units: int, where: str) -> NDArray[np.int64]:

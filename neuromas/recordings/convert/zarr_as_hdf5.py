@@ -199,6 +199,12 @@ def _copy_array(
     elif values.dtype.kind in "OUS":
         texts = np.array([_decoded(value) for value in values.ravel()], dtype=object).reshape(shape)
         dataset = group.create_dataset(folder.name, data=texts, shape=shape, dtype=h5py.string_dtype())
+    elif values.dtype.hasobject:
+        raise InvalidInput(
+            f"{root}: {folder.relative_to(root)} holds objects and does not say of which kind; the folder was probably not "
+            "written to its end",
+            kind="unreadable_source",
+        )
     else:
         dataset = group.create_dataset(folder.name, data=values)
     _copy_attributes(root, attributes, dataset, later)

@@ -12,6 +12,8 @@ import numpy as np
 import xarray as xr
 import zarr
 from numpy.typing import NDArray
+from xarray.backends import BackendArray
+from xarray.core import indexing
 from zarr.abc.store import ByteRequest, Store
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.buffer import Buffer, BufferPrototype
@@ -176,6 +178,37 @@ def _create(
 def open_group(folder: Path | Store) -> xr.Dataset:
     """The zarr group as it is stored, read when it is asked for."""
     return xr.open_dataset(folder, engine="zarr", chunks=None, consolidated=True)  # type: ignore[arg-type]
+
+
+class _Checked(BackendArray):
+    """A stored array that is read when it is asked for; damage is `Corrupt` then."""
+
+    def __init__(self, variable: xr.Variable, where: str) -> None:
+        self._variable, self._where = variable, where
+        self.shape, self.dtype = variable.shape, variable.dtype
+
+    def __getitem__(self, key: indexing.ExplicitIndexer) -> Any:
+        return indexing.explicit_indexing_adapter(key, self.shape, indexing.IndexingSupport.OUTER, self._read)
+
+    def _read(self, key: Any) -> NDArray[Any]:
+        try:
+            return np.asarray(self._variable[key].values)
+        except (ValueError, RuntimeError, OSError) as error:  # zarr's checksum error is a plain ValueError
+            raise Corrupt(f"{self._where} cannot be read: {error}") from error
+
+
+def checked_on_reading(dataset: xr.Dataset, name: str) -> xr.Dataset:
+    """The dataset of a recording, not read yet; whoever reads a damaged part gets `Corrupt`, by whichever way."""
+    for key, variable in list(dataset.variables.items()):
+        if variable.dtype.kind in "TO" or key in dataset.indexes:  # is read at once
+            continue
+        array: Any = indexing.LazilyIndexedArray(_Checked(variable, f"recording {name!r}: {key}"))
+        # as xarray does, what was read whole is kept
+        kept = indexing.MemoryCachedArray(indexing.CopyOnWriteArray(array))
+        dataset = dataset.assign(
+            {key: xr.Variable(variable.dims, kept, variable.attrs, variable.encoding, fastpath=True)}
+        )
+    return dataset
 
 
 class PublishedStore(LocalStore):

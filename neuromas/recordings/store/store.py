@@ -10,7 +10,7 @@ from neuromas.errors import Corrupt, InvalidInput, NeuromasError, ReadOnly
 from neuromas.files import local_path
 from neuromas.html import table
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store.arrays import PublishedStore, open_group, read_groups, restored
+from neuromas.recordings.store.arrays import PublishedStore, checked_on_reading, open_group, read_groups, restored
 from neuromas.recordings.store.commit import register_recordings, register_stream, remove_recordings
 from neuromas.recordings.store.index import (
     RecordingEntry,
@@ -310,8 +310,7 @@ def _opened(published: Published, load: bool) -> Recording:
     check_presence(published)
     try:
         dataset = open_group(PublishedStore(published))
-        if load:
-            dataset.load()
+        dataset = dataset.load() if load else checked_on_reading(dataset, published.name)
         dataset = restored(dataset, published.manifest)
         groups = read_groups(published)
     except (InvalidInput, Corrupt):

@@ -5,14 +5,17 @@ hdmf-zarr needs zarr 2, so this runs in an environment of its own::
     pip install hdmf-zarr pynwb
     python make.py
 
-They are zipped because the folder has hundreds of files. Trials do not refer to series in it: hdmf-zarr stores such columns in
-a way that numcodecs, which refuses to unpickle, does not let it write.
+And ``invalid.zip``: a session with ``invalid_times``, some of which hold for a series alone. numcodecs 0.15 and later refuse to
+pickle such references, so this one needs ``numcodecs<0.15``.
+
+They are zipped because the folder has hundreds of files. Trials do not refer to series in ``small.zip``.
 """
 
 from __future__ import annotations
 
 import tempfile
 import zipfile
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -105,21 +108,55 @@ def planted() -> Any:
     return file
 
 
+def with_invalid_times() -> Any:
+    """Four trials at 0, 10, 20 and 30 s, two units that fire in every bin, a pupil and two channels; three invalid intervals."""
+    from pynwb import NWBFile, TimeSeries
+    from pynwb.ecephys import ElectricalSeries
+
+    file = NWBFile(session_description="-", identifier="-", session_start_time=datetime(2020, 1, 1, tzinfo=UTC))
+    file.add_trial_column("side", "-")
+    for number in range(4):
+        file.add_trial(start_time=10.0 * number, stop_time=10.0 * number + 5, side="lr"[number % 2])
+    for phase in (0.1, 0.3):
+        file.add_unit(spike_times=np.arange(0, 40, 0.5) + phase)
+    file.add_acquisition(TimeSeries(name="pupil", data=np.arange(400.0), unit="mm", rate=10.0))
+    group = file.create_electrode_group("g", "-", "-", file.create_device("probe"))
+    for _ in range(2):
+        file.add_electrode(location="CA1", group=group)
+    for name in ("raw", "lfp"):
+        electrodes = file.create_electrode_table_region([0, 1], "-")
+        file.add_acquisition(ElectricalSeries(name=name, data=np.ones((400, 2)), rate=10.0, electrodes=electrodes))
+    for start, stop, names, tag in (
+        (10.0, 11.0, ["pupil"], "blink"),
+        (20.0, 20.5, ["raw"], "artefact"),
+        (30.7, 30.8, ["pupil", "raw"], "both"),
+    ):
+        series = [file.acquisition[name] for name in names]
+        file.add_invalid_time_interval(start_time=start, stop_time=stop, timeseries=series, tags=[tag])
+    return file
+
+
 def main() -> None:
-    """Write both, and zip them."""
+    """Write all, and zip them."""
+    write("small", planted)
+    write("invalid", with_invalid_times)
+
+
+def write(stem: str, session: Callable[[], Any]) -> None:
+    """Write a session as HDF5 and as zarr, and zip both."""
     from hdmf_zarr.nwb import NWBZarrIO
     from pynwb import NWBHDF5IO
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        with NWBHDF5IO(folder / "small.nwb", "w") as io:
-            io.write(planted(), cache_spec=False)
+        with NWBHDF5IO(folder / f"{stem}.nwb", "w") as io:
+            io.write(session(), cache_spec=False)
         with (
-            NWBHDF5IO(folder / "small.nwb", "r") as read,
-            NWBZarrIO(str(folder / "small.nwb.zarr"), mode="w") as write,
+            NWBHDF5IO(folder / f"{stem}.nwb", "r") as read,
+            NWBZarrIO(str(folder / f"{stem}.nwb.zarr"), mode="w") as write,
         ):
             write.export(src_io=read, write_args={"link_data": False})
-        with zipfile.ZipFile(HERE / "small.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        with zipfile.ZipFile(HERE / f"{stem}.zip", "w", zipfile.ZIP_DEFLATED) as archive:
             for file in sorted(one for one in folder.rglob("*") if one.is_file() and one.name != ".zmetadata"):
                 archive.write(file, file.relative_to(folder))
 

@@ -63,12 +63,14 @@ def read_matrices(table: Any) -> dict[str, Matrix]:
 
 
 def _matrix(column: Any) -> Matrix | None:
-    """A column of vectors or of lists; None if its entries are neither numbers nor text."""
+    """A column of vectors, of lists, or of lists of lists; None if its entries are neither numbers nor text."""
     from hdmf.common import DynamicTableRegion, EnumData, VectorIndex
 
-    lists = isinstance(column, VectorIndex)
-    entries = column.target if lists else column
-    if isinstance(entries, (VectorIndex, DynamicTableRegion, EnumData)):
+    levels, entries = [], column
+    while isinstance(entries, VectorIndex):
+        levels.append(entries)
+        entries = entries.target
+    if isinstance(entries, (DynamicTableRegion, EnumData)):
         return None
     data = entries.data
     shape, dtype = getattr(data, "shape", None), getattr(data, "dtype", None)
@@ -77,8 +79,8 @@ def _matrix(column: Any) -> Matrix | None:
         shape, dtype = data.shape, data.dtype
     if shape is None or dtype is None or not _plain(dtype):
         return None
-    if lists:
-        return of_lists(partial(_rows_of, data), np.asarray(column.data[:]), tuple(shape[1:]))
+    if levels:
+        return of_lists(partial(_rows_of, data), [np.asarray(level.data[:]) for level in levels], tuple(shape[1:]))
     if len(shape) < 2 or 0 in shape[1:]:
         return None
     return Matrix(tuple(shape), lambda index: tidy(data[index]), per_row=True)

@@ -56,7 +56,7 @@ def _of_columns(matrix: Matrix | None, column: str) -> str:
     """A column of several entries per row, and how an expression names one."""
     if matrix is None:
         return "not one number or text per row"
-    return f"{matrix.described}: an expression names one entry per row, e.g. {example(column, len(matrix.shape))}"
+    return f"{matrix.described}: an expression names one entry per row, e.g. {example(column, matrix)}"
 
 
 def _examples(values: NDArray[Any]) -> str:

@@ -8,7 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from neuromas.errors import InvalidInput
-from neuromas.recordings.convert.events import Events, check_size
+from neuromas.recordings.convert.coverage import Coverage
+from neuromas.recordings.convert.events import Events, check_size, within
 from neuromas.recordings.convert.locked import Binned
 from neuromas.recordings.convert.nwb.columns import read_columns, read_matrices, unit_names
 from neuromas.recordings.convert.nwb.file import NwbFile
@@ -38,6 +39,10 @@ def average_series(file: NwbFile, place: str, recipe: NwbRecipe, events: Events,
     activity = np.empty((n_trials, n_edges - 1, len(rows)), dtype=np.float32)
     for trial, edges in enumerate(events.edges):
         activity[trial] = _scaled(series, means(data, rows, clock.samples_at(edges)), rows)
+    if not isinstance(recipe.coverage, str):
+        coverage = Coverage(recipe.coverage, np.empty(0), _matrices(series) | columns, where)
+        for column, channel in enumerate(rows.tolist()):
+            activity[~within(coverage.intervals_of(channel), events.edges), column] = np.nan
     invalid = without_invalid_times(activity, file, series, recipe, events)
     n_excluded = n_channels - len(rows)
     binned = Binned(
@@ -56,9 +61,10 @@ def _check_recipe(recipe: NwbRecipe, where: str) -> None:
         raise InvalidInput(
             f"{where}: activity='count' is for spikes; samples of a series are averaged", kind="invalid_recipe"
         )
-    if recipe.coverage != "auto":
+    if recipe.coverage in ("spikes", "obs_intervals"):
         raise InvalidInput(
-            f"{where}: coverage={recipe.coverage!r} is for spikes; bins of a series without samples are missing",
+            f"{where}: coverage={recipe.coverage!r} is for spikes; bins of a series without samples are missing, and "
+            "coverage can be intervals",
             kind="invalid_recipe",
         )
 

@@ -69,7 +69,9 @@ def bin_units(file: NwbFile, place: str, recipe: NwbRecipe, events: Events, wher
     check_size(len(events.rows), recipe.n_steps, len(rows), where)
     metadata: dict[str, Any] = {name: values[rows] for name, values in metadata_columns(columns, recipe, where).items()}
     metadata |= {name: (extents[rows, end], {"units": "s"}) for end, name in enumerate(("first_spike", "last_spike"))}
-    activity, cut_off = _activity(spikes, rows, recipe, events, session, where)
+    coverage = Coverage("spikes" if recipe.coverage == "auto" else recipe.coverage, session, described, where)
+    activity = _activity(spikes, rows, recipe, events, coverage)
+    cut_off = coverage.notes(where)
     invalid = without_invalid_times(activity, file, None, recipe, events)
     binned = Binned(
         activity=activity,
@@ -105,19 +107,17 @@ def _activity(
     rows: NDArray[np.int64],
     recipe: NwbRecipe,
     events: Events,
-    session: NDArray[np.float64],
-    where: str,
-) -> tuple[NDArray[np.float32], list[str]]:
-    """Rates or counts, shape (n_trials, n_steps, n_selected), NaN where a unit was not recorded; and what was cut off."""
+    coverage: Coverage,
+) -> NDArray[np.float32]:
+    """Rates or counts, shape (n_trials, n_steps, n_selected), NaN where a unit was not recorded."""
     n_trials, n_edges = events.edges.shape
     activity = np.empty((n_trials, n_edges - 1, len(rows)), dtype=np.float32)
     width = recipe.width_s if recipe.activity == "rate" else None
-    coverage = Coverage("spikes" if recipe.coverage == "auto" else recipe.coverage, session)
     for column, unit in enumerate(rows.tolist()):
         times, intervals = spikes.times(unit), spikes.intervals(unit)
         if recipe.coverage == "obs_intervals" or (recipe.coverage == "auto" and len(intervals)):
             recorded = within(intervals, events.edges)
         else:
-            recorded = coverage.recorded(times, events.edges)
+            recorded = coverage.recorded(times, events.edges, unit)
         activity[:, :, column] = np.where(recorded, bin_spikes(times, events.edges, width), np.nan)
-    return activity, coverage.notes(where)
+    return activity
