@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from neuromas.errors import InvalidInput
 from neuromas.recordings.convert.pickled_array import read_pickled_array
-from neuromas.recordings.unpacked import Grid, check_grids
+from neuromas.recordings.unpacked import Grid, check_grids, folders_in
 
 _LARGEST = 2**22
 """Size in bytes up to which an array is copied."""
@@ -100,9 +100,9 @@ def zarr_as_hdf5(path: Path) -> tuple[Any, dict[int, Hollow]]:
 
 def _grids(path: Path) -> Iterator[Grid]:
     """Every array of a folder."""
-    for file in sorted(path.rglob(".zarray")):
-        layout = _json(file)
-        name = file.parent.relative_to(path).as_posix()
+    for folder in sorted(Path(folder) for folder, files in folders_in(path) if ".zarray" in files):
+        layout = _json(folder / ".zarray")
+        name = folder.relative_to(path).as_posix()
         yield Grid(name, tuple(layout["shape"]), tuple(layout["chunks"]), _dtype(layout).itemsize)
 
 
