@@ -82,18 +82,18 @@ def too_large(size: int, stored: int, where: object, *, cut: bool = False) -> In
     limit = _largest.get()
     rule = f"{TIMES} times the file, and at least {LEAST_BYTES / 2**30:g} GiB" if limit is None else "largest_gib"
     return InvalidInput(
-        f"{where}: {_in_words(stored)} unpack to {'more than ' if cut else ''}{_in_words(size)}, expected at most "
-        f"{_in_words(most_bytes(stored))} ({rule}); a file that is really that large is read with a higher largest_gib=",
+        f"{where}: {in_words(stored)} unpack to {'more than ' if cut else ''}{in_words(size)}, expected at most "
+        f"{in_words(most_bytes(stored))} ({rule}); a file that is really that large is read with a higher largest_gib=",
         kind="too_large",
     )
 
 
-def _in_words(size: int) -> str:
+def in_words(size: int) -> str:
     """A size for people.
 
     Examples
     --------
-    >>> _in_words(300), _in_words(6 * 2**20), _in_words(2**41)
+    >>> in_words(300), in_words(6 * 2**20), in_words(2**41)
     ('300 bytes', '6.0 MiB', '2,048.0 GiB')
     """
     if size < 2**20:

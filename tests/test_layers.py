@@ -48,6 +48,7 @@ MODULES = {
         "grouping",
         "check",
         "columns",
+        "zarr_chunks",
         "unpacked",
         "encode",
         "isolation",

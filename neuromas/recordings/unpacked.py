@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from neuromas.errors import InvalidInput
 from neuromas.recordings.trust import trust
+from neuromas.recordings.zarr_chunks import Packing, check_chunks, packing_of
 from neuromas.unpacking import check_unpacked, inflated_size, most_bytes, stored_bytes, too_large
 
 _DEEPEST = 100
@@ -111,11 +112,22 @@ def check_zarr(path: Path) -> None:
     """InvalidInput if reading every array of the group at `path` would take too much; other errors are zarr's."""
     import zarr
 
-    group = zarr.open_group(path, mode="r")
+    arrays = dict(zarr.open_group(path, mode="r").arrays())
     check_grids(
-        (Grid(name, array.shape, array.shards or array.chunks, array.dtype.itemsize) for name, array in group.arrays()),
+        (Grid(name, array.shape, array.shards or array.chunks, array.dtype.itemsize) for name, array in arrays.items()),
         path,
     )
+    check_packed({path / name: packing_of(array) for name, array in arrays.items()}, path)
+
+
+def check_packed(packings: Mapping[Path, Packing], path: Path) -> None:
+    """InvalidInput if chunks of arrays in the folder `path` hold far more than their shapes say, or all text too much."""
+    size = 0
+    for folder, packing in packings.items():
+        unpacked = check_chunks(folder, packing, path)
+        if packing.itemsize is None:
+            size += unpacked
+            check_unpacked(size, stored_bytes(path), path)
 
 
 def folders_in(path: Path) -> Iterator[tuple[str, list[str]]]:
