@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,8 @@ LEAST_BYTES = 2**30
 
 TIMES = 100
 """And to this many times its own size."""
+
+_LEAST_MEMORY, _COPIES = 8 * 2**30, 4
 
 _largest: ContextVar[int | None] = ContextVar("largest", default=None)
 _BLOCK = 2**20
@@ -62,6 +65,21 @@ def most_bytes(stored: int) -> int:
     """
     limit = _largest.get()
     return max(LEAST_BYTES, TIMES * stored) if limit is None else limit
+
+
+def most_memory(stored: int) -> int:
+    """Bytes of memory that reading `stored` bytes may take: 8 GiB and 4 times what they may unpack to, and what there is at most.
+
+    Examples
+    --------
+    >>> most_memory(1000) <= 12 * 2**30
+    True
+    """
+    allowed = _LEAST_MEMORY + _COPIES * most_bytes(stored)
+    try:
+        return min(allowed, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):  # not every system says how much there is
+        return allowed
 
 
 def stored_bytes(path: Path) -> int:

@@ -10,7 +10,9 @@ from neuromas.measures.comparison import compare as compare_recordings
 from neuromas.measures.rdms import compare_rdm_files, names_rdm
 from neuromas.measures.registry import get_measure
 from neuromas.recordings.store.locate import existing_store
+from neuromas.recordings.trust import trusting
 from neuromas.schema.actions import CompareRequest
+from neuromas.unpacking import largest
 
 
 def compare(request: CompareRequest) -> MeasureResult:
@@ -36,7 +38,8 @@ def compare(request: CompareRequest) -> MeasureResult:
     rdms = [names_rdm(name) for name in (request.x, request.y)]
     if all(rdms):
         draws = {"n_samples": request.n_samples, "n_resamples": request.n_resamples, "seed": request.seed}
-        return compare_rdm_files(request.x, request.y, request.measure, **draws, **chosen)
+        with trusting(in_process=request.in_process, timeout_s=request.timeout_s), largest(request.largest_gib):
+            return compare_rdm_files(request.x, request.y, request.measure, **draws, **chosen)
     if any(rdms):
         raise InvalidInput(
             f"{request.x} and {request.y}: one is a file with an RDM, the other a recording; expected two recordings or two"

@@ -24,6 +24,17 @@ class StoreRequest(Document):
     """Recording store. By default NEUROMAS_STORE, else ./recordings if that is a store, else the shipped sets."""
 
 
+class ReadsFiles(StoreRequest):
+    """A request that may read a foreign file."""
+
+    largest_gib: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    """What a compressed file may unpack to, in GiB. By default 1, or 100 times the size of the file if that is more."""
+    in_process: bool = False
+    """Read files in this process. By default a child process does, which a damaged file may crash."""
+    timeout_s: Annotated[float | None, Field(gt=0), Shell(metavar="SECONDS")] = None
+    """Give up a file after this time. By default 2 minutes, and a second more per MiB."""
+
+
 class RegisterRequest(StoreRequest):
     """Publish recordings in a store: all of them, or none."""
 
@@ -69,8 +80,10 @@ class FormatsRequest(Document):
     """List the formats that register reads."""
 
 
-class AnnotateRequest(StoreRequest):
+class AnnotateRequest(ReadsFiles):
     """Make another version of a recording: describe units, select, add, drop, rename, bin, standardise, shuffle, in order."""
+
+    paths = ("table",)
 
     recording: RecordingName
     """The recording. It stays as it is."""
@@ -285,7 +298,7 @@ class PlanRequest(StoreRequest):
     """Seed of the random choices."""
 
 
-class CompareRequest(StoreRequest):
+class CompareRequest(ReadsFiles):
     """Compare two recordings of the same trials by a measure of similarity."""
 
     x: RecordingName
