@@ -305,6 +305,10 @@ class CompareRequest(ReadsFiles):
     """The first recording, or a file with an RDM (.mat, .npz, .npy, .csv, .tsv), as FILE or FILE:ARRAY."""
     y: RecordingName
     """The second recording, of the same trials, or a file with an RDM of the same conditions."""
+    by: Annotated[str | None, Shell(metavar="VARIABLE")] = None
+    """Compare RDMs of conditions: the values of this variable in a recording. It is needed for a recording beside a file."""
+    conditions: Annotated[tuple[str, ...], Shell(metavar="A,B,…")] = ()
+    """Names of the conditions in a file that does not name them, in its order."""
     measure: Annotated[str, Shell(metavar="NAME")] = "rsa"
     """Measure of similarity: rsa or cka."""
     n_samples: Annotated[int, Field(ge=3), Shell(name="--samples")] = 1000

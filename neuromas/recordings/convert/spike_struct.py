@@ -1,6 +1,6 @@
 """FieldTrip's struct of spikes: for each unit, the time and the trial of each spike, or time stamps of the session.
 
-Its fields are ``label``, the names of the units; ``timestamp``, ticks of the session's clock; and, once there are trials, ``time``,
+Its fields are ``label``, names of the units; ``timestamp``, ticks of the session's clock; and, once there are trials, ``time``,
 in seconds on the trial's own clock, ``trial``, the number of the trial from 1, and ``trialtime``, start and end of each trial.
 """
 
