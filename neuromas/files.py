@@ -22,7 +22,7 @@ def local_path(path: str | Path) -> Path:
     Raises
     ------
     InvalidInput
-        It looks like a URL, which would become a folder of that name, ``s3:``.
+        It looks like a URL, which would become a folder of that name, ``s3:``; or it holds a NUL character.
 
     Examples
     --------
@@ -33,6 +33,8 @@ def local_path(path: str | Path) -> Path:
     neuromas.errors.InvalidInput: 's3://bucket/lab' looks like a URL, and only folders of this machine can be used; name a folder
     """
     text = os.fspath(path)
+    if "\0" in text:
+        raise InvalidInput(f"{text!r}: the name of a file cannot hold a NUL character", kind="invalid_name")
     # of `Path("s3://bucket")` one slash is left
     if re.match(r"([a-z][a-z0-9+.-]*::)*[a-z][a-z0-9+.-]+:/", text, re.IGNORECASE):
         folder = re.sub(r"^file:/+", "/", text)
