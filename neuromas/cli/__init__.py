@@ -4,10 +4,22 @@ from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
+
+
+def open_streams() -> None:
+    """Open those of standard input, output and error that are closed: they are empty, and keep nothing.
+
+    Python has None for them, and the next file that is opened would become standard output.
+    """
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))
 
 
 def main() -> None:
     """What the ``neuromas`` command runs."""
+    open_streams()
     from neuromas.cli.terminal import spell_out
     from neuromas.cli.verbs import app, check_old_forms
     from neuromas.errors import NeuromasError

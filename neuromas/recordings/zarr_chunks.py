@@ -141,7 +141,7 @@ def check_chunk(file: Path, packing: Packing, where: object) -> int:
         return file.stat().st_size
     if not file.stat().st_size:
         return 0
-    return _size(memoryview(np.memmap(file, mode="r")), packing, f"{where}: chunk {file.parent.name}/{file.name}")
+    return _size(np.memmap(file, mode="r").data, packing, f"{where}: chunk {file.parent.name}/{file.name}")
 
 
 def _size(data: memoryview, packing: Packing, what: str) -> int:
@@ -192,7 +192,7 @@ def _decoded(name: str, how: Mapping[str, Any], data: memoryview) -> memoryview 
 
     try:
         config = how if name in ("lzma", "shuffle", "delta") else {}
-        return memoryview(np.ascontiguousarray(get_codec({**config, "id": name}).decode(data))).cast("B")
+        return np.ascontiguousarray(get_codec({**config, "id": name}).decode(data)).data.cast("B")
     except Exception:  # whatever a damaged chunk makes codecs raise; its reader raises it again
         return None
 
