@@ -41,6 +41,7 @@ def typed(folder: Path, words: str) -> tuple[int, str]:
         ("list >&-", 0, ""),
         ("export lab/a --out - >&-", 8, "error: standard output is closed"),
         ("export lab/a --out - >/dev/full", 8, "error: No space left on device"),
+        ("--version >/dev/full", 8, "error: No space left on device"),
         ("show --config - <&-", 2, "cannot be read as JSON"),
         ("export lab/a --out - | head -1 >/dev/null; exit ${PIPESTATUS[0]}", None, ""),
         ("show lab/b 2>&-", 3, ""),
