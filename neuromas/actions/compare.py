@@ -35,7 +35,7 @@ def compare(request: CompareRequest) -> MeasureResult:
     """
     chosen: dict[str, Any] = {key.replace("-", "_"): value for key, value in request.option.items()}
     options = get_measure(request.measure).settled(chosen)
-    draws = {"n_samples": request.n_samples, "n_resamples": request.n_resamples, "seed": request.seed}
+    draws: dict[str, Any] = {"n_samples": request.n_samples, "n_resamples": request.n_resamples, "seed": request.seed}
     units = {name: list(units) for name, units in request.units.items()}
     if request.by is None and not any(map(names_rdm, (request.x, request.y))):
         if request.conditions:
