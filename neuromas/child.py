@@ -55,6 +55,10 @@ class Job:
     folder: str
     path: tuple[str, ...]
     preload: tuple[str, ...]
+    memory: int | None = None
+    """Bytes that the child may take beside what the server has."""
+    advice: str = ""
+    """What the message says of more memory."""
 
 
 def can_run(function: Callable[..., Any]) -> bool:
@@ -71,6 +75,8 @@ def run_in_child(
     *arguments: Any,
     preload: Sequence[str] = (),
     timeout_s: float | None = None,
+    memory: int | None = None,
+    advice: str = "",
 ) -> tuple[Any, memoryview]:
     """`function(file, *arguments)` in a child process.
 
@@ -85,6 +91,10 @@ def run_in_child(
         Modules that are imported once, before children are made.
     timeout_s : float, optional
         Seconds after which the child is ended; never by default.
+    memory : int, optional
+        Bytes that the child may take, where the system can hold it to that; by default as many as there are.
+    advice : str
+        What the message says when that is not enough.
 
     Returns
     -------
@@ -98,7 +108,7 @@ def run_in_child(
     NeuromasError
         As `function` raised it.
     InvalidInput
-        The child crashed or took too long, or `function` raised another error.
+        The child crashed, took too long or too much memory, or `function` raised another error.
 
     Examples
     --------
@@ -107,7 +117,8 @@ def run_in_child(
     >>> value, bytes(data)
     ('hello', b'hello')
     """
-    job = Job(what, _pickled(what, function, arguments), str(Path.cwd()), tuple(_absolute(sys.path)), tuple(preload))
+    work = _pickled(what, function, arguments)
+    job = Job(what, work, str(Path.cwd()), tuple(_absolute(sys.path)), tuple(preload), memory, advice)
     with _lock, _anonymous_file("answer") as answer, _anonymous_file("data") as data:
         status = _ask(what, pickle.dumps(job), (answer.fileno(), data.fileno()), timeout_s)
         if status is None:

@@ -7,7 +7,6 @@ import ctypes
 import json
 import os
 import pickle
-import resource
 import select
 import signal
 import socket
@@ -17,10 +16,12 @@ import traceback
 import warnings
 from collections.abc import Sequence
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 from neuromas.child import WARNINGS, Job
 from neuromas.errors import InvalidInput, NeuromasError
+from neuromas.unpacking import in_words
 
 _IDLE_S = 60.0
 _PR_SET_PDEATHSIG = 1
@@ -31,7 +32,7 @@ def serve(descriptor: int, preload: Sequence[str] = ()) -> None:
     """Answer jobs until the connection is closed, or until there was no job for a minute."""
     _import(preload)
     # a crash is expected here and needs no dump
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    _limit("RLIMIT_CORE", 0)
     with socket.socket(fileno=descriptor) as connection:
         while select.select([connection], [], [], _IDLE_S)[0]:
             header, files, _, _ = socket.recv_fds(connection, 8, 2)
@@ -44,6 +45,23 @@ def serve(descriptor: int, preload: Sequence[str] = ()) -> None:
             for file in files:
                 os.close(file)
             connection.sendall(struct.pack("!i", status))
+
+
+def _limit(name: str, most: int) -> None:
+    """Set a limit of this process, where the system has such limits."""
+    with contextlib.suppress(ImportError, AttributeError, ValueError, OSError):
+        resource = import_module("resource")
+        number = getattr(resource, name)
+        hard = resource.getrlimit(number)[1]
+        resource.setrlimit(number, (most if hard == resource.RLIM_INFINITY else min(most, hard), hard))
+
+
+def _memory_now() -> int:
+    """Bytes of private memory that this process has; 0 if the system does not say."""
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
+        return 1024 * int(next(line.split()[1] for line in lines if line.startswith("VmData:")))
+    return 0
 
 
 def _import(modules: Sequence[str]) -> None:
@@ -101,19 +119,36 @@ def _answer(job: Job, answer: int, data: int) -> None:
     document: dict[str, Any] = {"value": None, "error": None}
     with warnings.catch_warnings(record=True) as caught, os.fdopen(data, "wb", buffering=0, closefd=False) as file:
         try:
+            if job.memory is not None:
+                _limit("RLIMIT_DATA", _memory_now() + job.memory)
             os.chdir(job.folder)
             sys.path[:] = job.path
             function, arguments = pickle.loads(job.function)
             document["value"] = function(file, *arguments)
-        except MemoryError:
-            message = f"{job.what}: needs more memory than there is"
-            document["error"] = _described(InvalidInput(message, kind="too_large"))
         except BaseException as error:  # whatever a foreign file makes libraries raise
-            document["error"] = _described(error)
+            document["error"] = _described(_of_memory(job) if _lacks_memory(error) else error)
     said = dict.fromkeys((_known(entry.category), str(entry.message)) for entry in caught)
     document["warnings"] = list(said)[:_MOST_WARNINGS]
     with os.fdopen(answer, "wb", closefd=False) as out:
         out.write(json.dumps(document).encode())
+
+
+def _lacks_memory(error: BaseException | None) -> bool:
+    """Whether an error is, or comes from, one of memory; libraries wrap them."""
+    while error is not None:
+        if isinstance(error, MemoryError) or "cannot allocate memory" in str(error).lower():
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _of_memory(job: Job) -> InvalidInput:
+    if job.memory is None:
+        return InvalidInput(f"{job.what}: needs more memory than there is", kind="too_large")
+    return InvalidInput(
+        f"{job.what}: reading takes more memory than the {in_words(job.memory)} that are allowed{job.advice}",
+        kind="too_large",
+    )
 
 
 def _known(category: type[Warning]) -> str:

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 from neuromas.errors import InvalidInput, StorageFailed
 
@@ -22,7 +22,7 @@ def local_path(path: str | Path) -> Path:
     Raises
     ------
     InvalidInput
-        It looks like a URL, which would become a folder of that name, ``s3:``.
+        It looks like a URL, which would become a folder of that name, ``s3:``; or it holds a NUL character.
 
     Examples
     --------
@@ -33,6 +33,8 @@ def local_path(path: str | Path) -> Path:
     neuromas.errors.InvalidInput: 's3://bucket/lab' looks like a URL, and only folders of this machine can be used; name a folder
     """
     text = os.fspath(path)
+    if "\0" in text:
+        raise InvalidInput(f"{text!r}: the name of a file cannot hold a NUL character", kind="invalid_name")
     # of `Path("s3://bucket")` one slash is left
     if re.match(r"([a-z][a-z0-9+.-]*::)*[a-z][a-z0-9+.-]+:/", text, re.IGNORECASE):
         folder = re.sub(r"^file:/+", "/", text)
@@ -151,7 +153,7 @@ def file_lock(path: str | Path, *, wait: bool = False, waiting: Callable[[], Non
 _POLL_S = 0.2
 
 
-def _locked(handle: BinaryIO, block: bool) -> bool:
+def _locked(handle: IO[bytes], block: bool) -> bool:
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | (0 if block else fcntl.LOCK_NB))
     except BlockingIOError:
@@ -174,7 +176,7 @@ def write_atomically(path: str | Path, data: bytes | memoryview | str) -> None:
     Parameters
     ----------
     path : path-like
-        Its folder is made if need be.
+        Its folder is made if need be. What a killed call left there is removed.
     data : bytes, memoryview or str
         Text is written as UTF-8.
 
@@ -186,19 +188,59 @@ def write_atomically(path: str | Path, data: bytes | memoryview | str) -> None:
         `path` looks like a URL.
     """
     path = local_path(path)
-    temporary: Path | None = None
+    draft: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".part")
-        temporary = Path(name)
-        with os.fdopen(descriptor, "wb") as file:
+        remove_drafts(path.parent)
+        file, draft = _new_draft(path.parent)
+        with file:
             file.write(data.encode() if isinstance(data, str) else data)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)  # mkstemp makes it private
-        temporary.replace(path)
+            draft.chmod(0o644)  # mkstemp makes it private
+            draft.replace(path)
         fsync_folder(path.parent)
     except OSError as error:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
         raise StorageFailed(f"could not write {path}: {error.strerror or error}") from error
+    finally:
+        if draft is not None:
+            with contextlib.suppress(OSError):
+                draft.unlink()
+
+
+_DRAFT = (".neuromas-", ".part")
+"""How the name of a draft begins and ends: a file that is being written, or was when its writer was killed."""
+
+
+def _new_draft(folder: Path) -> tuple[BinaryIO, Path]:
+    """An empty draft in `folder`, whose lock this process holds as long as the file is open."""
+    begin, end = _DRAFT
+    while True:
+        descriptor, name = tempfile.mkstemp(dir=folder, prefix=begin, suffix=end)
+        file = os.fdopen(descriptor, "wb")
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(file, fcntl.LOCK_EX)
+        if _is_still(file, Path(name)):
+            return file, Path(name)
+        # another process took it for the draft of a dead writer before it was locked
+        file.close()
+
+
+def _is_still(file: IO[bytes], path: Path) -> bool:
+    """Whether `path` still names the open `file`."""
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), os.lstat(path))
+    except FileNotFoundError:
+        return False
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove drafts in `folder` whose writers were killed: nothing that is being written, and no file of anybody else."""
+    begin, end = _DRAFT
+    with contextlib.suppress(OSError), os.scandir(folder) as entries:
+        named = [entry for entry in entries if entry.name.startswith(begin) and entry.name.endswith(end)]
+        for draft in [Path(entry) for entry in named if entry.is_file(follow_symlinks=False)]:
+            # by the time its lock is free, it may have become the file that was written
+            with contextlib.suppress(OSError), draft.open("rb") as file:
+                if _locked(file, block=False) and _is_still(file, draft):
+                    draft.unlink()

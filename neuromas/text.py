@@ -12,6 +12,9 @@ _STEERING = ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
+_LEAST_EXPONENT, _LONG, _LONGEST = 31, 10**5, 10**15
+"""Powers of two from here on are written as such; whole numbers in between have all of their digits, with commas."""
+
 
 def visible(text: object, *, lines: bool = True) -> str:
     """`text` in which escape sequences, other control characters and marks of writing direction are shown as codes.
@@ -43,6 +46,24 @@ def _code(character: str) -> str:
         # a byte of a file's name that is not UTF-8
         return f"\\x{ord(character) - 0xDC00:02x}"
     return character.encode("unicode_escape").decode("ascii")
+
+
+def exact(number: float) -> str:
+    """A bound in words that lose nothing: large powers of two as such, other whole numbers with all of their digits.
+
+    Examples
+    --------
+    >>> exact(2**64), exact(10_000_000), exact(20), exact(0.5), exact(1e12), exact(-1e300)
+    ('2^64', '10,000,000', '20', '0.5', '1,000,000,000,000', '-1e+300')
+    """
+    if not math.isfinite(number) or number != int(number):
+        return f"{number:g}" if float(f"{number:g}") == number else repr(number)
+    whole = int(number)
+    exponent = abs(whole).bit_length() - 1
+    if exponent >= _LEAST_EXPONENT and abs(whole) == 2**exponent:
+        return f"{'-' * (whole < 0)}2^{exponent}"
+    short = abs(whole) < _LONG or (isinstance(number, float) and abs(whole) > _LONGEST)
+    return f"{number:g}" if short else f"{whole:,}"
 
 
 def cell(value: Any) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import bz2
 import gzip
 import lzma
+import os
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +25,8 @@ LEAST_BYTES = 2**30
 
 TIMES = 100
 """And to this many times its own size."""
+
+_LEAST_MEMORY, _COPIES = 8 * 2**30, 4
 
 _largest: ContextVar[int | None] = ContextVar("largest", default=None)
 _BLOCK = 2**20
@@ -64,6 +67,21 @@ def most_bytes(stored: int) -> int:
     return max(LEAST_BYTES, TIMES * stored) if limit is None else limit
 
 
+def most_memory(stored: int) -> int:
+    """Bytes of memory that reading `stored` bytes may take: 8 GiB and 4 times what they may unpack to, and what there is at most.
+
+    Examples
+    --------
+    >>> most_memory(1000) <= 12 * 2**30
+    True
+    """
+    allowed = _LEAST_MEMORY + _COPIES * most_bytes(stored)
+    try:
+        return min(allowed, os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, ValueError, OSError):  # not every system says how much there is
+        return allowed
+
+
 def stored_bytes(path: Path) -> int:
     """Size of a file, or of all files in a folder."""
     if path.is_dir():
@@ -82,18 +100,18 @@ def too_large(size: int, stored: int, where: object, *, cut: bool = False) -> In
     limit = _largest.get()
     rule = f"{TIMES} times the file, and at least {LEAST_BYTES / 2**30:g} GiB" if limit is None else "largest_gib"
     return InvalidInput(
-        f"{where}: {_in_words(stored)} unpack to {'more than ' if cut else ''}{_in_words(size)}, expected at most "
-        f"{_in_words(most_bytes(stored))} ({rule}); a file that is really that large is read with a higher largest_gib=",
+        f"{where}: {in_words(stored)} unpack to {'more than ' if cut else ''}{in_words(size)}, expected at most "
+        f"{in_words(most_bytes(stored))} ({rule}); a file that is really that large is read with a higher largest_gib=",
         kind="too_large",
     )
 
 
-def _in_words(size: int) -> str:
+def in_words(size: int) -> str:
     """A size for people.
 
     Examples
     --------
-    >>> _in_words(300), _in_words(6 * 2**20), _in_words(2**41)
+    >>> in_words(300), in_words(6 * 2**20), in_words(2**41)
     ('300 bytes', '6.0 MiB', '2,048.0 GiB')
     """
     if size < 2**20:

@@ -91,3 +91,16 @@ def convert_by_crash(path: Path, recipe: Any, fields: Any) -> None:
 
 def convert_by_loop(path: Path, recipe: Any, fields: Any) -> None:
     loop(None)
+
+
+def convert_by_memory(path, recipe, fields):
+    """Takes more memory than there is, in the way that the file names."""
+    how = path.read_text()
+    if how == "numpy":
+        return np.ones(2**28)
+    if how == "bytes":
+        return bytearray(2**31)
+    try:
+        return np.ones(2**28)
+    except MemoryError as error:
+        raise OSError("cannot be read") from error

@@ -31,7 +31,7 @@ PACKAGES = (
 """From the bottom up. A package that does not exist yet keeps its place."""
 
 FOUNDATION = (
-    *("errors", "seeds", "child", "child_server", "dims", "text", "patterns", "unpacking", "html", "files"),
+    *("errors", "seeds", "unpacking", "child", "child_server", "dims", "text", "patterns", "html", "files"),
     *("weights", "scratch", "interrupts", "progress", "provenance"),
     "schema",
 )
@@ -49,6 +49,7 @@ MODULES = {
         "grouping",
         "check",
         "columns",
+        "zarr_chunks",
         "unpacked",
         "encode",
         "isolation",
@@ -99,7 +100,7 @@ MODULES = {
     ),
     "twins": ("data", "kinds", "training", "system", "quality", "twin"),
     "align": ("rotation", "interchange", "closed_form", "alignment", "oracle", "side", "prepare", "pairs"),
-    "measures": ("check", "rsa", "cka", "registry", "samples", "comparison", "rdms"),
+    "measures": ("check", "rsa", "cka", "registry", "samples", "comparison", "condition_rdms", "rdms"),
     "evaluation": ("inference", "divergence", "ruler", "accuracy", "stimulation"),
     "fit": (
         "objective",

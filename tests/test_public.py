@@ -83,7 +83,7 @@ def test_there_are_about_forty_names():
 def test_a_name_that_moved_says_where_it_is():
     import neuromas.evaluation.stimulation
 
-    with pytest.raises(AttributeError, match="from neuromas.evaluation.stimulation import save_plan"):
+    with pytest.raises(AttributeError, match=r"from neuromas\.evaluation\.stimulation import save_plan"):
         neuromas.save_plan  # noqa: B018
     for name, module in neuromas._ELSEWHERE.items():
         assert hasattr(importlib.import_module(module), name), name

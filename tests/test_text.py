@@ -15,7 +15,8 @@ from neuromas import Recording, RecordingStore, html
 from neuromas.cli.verbs import app
 from neuromas.recordings.export import export
 from neuromas.report.figures import png
-from neuromas.text import cell, csv_table, visible
+from neuromas.schema.actions import requests_by_verb
+from neuromas.text import cell, csv_table, exact, visible
 
 ESCAPES = "\x1b[31mred\x1b]0;title\x07\x9b2J\x7f\x00\x08"
 BIDI = "abc\u202edcb\u2066\u200f\u2028\ufeff"
@@ -122,3 +123,19 @@ def test_figures_draw_names_as_they_are():
     axes.set_xticks([1, 10], ["$a_{", "$\\x"])
     axes.legend()
     assert png(figure).startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("bound", [2**64, 2**64 - 1, 2**31, 10**7, 123_456_789, 1e12, 0.001, 0.123456789, -3, 1e300])
+def test_a_bound_is_shown_without_losing_a_digit(bound):
+    shown = exact(bound)
+    base, _, exponent = shown.replace(",", "").partition("^")
+    assert (int(base) ** int(exponent) if exponent else type(bound)(base)) == bound
+    assert ("e" in shown) == (bound == 1e300)
+
+
+def test_help_and_errors_show_the_bound_of_seeds():
+    refused = CliRunner().invoke(app, ["query", "a/b", "--seed", str(2**64)])
+    assert "expected a number below 2^64, got '18446744073709551616'" in refused.output
+    assert "< 2^64" in CliRunner().invoke(app, ["query", "--help"]).output
+    schemas = [document.model_json_schema() for document in requests_by_verb().values()]
+    assert not [shown for shown in map(str, schemas) if "e+1" in shown]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 
 from neuromas import dims
 from neuromas.actions.register import Registered, publish
-from neuromas.errors import InvalidInput, NotFound
+from neuromas.errors import InvalidInput
 from neuromas.recordings.annotate import (
     about_units,
     drop_variables,
@@ -26,15 +25,15 @@ from neuromas.recordings.annotate import (
 from neuromas.recordings.annotate import (
     annotate as add_variables,
 )
-from neuromas.recordings.columns import tidy
 from neuromas.recordings.export import readable
 from neuromas.recordings.rebin import rebinned
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.shuffle import shuffled
 from neuromas.recordings.store.locate import existing_store
+from neuromas.recordings.trust import trusting
 from neuromas.schema.actions import AnnotateRequest
 from neuromas.schema.recipe import VariableRecipe
-from neuromas.unpacking import check_zip, read_packed
+from neuromas.unpacking import largest
 
 
 def annotate(request: AnnotateRequest) -> Registered:
@@ -80,7 +79,8 @@ def changed(recording: Recording, request: AnnotateRequest) -> Recording:
     added: dict[str, Any] = {**request.recipe, **request.variable}
     table = None
     if request.table is not None:
-        table, added = _read_table(Path(request.table), recording, added, request.on)
+        with trusting(in_process=request.in_process, timeout_s=request.timeout_s), largest(request.largest_gib):
+            table, added = _read_table(Path(request.table), recording, added, request.on)
     how: dict[str, Any] = {"table": table, "on": list(request.on), "replace": request.replace}
     of_units = about_units(recording, how["on"]) and (bool(added) or table is not None)
     if of_units:
@@ -112,30 +112,12 @@ def _read_table(
     path: Path, recording: Recording, added: Mapping[str, Any], on: Sequence[str]
 ) -> tuple[dict[str, NDArray[Any]], dict[str, Any]]:
     """Columns of a table, and the variables made of them; labels such as 007 are kept as they are written."""
-    import pandas as pd
-
     from neuromas.recordings.convert.text import as_labels, labels_apart
-    from neuromas.recordings.convert.workbook import read_workbook
+    from neuromas.recordings.convert.user_table import read_user_table
 
-    if path.suffix in (".xlsx", ".xlsm") and path.is_file():
-        return dict(read_workbook(path)), dict(added)
-    # pandas guesses the separator, unless the name says it
-    how = {"sep": "\t" if path.name.removesuffix(".gz").endswith(".tsv") else None, "engine": "python"}
-    try:
-        if path.suffix == ".zip":
-            check_zip(path)
-        packed = path.read_bytes() if path.suffix == ".zip" else read_packed(path)
-        how |= {"compression": "zip"} if path.suffix == ".zip" else {}
-        table = pd.read_csv(io.BytesIO(packed), **how)
-        cells = pd.read_csv(io.BytesIO(packed), dtype=str, keep_default_na=False, **how)
-    except FileNotFoundError:
-        raise NotFound(f"no such file: {path}", kind="unknown_file") from None
-    except InvalidInput:
-        raise
-    except Exception as error:  # whatever a foreign file makes pandas and the unpackers raise
-        raise InvalidInput(f"{path}: cannot be read as a table: {error}", kind="unreadable_source") from error
-    written = {str(name): np.char.strip(cells[name].to_numpy().astype(str)) for name in cells.columns}
-    columns = {str(name): tidy(table[name]) for name in table.columns}
+    columns, written = read_user_table(path)
+    if not written:
+        return columns, dict(added)
     coordinates = {column: name for name, column in key_columns(on, columns).items()}
     for name, values in columns.items():
         if values.dtype.kind not in "iuf":

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 from neuromas.actions.outputs import check_file
 from neuromas.actions.query import QueryResult
+from neuromas.errors import StorageFailed
 from neuromas.recordings.export import check_ending
 from neuromas.recordings.export import export as write_file
 from neuromas.recordings.recording import Recording
@@ -65,6 +67,10 @@ def _write(recording: Recording, out: str | Path, **options: object) -> None:
     if str(out) != STDOUT:
         write_file(recording, Path(out), **options)  # type: ignore[arg-type]
         return
+    if (
+        getattr(sys.stdout, "name", None) == os.devnull
+    ):  # as the command line opens it in the place of one that is closed
+        raise StorageFailed("standard output is closed; --out names a file")
     with scratch_folder("neuromas-export-") as folder:
         path = write_file(recording, folder / "latents.csv", **options)  # type: ignore[arg-type]
         if not hasattr(sys.stdout, "buffer"):  # as in a notebook

@@ -23,7 +23,7 @@ def check_folder(out: str | Path) -> Path:
     StorageFailed
         It cannot be written, or the disk is full.
     """
-    out = local_path(out)
+    out = _named(out)
     if out.exists() and not out.is_dir():
         raise InvalidInput(f"{out}: expected a folder to write to, got a file", kind="not_a_folder")
     _check_room(out)
@@ -40,18 +40,31 @@ def check_file(out: str | Path) -> Path:
     StorageFailed
         It cannot be written, or the disk is full.
     """
-    out = local_path(out)
+    out = _named(out)
     if out.is_dir():
         raise InvalidInput(f"{out}: expected a file to write, got a folder", kind="not_a_file")
     _check_room(out.parent)
     return out
 
 
+def _named(out: str | Path) -> Path:
+    """`out` as a path; StorageFailed if the system does not take its name."""
+    path = local_path(out)
+    try:
+        path.exists()
+    except OSError as error:
+        raise StorageFailed(f"{path}: {error.strerror or error}") from error
+    return path
+
+
 def _check_room(folder: Path) -> None:
     """Whether something can be written into `folder`, or into the nearest folder above it that exists."""
     there = folder.absolute()
-    while not there.exists():
-        there = there.parent
+    try:
+        while not there.exists():
+            there = there.parent
+    except OSError as error:
+        raise StorageFailed(f"{folder}: {error.strerror or error}") from error
     if not there.is_dir():
         raise InvalidInput(f"{folder}: {there} is a file, so no folder can be made in it", kind="not_a_folder")
     if not os.access(there, os.W_OK | os.X_OK):

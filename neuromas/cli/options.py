@@ -23,6 +23,7 @@ from pydantic.fields import FieldInfo
 
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.schema.document import Document, Shell, checked, merged
+from neuromas.text import exact
 
 CONFIG, JSON, OTHERS = "config_file", "as_json", "others"
 """Parameters that every verb has, or may have, beside those of its documents."""
@@ -125,7 +126,7 @@ class Option:
     def _bounds(self) -> str:
         signs = {"ge": "≥", "gt": ">", "le": "≤", "lt": "<"}
         return ", ".join(
-            f"{sign} {getattr(extra, bound):g}"
+            f"{sign} {exact(getattr(extra, bound))}"
             for extra in self.field.metadata
             for bound, sign in signs.items()
             if getattr(extra, bound, None) is not None

@@ -19,7 +19,7 @@ from typer.core import TyperCommand, TyperGroup
 from typer.main import get_command as typer_command
 
 from neuromas.cli import terminal
-from neuromas.errors import InvalidDocument, InvalidInput, NeuromasError, suggestion
+from neuromas.errors import InvalidDocument, InvalidInput, NeuromasError, StorageFailed, suggestion
 
 if TYPE_CHECKING:
     from neuromas.schema.document import Document
@@ -180,14 +180,44 @@ class Verbs(TyperGroup):
             warnings.showwarning = lambda message, *_, **__: terminal.warn(message)
             try:
                 return super().invoke(ctx)
-            except NeuromasError as error:
+            # typer ends quietly if nobody reads the output any more
+            except BrokenPipeError:
+                raise
+            except (NeuromasError, OSError, ValueError, MemoryError, RecursionError) as error:
                 if ctx.params.get("debug"):
                     sys.stderr.write(traceback.format_exc())
-                terminal.tell(f"error: {error.message}", "bold red")
-                raise typer.Exit(error.exit_code) from error
+                own = as_ours(error)
+                if own is None:
+                    raise
+                terminal.tell(f"error: {own.message}", "bold red")
+                raise typer.Exit(own.exit_code) from error
             except KeyboardInterrupt:
                 terminal.tell("Interrupted.")
                 raise typer.Exit(terminal.INTERRUPTED) from None
+
+
+def as_ours(error: Exception) -> NeuromasError | None:
+    """An error as neuromas's own: those of the system that no action expects, such as a name that is too long; else None.
+
+    Examples
+    --------
+    >>> as_ours(OSError(36, "File name too long", "aaa"))
+    StorageFailed('aaa: File name too long')
+    """
+    if isinstance(error, NeuromasError):
+        return error
+    if isinstance(error, OSError):
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        return StorageFailed(": ".join([*names[:1], error.strerror or str(error) or type(error).__name__]))
+    if isinstance(error, MemoryError):
+        return InvalidInput(
+            f"this needs more memory than there is{f': {error}' if str(error) else ''}", kind="too_large"
+        )
+    if isinstance(error, RecursionError):
+        return InvalidInput("something is nested too deeply", kind="too_large")
+    if "null byte" in str(error) or "null character" in str(error):
+        return InvalidInput("a name of a file holds a NUL character, which no file can have", kind="invalid_name")
+    return None
 
 
 class _shell_words:

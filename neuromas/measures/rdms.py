@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ from scipy.spatial import distance
 from neuromas.errors import InvalidInput, NotFound, suggestion
 from neuromas.measures.check import MIN_SAMPLES, Floats
 from neuromas.measures.comparison import MeasureResult, draws_of
+from neuromas.measures.condition_rdms import Conditions, conditions_of
 from neuromas.measures.registry import get_measure
 from neuromas.measures.rsa import compare_rdms, dissimilarities_of
+from neuromas.measures.samples import Units, chosen_units
 from neuromas.recordings.check import listing
 from neuromas.recordings.convert.matlab import read_mat
 from neuromas.recordings.convert.source import unreadable
@@ -45,12 +47,15 @@ class Rdm:
         How many RDMs the file holds.
     labels : tuple of str or None
         Name of each condition, if the file has them.
+    conditions : Conditions or None
+        Of a recording: its conditions, which names of conditions meet by meaning.
     """
 
     name: str
     matrix: Floats = field(repr=False)
     n_rdms: int = 1
     labels: tuple[str, ...] | None = None
+    conditions: Conditions | None = field(default=None, repr=False)
 
 
 def names_rdm(text: str) -> bool:
@@ -80,7 +85,7 @@ def read_rdm(text: str) -> Rdm:
     text : str
         ``FILE`` or ``FILE:ARRAY``, where the file is ``.mat``, ``.npz``, ``.npy``, ``.csv`` or ``.tsv``. The array may be left
         out if only one in the file has the shape of an RDM. A table may name the conditions in its first row, its first column,
-        or both. An array ``labels`` of an archive names the conditions.
+        or both. An array ``labels`` of an archive or a ``.mat`` file names the conditions.
 
     Returns
     -------
@@ -137,7 +142,7 @@ def _as_recording(path: Path, array: str | None, where: str) -> Recording:
     if path.suffix.lower() in (".csv", ".tsv"):
         values, labels = _from_text(path)
     elif path.suffix.lower() == ".mat":
-        values, labels = _from_mat(path, array), None
+        values, labels = _from_mat(path, array)
     else:
         values, labels = _from_archive(path, array)
     matrices = _matrices(np.asarray(values, dtype=np.float64), where)
@@ -196,9 +201,13 @@ def _from_archive(path: Path, array: str | None) -> tuple[NDArray[Any], tuple[st
     return numeric[chosen], None if labels is None else tuple(map(str, np.ravel(labels)))
 
 
-def _from_mat(path: Path, array: str | None) -> NDArray[Any]:
-    arrays = {name: values for name, values in read_mat(path).arrays.items() if values.dtype.kind in "iuf"}
-    return arrays[_chosen({name: values.shape for name, values in arrays.items()}, array, path)]
+def _from_mat(path: Path, array: str | None) -> tuple[NDArray[Any], tuple[str, ...] | None]:
+    arrays = read_mat(path).arrays
+    numeric = {name: values for name, values in arrays.items() if values.dtype.kind in "iuf"}
+    chosen = _chosen({name: values.shape for name, values in numeric.items()}, array, path)
+    # beside the RDM, in its struct or at the top
+    labels = next((arrays[name] for name in (f"{chosen.rpartition('.')[0]}.labels", "labels") if name in arrays), None)
+    return numeric[chosen], None if labels is None else tuple(map(str, np.ravel(labels).tolist()))
 
 
 def _from_text(path: Path) -> tuple[Floats, tuple[str, ...] | None]:
@@ -248,28 +257,38 @@ def _chosen(shapes: Mapping[str, tuple[int, ...]], array: str | None, path: Path
 
 
 def compare_rdm_files(
-    x: str,
-    y: str,
+    x: str | Recording,
+    y: str | Recording,
     measure: str = "rsa",
     *,
+    by: str | None = None,
+    conditions: Sequence[str] = (),
+    units: Units | None = None,
     n_samples: int = 1000,
     n_resamples: int = 10,
     seed: int = 0,
     **options: Any,
 ) -> MeasureResult:
-    """Correlate two RDMs of the same conditions.
+    """Correlate two RDMs of the same conditions. One of them, or both, may be those of a recording's conditions.
 
-    Conditions are matched by name if both files name them, else by their order.
+    Conditions are matched by name if both RDMs have names, else by their order. Names meet the values of a recording by meaning:
+    a meaning of a categorical variable, or an equal number. They never meet codes, and never by order.
 
     Parameters
     ----------
-    x, y : str
-        As `read_rdm` takes them.
+    x, y : str or Recording
+        A file, as `read_rdm` takes it, or a recording.
     measure : {"rsa"}
+    by : str, optional
+        The variable of recordings whose values are the conditions. Of each condition, the mean latent counts.
+    conditions : sequence of str
+        Names of the conditions in files that name none, in their order.
+    units : mapping of str to sequence of str, optional
+        Name of a recording → its units to take; all by default.
     n_samples, n_resamples, seed
         Conditions in each resample, number of resamples, and their seed, as in `neuromas.measures.comparison.compare`.
     **options
-        ``comparison``: ``spearman`` or ``pearson``.
+        ``comparison``: ``spearman`` or ``pearson``; with a recording ``dissimilarity``, by which its RDM is computed.
 
     Returns
     -------
@@ -279,25 +298,42 @@ def compare_rdm_files(
     Raises
     ------
     NotFound, InvalidInput
-        As `read_rdm`; or the files have different conditions, or fewer than 3 in common; or the measure needs activity.
+        As `read_rdm` and `conditions_of`; or the RDMs have different conditions, or fewer than 3 in common; or the measure needs
+        activity.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> toy = Recording.from_arrays([[1.0, 0], [0, 1], [0, 3], [1, 1]], {"side": ["left", "right", "right", "up"]}, name="toy")
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     np.savez(f"{folder}/monkey.npz", rdm=[[0, 1, 2], [1, 0, 3], [2, 3, 0]], labels=["up", "left", "right"])
+    ...     result = compare_rdm_files(f"{folder}/monkey.npz", toy, by="side", dissimilarity="euclidean")
+    ...     result.n_usable, round(result.mean, 3)
+    (3, 1.0)
     """
     settled = get_measure(measure).settled(options)
-    if measure != "rsa" or "dissimilarity" in options:
-        raise InvalidInput(
-            f"{x} and {y} hold dissimilarities, no activity: expected measure 'rsa' without the option dissimilarity, got"
-            f" {measure!r}",
-            kind="invalid_option",
-        )
-    del settled["dissimilarity"]
-    first, second = read_rdm(x), read_rdm(y)
+    recordings = [side for side in (x, y) if isinstance(side, Recording)]
+    _check_asked(x, y, measure, by, options)
+    dissimilarity = settled.pop("dissimilarity")
+    sides = []
+    for side in (x, y):
+        if isinstance(side, Recording):
+            sides.append(_rdm_of(side, str(by), dissimilarity, chosen_units(side, units, recordings)))
+        else:
+            sides.append(_with_names(read_rdm(side), conditions))
+    if recordings:
+        settled["dissimilarity"] = dissimilarity
+    first, second = sides
     rows, columns, matched_by = _matched(first, second)
     draws = draws_of(len(rows), n_samples, n_resamples, seed)
+    how = {"comparison": settled["comparison"]}
     values = [
         compare_rdms(
-            first.matrix[np.ix_(rows[draw], rows[draw])], second.matrix[np.ix_(columns[draw], columns[draw])], **settled
+            first.matrix[np.ix_(rows[draw], rows[draw])], second.matrix[np.ix_(columns[draw], columns[draw])], **how
         )
         for draw in draws
     ]
+    computed = [side.conditions for side in sides if side.conditions is not None]
     return MeasureResult(
         measure=measure,
         options=settled,
@@ -306,12 +342,53 @@ def compare_rdm_files(
         n_samples=draws[0].size,
         n_usable=len(rows),
         n_shared=len(rows),
-        n_ended=0,
-        n_incomplete=0,
+        n_ended=sum(each.n_ended for each in computed),
+        n_incomplete=sum(each.n_incomplete for each in computed),
         n_constant_units=(0, 0),
         matched_by=(matched_by,),
         seed=seed,
     )
+
+
+def _check_asked(
+    x: str | Recording, y: str | Recording, measure: str, by: str | None, options: Mapping[str, Any]
+) -> None:
+    files = [side for side in (x, y) if not isinstance(side, Recording)]
+    if measure != "rsa" or (len(files) == 2 and "dissimilarity" in options):
+        raise InvalidInput(
+            f"{' and '.join(files)} hold dissimilarities, no activity: expected measure 'rsa'"
+            f"{' without the option dissimilarity' if len(files) == 2 else ''}, got {measure!r}",
+            kind="invalid_option",
+        )
+    if len(files) == 2 and by is not None:
+        raise InvalidInput(
+            f"by={by!r} is for recordings; {files[0]} and {files[1]} are files with RDMs", kind="invalid_option"
+        )
+    if len(files) < 2 and by is None:
+        (recording, *_) = [side for side in (x, y) if isinstance(side, Recording)]
+        raise InvalidInput(
+            f"recording {recording.name!r}: expected the variable whose values are the conditions of the RDM (by=); there are "
+            f"{listing(recording.variable_names)}",
+            kind="no_variables",
+        )
+
+
+def _rdm_of(recording: Recording, by: str, dissimilarity: str, units: Sequence[str] | None) -> Rdm:
+    conditions = conditions_of(recording, by, dissimilarity, units=units)
+    return Rdm(recording.name, conditions.matrix, 1, conditions.labels, conditions)
+
+
+def _with_names(rdm: Rdm, names: Sequence[str]) -> Rdm:
+    """`rdm` with names of its conditions, if the file has none."""
+    if not names or rdm.labels is not None:
+        return rdm
+    if len(names) != len(rdm.matrix) or len(set(names)) < len(names):
+        raise InvalidInput(
+            f"{rdm.name}: conditions= names {len(names)} conditions, {len(set(names))} of them different; the RDM has "
+            f"{len(rdm.matrix)}",
+            kind="invalid_rdm",
+        )
+    return replace(rdm, labels=tuple(map(str, names)))
 
 
 def _named(rdm: Rdm) -> str:
@@ -321,20 +398,51 @@ def _named(rdm: Rdm) -> str:
 def _matched(first: Rdm, second: Rdm) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
     """Places of the shared conditions in both RDMs, and what they are matched by."""
     if first.labels is None or second.labels is None:
-        sizes = len(first.matrix), len(second.matrix)
-        if sizes[0] != sizes[1]:
-            raise InvalidInput(
-                f"the RDMs of {first.name!r} and {second.name!r} have {sizes[0]} and {sizes[1]} conditions; expected equal"
-                " numbers, or names of the conditions in both files",
-                kind="sample_mismatch",
-            )
-        return np.arange(sizes[0]), np.arange(sizes[1]), "order of the conditions"
-    shared = [label for label in first.labels if label in second.labels]
+        return _matched_by_order(first, second)
+    shared = _pairs(first, second)
     if len(shared) < MIN_SAMPLES:
         raise InvalidInput(
             f"the RDMs of {first.name!r} and {second.name!r} share {len(shared)} conditions, expected at least {MIN_SAMPLES}:"
             f" {listing(first.labels, 5)}; {listing(second.labels, 5)}",
             kind="too_few_samples",
         )
-    rows, columns = (np.array([rdm.labels.index(label) for label in shared]) for rdm in (first, second))  # type: ignore[union-attr]
-    return rows, columns, "name of the conditions"
+    rows, columns = np.array(shared).T
+    if len(np.unique(columns)) < len(columns) or len(np.unique(rows)) < len(rows):
+        raise InvalidInput(
+            f"the RDMs of {first.name!r} and {second.name!r}: two names mean one condition, among {listing(first.labels, 5)}; "
+            f"{listing(second.labels, 5)}",
+            kind="duplicate_name",
+        )
+    by_value = first.conditions is not None or second.conditions is not None
+    return rows, columns, "value of the condition" if by_value else "name of the conditions"
+
+
+def _pairs(first: Rdm, second: Rdm) -> list[tuple[int, int]]:
+    """Places of shared conditions in `first` and in `second`."""
+    assert first.labels is not None
+    assert second.labels is not None
+    if second.conditions is None and first.conditions is not None:
+        return [(row, column) for column, row in _pairs(second, first)]
+    if second.conditions is not None:
+        places = [second.conditions.place(label) for label in first.labels]
+    else:
+        places = [second.labels.index(label) if label in second.labels else None for label in first.labels]
+    return [(row, column) for row, column in enumerate(places) if column is not None]
+
+
+def _matched_by_order(first: Rdm, second: Rdm) -> tuple[NDArray[np.int64], NDArray[np.int64], str]:
+    for rdm, other in ((first, second), (second, first)):
+        if rdm.labels is None and other.conditions is not None:
+            raise InvalidInput(
+                f"{rdm.name}: the file does not name its {len(rdm.matrix)} conditions, and those of a recording meet by name; "
+                f"name them in the file's order (conditions=), e.g. {','.join(other.conditions.labels)}",
+                kind="invalid_rdm",
+            )
+    sizes = len(first.matrix), len(second.matrix)
+    if sizes[0] != sizes[1]:
+        raise InvalidInput(
+            f"the RDMs of {first.name!r} and {second.name!r} have {sizes[0]} and {sizes[1]} conditions; expected equal"
+            " numbers, or names of the conditions in both files",
+            kind="sample_mismatch",
+        )
+    return np.arange(sizes[0]), np.arange(sizes[1]), "order of the conditions"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -251,6 +252,17 @@ def npz_arguments(path: Path, manifest: ManifestSource, fields: Mapping[str, Any
     }
 
 
+def open_zarr(path: Path) -> xr.Dataset:
+    """A zarr folder, read when it is asked for; InvalidInput if reading it would take too much, other errors are zarr's."""
+    check_zarr(path)
+    with warnings.catch_warnings():
+        # it matters to nobody whether the metadata lie in one file or in several
+        warnings.filterwarnings(
+            "ignore", message="Failed to open Zarr store with consolidated", category=RuntimeWarning
+        )
+        return xr.open_zarr(path, chunks=None)
+
+
 def whole(dataset: xr.Dataset) -> xr.Dataset:
     """`dataset` in memory, every text of it decoded: what cannot be raises its error now, not at the first look."""
     loaded = dataset.load()
@@ -297,8 +309,9 @@ def read_dataset(path: Path, manifest: ManifestSource, fields: Mapping[str, Any]
     netcdf = path.suffix == ".nc"
     refuse_outside(path)
     try:
-        (check_hdf5 if netcdf else check_zarr)(path)
-        dataset = whole(xr.load_dataset(path, engine="h5netcdf") if netcdf else xr.open_zarr(path, chunks=None))
+        if netcdf:
+            check_hdf5(path)
+        dataset = whole(xr.load_dataset(path, engine="h5netcdf") if netcdf else open_zarr(path))
     except InvalidInput:
         raise
     except Exception as error:  # whatever a foreign file makes these libraries raise

@@ -18,7 +18,7 @@ from neuromas.recordings.check import block_bounds
 from neuromas.recordings.encode import labelled
 from neuromas.recordings.trust import trust, trusting
 from neuromas.schema.recording import RecordingManifest
-from neuromas.unpacking import largest, largest_now
+from neuromas.unpacking import largest, largest_now, most_memory
 
 _SECONDS, _BYTES_PER_SECOND = 120.0, 2**20
 """How long a file may take: so long, and so much longer for its size."""
@@ -80,6 +80,20 @@ def read_contents(
         raise unusable(str(path), problem) from problem
 
 
+def read_tables(
+    path: Path, function: Callable[..., Any], *arguments: Any, preload: Sequence[str] = ()
+) -> list[dict[str, NDArray[Any]]]:
+    """The tables that `function(*arguments)` gives, columns by name, in a child process; errors as `read_recording`.
+
+    Dates become dates in microseconds. What else is neither numbers nor text becomes a column of void, which nothing uses.
+    """
+    tables, data = _run(path, _write_tables, function, arguments, preload)
+    try:
+        return [{str(name): _column(entry, data) for name, entry in table.items()} for table in tables]
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as problem:
+        raise unusable(str(path), problem) from problem
+
+
 def _run(
     path: Path,
     task: Callable[..., Any],
@@ -88,7 +102,8 @@ def _run(
     preload: Sequence[str],
 ) -> tuple[Any, memoryview]:
     trusted = trust()
-    timeout_s = _SECONDS + _size(path) / _BYTES_PER_SECOND if trusted.timeout_s is None else trusted.timeout_s
+    size = _size(path)
+    timeout_s = _SECONDS + size / _BYTES_PER_SECOND if trusted.timeout_s is None else trusted.timeout_s
     return run_in_child(
         str(path),
         task,
@@ -98,6 +113,8 @@ def _run(
         largest_now(),
         preload=preload,
         timeout_s=timeout_s,
+        memory=most_memory(size),
+        advice="; a file that is really that large is read with a higher largest_gib=, or with in_process=True",
     )
 
 
@@ -136,6 +153,29 @@ def _list_contents(
         return list(function(*arguments))
 
 
+def _write_tables(
+    file: Any, function: Callable[..., Any], arguments: Sequence[Any], allow_external: bool, gib: float | None
+) -> Any:
+    with trusting(in_process=True, allow_external=allow_external), largest(gib):
+        return [
+            {name: _written_column(file, np.asarray(values)) for name, values in table.items()}
+            for table in function(*arguments)
+        ]
+
+
+def _written_column(file: Any, values: NDArray[Any]) -> dict[str, Any]:
+    if values.dtype.kind == "O":
+        try:
+            values = values.astype("datetime64[us]")
+        except (ValueError, TypeError, OverflowError):
+            return {"void": len(values)}
+    if values.dtype.kind == "M":
+        return {"dates": _written(file, xr.Variable(("row",), values.astype("datetime64[us]").astype(np.int64)))}
+    if values.dtype.kind not in "biufU":
+        return {"void": len(values)}
+    return _written(file, xr.Variable(("row", *range(values.ndim - 1)), values))
+
+
 def _written(file: Any, variable: xr.Variable) -> dict[str, Any]:
     """Where an array lies in `file`, to which it is written block by block."""
     dtype = variable.dtype.newbyteorder("<")
@@ -164,6 +204,14 @@ def _recording(document: Mapping[str, Any], data: memoryview) -> tuple[xr.Datase
     variables = {name: _variable(entry, data) for name, entry in document["variables"].items()}
     activity = {dims.ACTIVITY: variables.pop(dims.ACTIVITY)}
     return labelled(xr.Dataset(activity, coords=variables), manifest), manifest
+
+
+def _column(entry: Mapping[str, Any], data: memoryview) -> NDArray[Any]:
+    if "void" in entry:
+        return np.zeros(int(entry["void"]), dtype="V1")
+    if "dates" in entry:
+        return _variable(entry["dates"], data).values.astype("datetime64[us]")
+    return _variable(entry, data).values
 
 
 def _variable(entry: Mapping[str, Any], data: memoryview) -> xr.Variable:

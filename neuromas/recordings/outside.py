@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -80,8 +82,36 @@ def refused(path: Path, reference: Reference) -> InvalidInput:
     )
 
 
-def outside_hashes(path: Path) -> dict[str, str]:
+def symbolic_link(place: str, target: Path) -> Reference:
+    """The reference of a symbolic link at `place`."""
+    return Reference(place, _SYMBOLIC, str(target))
+
+
+_followed: ContextVar[list[Path] | None] = ContextVar("followed", default=None)
+
+
+@contextmanager
+def following() -> Iterator[list[Path]]:
+    """Inside, links beside a source that lead elsewhere are listed as they are followed."""
+    followed: list[Path] = []
+    token = _followed.set(followed)
+    try:
+        yield followed
+    finally:
+        _followed.reset(token)
+
+
+def note_followed(file: Path) -> None:
+    """Note that the link `file` was followed."""
+    followed = _followed.get()
+    if followed is not None and file not in followed:
+        followed.append(file)
+
+
+def outside_hashes(path: Path, followed: Sequence[Path] = ()) -> dict[str, str]:
     """SHA-256 of each file that the file at `path` refers to, also through others, by its path from there.
+
+    `followed` are links beside it that were followed.
 
     Raises
     ------
@@ -91,7 +121,9 @@ def outside_hashes(path: Path) -> dict[str, str]:
         There are too many files.
     """
     hashes: dict[str, str] = {}
-    known, waiting = {path.resolve()}, [path]
+    known, waiting = {path.resolve()}, [path, *followed]
+    for file in followed:
+        hashes |= _hashes(file, path.parent)
     while waiting:
         current = waiting.pop()
         for reference in references(current):
@@ -200,7 +232,7 @@ def _links_out_of(folder: Path) -> Iterator[Reference]:
                 if entry.is_symlink():
                     target = Path(entry.path).resolve()
                     if not target.is_relative_to(home):
-                        yield Reference(os.path.relpath(entry.path, folder), _SYMBOLIC, str(target))
+                        yield symbolic_link(os.path.relpath(entry.path, folder), target)
                 elif entry.is_dir():
                     waiting.append(Path(entry.path))
 

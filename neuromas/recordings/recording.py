@@ -39,6 +39,7 @@ from neuromas.recordings.isolation import isolates, read_recording
 from neuromas.recordings.meanings import with_meanings
 from neuromas.recordings.reading import Reading
 from neuromas.recordings.relabel import mapping_entry, relabel
+from neuromas.recordings.trust import trust, trusting
 from neuromas.schema.recording import GroupTable, RecordingManifest, VariableSpec
 
 
@@ -216,8 +217,10 @@ class Recording(Reading):
         return cls._trusted(*draft.finish())
 
     @classmethod
-    def from_npz(cls, path: str | Path, manifest: ManifestSource = None, **fields: Any) -> Self:
-        """A recording from a NumPy archive.
+    def from_npz(
+        cls, path: str | Path, manifest: ManifestSource = None, *, in_process: bool = False, **fields: Any
+    ) -> Self:
+        """A recording from a NumPy archive, which a child process reads.
 
         The archive's keys are
 
@@ -235,6 +238,8 @@ class Recording(Reading):
         manifest : mapping, RecordingManifest or path of a JSON file, optional
             Fields that override those in the archive. If it lists variables, the other arrays of the archive become plain
             coordinates.
+        in_process : bool
+            Whether to read the file in this process, which a damaged file may end.
         **fields
             Manifest fields that override both. The default name is the file's.
 
@@ -243,7 +248,7 @@ class Recording(Reading):
         NotFound
             The file does not exist.
         InvalidInput
-            The file is not a NumPy archive, or it holds pickled objects.
+            The file is not a NumPy archive, holds pickled objects, unpacks to too much, or crashes or stops its reader.
         InvalidDocument
             The content is unusable. The error lists every problem.
 
@@ -255,7 +260,15 @@ class Recording(Reading):
         ...     Recording.from_npz(f"{folder}/toy.npz").values(["count"]).ravel()
         array([1., 2., 3.])
         """
-        return cls.from_arrays(**npz_arguments(Path(path), manifest, fields))
+        path = Path(path)
+        with trusting(in_process=in_process or trust().in_process):
+            if path.is_file() and isolates(cls._of_npz):
+                return cls(*read_recording(path, cls._of_npz, path, manifest, fields))
+            return cls._of_npz(path, manifest, fields)
+
+    @classmethod
+    def _of_npz(cls, path: Path, manifest: ManifestSource, fields: Mapping[str, Any]) -> Self:
+        return cls.from_arrays(**npz_arguments(path, manifest, fields))
 
     @classmethod
     def from_dataset(cls, dataset: xr.Dataset, manifest: ManifestSource = None, **fields: Any) -> Self:
@@ -286,12 +299,14 @@ class Recording(Reading):
         return cls._trusted(*draft_of_dataset(dataset, manifest, fields).finish())
 
     @classmethod
-    def from_file(cls, path: str | Path, manifest: ManifestSource = None, **fields: Any) -> Self:
+    def from_file(
+        cls, path: str | Path, manifest: ManifestSource = None, *, in_process: bool = False, **fields: Any
+    ) -> Self:
         """A recording from a ``.npz`` or ``.nc`` file or a ``.zarr`` folder; the ending of the name decides which.
 
-        ``.nc`` and ``.zarr`` are read in a child process, which a damaged file may end. If they refer to other files, they
-        are refused; `neuromas.convert` can allow it. Parameters are those of `from_npz`. If a folder holds a ``manifest.json``
-        (a stored recording), that is used.
+        A child process reads them, which a damaged file may end. If they refer to other files, they are refused;
+        `neuromas.convert` can allow it. Parameters are those of `from_npz`. If a folder holds a ``manifest.json`` (a stored
+        recording), that is used.
 
         Raises
         ------
@@ -306,10 +321,11 @@ class Recording(Reading):
         if not path.exists():
             raise NotFound(f"no such file: {path}", kind="unknown_file")
         if path.suffix == ".npz":
-            return cls.from_npz(path, manifest, **fields)
-        if isolates(cls._of_file):
-            return cls(*read_recording(path, cls._of_file, path, manifest, fields))
-        return cls._of_file(path, manifest, fields)
+            return cls.from_npz(path, manifest, in_process=in_process, **fields)
+        with trusting(in_process=in_process or trust().in_process):
+            if isolates(cls._of_file):
+                return cls(*read_recording(path, cls._of_file, path, manifest, fields))
+            return cls._of_file(path, manifest, fields)
 
     @classmethod
     def _of_file(cls, path: Path, manifest: ManifestSource, fields: Mapping[str, Any]) -> Self:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from neuromas.errors import InvalidInput
+from neuromas.recordings.trust import trust
+from neuromas.recordings.zarr_chunks import Packing, check_chunks, packing_of
 from neuromas.unpacking import check_unpacked, inflated_size, most_bytes, stored_bytes, too_large
 
 _DEEPEST = 100
@@ -110,23 +112,51 @@ def check_zarr(path: Path) -> None:
     """InvalidInput if reading every array of the group at `path` would take too much; other errors are zarr's."""
     import zarr
 
-    group = zarr.open_group(path, mode="r")
+    arrays = dict(zarr.open_group(path, mode="r").arrays())
     check_grids(
-        (Grid(name, array.shape, array.shards or array.chunks, array.dtype.itemsize) for name, array in group.arrays()),
+        (Grid(name, array.shape, array.shards or array.chunks, array.dtype.itemsize) for name, array in arrays.items()),
         path,
     )
+    check_packed({path / name: packing_of(array) for name, array in arrays.items()}, path)
+
+
+def check_packed(packings: Mapping[Path, Packing], path: Path) -> None:
+    """InvalidInput if chunks of arrays in the folder `path` hold far more than their shapes say, or all text too much."""
+    size = 0
+    for folder, packing in packings.items():
+        unpacked = check_chunks(folder, packing, path)
+        if packing.itemsize is None:
+            size += unpacked
+            check_unpacked(size, stored_bytes(path), path)
+
+
+def folders_in(path: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every folder in `path` with the names of its files; links to folders only where other files may be read.
+
+    Raises
+    ------
+    InvalidInput
+        A link to a folder, which is not allowed, or leads to what holds it.
+    """
+    allowed = trust().allow_external
+    for folder, below, files in os.walk(path, followlinks=allowed):
+        linked = [Path(folder, name) for name in below if Path(folder, name).is_symlink()]
+        leading_back = [link for link in linked if Path(folder).resolve().is_relative_to(link.resolve())]
+        if linked and not allowed:
+            raise InvalidInput(
+                f"{path}: {linked[0]} is a link to a folder; it is read only if you allow it: allow_external=True "
+                "(--allow-external)",
+                kind="external_files",
+            )
+        if leading_back:
+            raise InvalidInput(f"{path}: {leading_back[0]} is a link to what holds it", kind="unreadable_source")
+        yield folder, files
 
 
 def check_grids(grids: Iterable[Grid], path: Path) -> None:
     """InvalidInput if arrays of the folder `path` would unpack to too much, or have far more chunks than there are files."""
     n_files, stored = 0, 0
-    for folder, below, files in os.walk(path):
-        linked = [name for name in below if Path(folder, name).is_symlink()]
-        if linked:
-            raise InvalidInput(
-                f"{path}: {Path(folder, linked[0])} is a link to a folder; expected a folder that is complete in itself",
-                kind="unreadable_source",
-            )
+    for folder, files in folders_in(path):
         n_files += len(files)
         stored += sum(Path(folder, name).stat().st_size for name in files if Path(folder, name).is_file())
     size = 0

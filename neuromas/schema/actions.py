@@ -25,6 +25,17 @@ class StoreRequest(Document):
     """Recording store. By default NEUROMAS_STORE, else ./recordings if that is a store, else the shipped sets."""
 
 
+class ReadsFiles(StoreRequest):
+    """A request that may read a foreign file."""
+
+    largest_gib: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    """What a compressed file may unpack to, in GiB. By default 1, or 100 times the size of the file if that is more."""
+    in_process: bool = False
+    """Read files in this process. By default a child process does, which a damaged file may crash."""
+    timeout_s: Annotated[float | None, Field(gt=0), Shell(metavar="SECONDS")] = None
+    """Give up a file after this time. By default 2 minutes, and a second more per MiB."""
+
+
 class RegisterRequest(StoreRequest):
     """Publish recordings in a store: all of them, or none."""
 
@@ -70,8 +81,10 @@ class FormatsRequest(Document):
     """List the formats that register reads."""
 
 
-class AnnotateRequest(StoreRequest):
+class AnnotateRequest(ReadsFiles):
     """Make another version of a recording: describe units, select, add, drop, rename, bin, standardise, shuffle, in order."""
+
+    paths = ("table",)
 
     recording: RecordingName
     """The recording. It stays as it is."""
@@ -297,13 +310,17 @@ class PlanRequest(StoreRequest):
     """Seed of the random choices."""
 
 
-class CompareRequest(StoreRequest):
+class CompareRequest(ReadsFiles):
     """Compare two recordings of the same trials by a measure of similarity."""
 
     x: RecordingName
     """The first recording, or a file with an RDM (.mat, .npz, .npy, .csv, .tsv), as FILE or FILE:ARRAY."""
     y: RecordingName
     """The second recording, of the same trials, or a file with an RDM of the same conditions."""
+    by: Annotated[str | None, Shell(metavar="VARIABLE")] = None
+    """Compare RDMs of conditions: the values of this variable in a recording. It is needed for a recording beside a file."""
+    conditions: Annotated[tuple[str, ...], Shell(metavar="A,B,…")] = ()
+    """Names of the conditions in a file that does not name them, in its order."""
     measure: Annotated[str, Shell(metavar="NAME")] = "rsa"
     """Measure of similarity: rsa or cka."""
     n_samples: Annotated[int, Field(ge=3), Shell(name="--samples")] = 1000

@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from neuromas.errors import Corrupt, InvalidDocument, suggestion
 from neuromas.files import sha256_bytes
 from neuromas.seeds import N_SEEDS
+from neuromas.text import exact
 
 FORMAT_VERSION = 1
 """Version of the stored layout of recordings and recording sets."""
@@ -196,13 +197,13 @@ _EXPECTED = {
     "finite_number": "a finite number",
     "float_parsing": "a number",
     "float_type": "a number",
-    "greater_than": "a number above {gt:g}",
-    "greater_than_equal": "a number of at least {ge:g}",
+    "greater_than": "a number above {gt}",
+    "greater_than_equal": "a number of at least {ge}",
     "int_from_float": "a whole number",
     "int_parsing": "a whole number",
     "int_type": "a whole number",
-    "less_than": "a number below {lt:g}",
-    "less_than_equal": "a number of at most {le:g}",
+    "less_than": "a number below {lt}",
+    "less_than_equal": "a number of at most {le}",
     "list_type": "a list",
     "literal_error": "{expected}",
     "model_attributes_type": "an object",
@@ -230,10 +231,16 @@ def _describe(problem: Mapping[str, Any], document: type[BaseModel]) -> str:
     elif kind == "value_error":
         message = message.removeprefix("Value error, ")
     elif kind in _EXPECTED:
-        message = f"expected {_EXPECTED[kind].format_map(problem.get('ctx', {}))}, got {_shown(problem['input'])}"
+        message = (
+            f"expected {_EXPECTED[kind].format_map(_bounds(problem.get('ctx', {})))}, got {_shown(problem['input'])}"
+        )
     elif "input" in problem and not isinstance(problem["input"], (dict, list)):
         message = f"{message} (got {_shown(problem['input'])})"
     return f"{place}: {message}"
+
+
+def _bounds(context: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: exact(value) if key in ("gt", "ge", "lt", "le") else value for key, value in context.items()}
 
 
 def _shown(value: object) -> str:

@@ -261,6 +261,14 @@ class SpikesRecipe(SessionRecipe):
     each: str | None = None
     """Struct array or cell array of a .mat file, of which each element becomes a recording of its own. The recipe then names the
     fields of an element, and what else the file holds."""
+    trial: str | None = None
+    """Cell array of a .mat file with, for each unit, the number of the trial of each spike, from 1. Times are then those of the
+    trial's own clock, as in ``axes``. In FieldTrip's struct of spikes, which ``times`` may name as a whole, it is ``trial``."""
+    trial_time: str | None = None
+    """Array of shape (n_trials, 2) with start and end of each trial on its own clock. Bins beyond are missing. In a struct of
+    spikes of FieldTrip it is ``trialtime``."""
+    sample_rate: float | None = Field(default=None, gt=0)
+    """Ticks per second, where the times of a .mat file count ticks, such as FieldTrip's ``timestamp``."""
     coverage: SpikesCovered | Interval | tuple[Interval, ...] | UnitCoverage = "spikes"
     """When units count as recorded: ``[start, stop]`` in seconds, or a list of such intervals; from and to columns of the table
     of units, ``{"start": "first_s", "stop": "last_s"}``; from a unit's first to its last spike (``spikes``); from the first

@@ -122,7 +122,9 @@ def test_what_is_no_rdm_is_refused(tmp_path):
 
 def test_an_rdm_goes_with_an_rdm_and_with_rsa(tmp_path):
     x = written(tmp_path, "square.npy", planted())
-    with pytest.raises(InvalidInput, match="one is a file with an RDM, the other a recording"):
+    with pytest.raises(
+        InvalidInput, match=r"the variable whose values are the conditions of the RDM \(by=\); there are"
+    ):
         compare(CompareRequest(x=x, y="multi-object/gru-0"))
     with pytest.raises(InvalidInput, match="no activity: expected measure 'rsa'"):
         compare(CompareRequest(x=x, y=x, measure="cka"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 
 from neuromas.cli import verbs
 from neuromas.errors import InvalidDocument, InvalidInput, NotFound
+from neuromas.files import sha256_file
 from neuromas.recordings.convert.converter import convert, find_converter
 from neuromas.recordings.recording import Recording
 
@@ -115,6 +117,17 @@ VARIABLES = {
     "rt": "where(isfinite(eventlatency[:, 1]), eventlatency[:, 1], 0)",
     "after": "time > -0.001",
 }
+
+
+def test_data_that_lie_elsewhere_are_refused_or_hashed(tmp_path, tmp_path_factory):
+    write_v5(tmp_path / "s.set", epoched(write_fdt(tmp_path / "s.set", DATA)))
+    target = Path(shutil.move(tmp_path / "s.fdt", tmp_path_factory.mktemp("elsewhere") / "data.fdt"))
+    (tmp_path / "s.fdt").symlink_to(target)
+    with pytest.raises(InvalidInput, match=r"'s\.fdt' lies in another file, '.*data\.fdt' \(symbolic link\)"):
+        convert(tmp_path / "s.set", {"variables": VARIABLES})
+    recording = convert(tmp_path / "s.set", {"variables": VARIABLES}, allow_external=True)
+    assert np.array_equal(recording.latents(dtype=np.float32), DATA.transpose(2, 1, 0).reshape(-1, N_CHANNELS))
+    assert list(recording.manifest.provenance.external_sha256.values()) == [sha256_file(target)]
 
 
 @every

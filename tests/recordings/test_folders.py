@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import pickle
+import shutil
 import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from neuromas.actions.register import preview, register
+from neuromas.cli.verbs import app
 from neuromas.errors import InvalidDocument, InvalidInput, NeuromasError, NotFound
 from neuromas.recordings.convert.converter import convert, find_converter
 from neuromas.recordings.convert.phy import read_sample_rate
@@ -258,8 +262,75 @@ def test_links_that_lead_out_of_a_folder_are_refused(ks, tmp_path_factory):
     secret = tmp_path_factory.mktemp("elsewhere") / "secret.tsv"
     secret.write_text("cluster_id\tsecret\n0\tx\n")
     (ks / "cluster_secret.tsv").symlink_to(secret)
-    with pytest.raises(InvalidInput, match=r"a link that leads to .*secret\.tsv"):
+    with pytest.raises(InvalidInput, match=r"lies in another file, '.*secret\.tsv' \(symbolic link\)") as refused:
         convert(ks, RECIPE)
+    assert refused.value.kind == "external_files"
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def moved_away(path: Path, folder: Path) -> Path:
+    """`path` in another folder; a link stands in its place."""
+    target = Path(shutil.move(path, folder / path.name))
+    path.symlink_to(target)
+    return target
+
+
+@pytest.mark.parametrize("name", ["spike_times.npy", "params.py", "cluster_info.tsv", "../cues.csv"])
+def test_links_that_lead_out_of_a_folder_are_followed_and_hashed_where_that_is_allowed(ks, tmp_path_factory, name):
+    before = convert(ks, RECIPE)
+    target = moved_away(ks / name, tmp_path_factory.mktemp("elsewhere"))
+    for in_process in (False, True):
+        with pytest.raises(InvalidInput, match=rf"lies in another file, '{target}' \(symbolic link\).*allow_external"):
+            convert(ks, RECIPE, in_process=in_process)
+        allowed = convert(ks, RECIPE, in_process=in_process, allow_external=True)
+        np.testing.assert_array_equal(allowed.latents(), before.latents())
+        hashes = {
+            (ks.parent / place).resolve(): own for place, own in allowed.manifest.provenance.external_sha256.items()
+        }
+        assert hashes == {target: sha256(target)}
+        assert allowed.manifest.provenance.source_sha256 == before.manifest.provenance.source_sha256
+
+
+def test_the_command_line_follows_links_where_that_is_allowed(ks, tmp_path, tmp_path_factory):
+    target = moved_away(tmp_path / "cues.csv", tmp_path_factory.mktemp("elsewhere"))
+    (tmp_path / "recipe.json").write_text(json.dumps(RECIPE))
+    words = [
+        "register",
+        str(ks),
+        "--set",
+        "lab",
+        "--store",
+        str(tmp_path / "store"),
+        "--recipe",
+        str(tmp_path / "recipe.json"),
+    ]
+    refused = CliRunner().invoke(app, words)
+    assert refused.exit_code == 2
+    assert "--allow-external" in refused.output
+    assert CliRunner().invoke(app, [*words, "--allow-external"]).exit_code == 0
+    provenance = RecordingStore(tmp_path / "store").get("lab/sorted.v2").manifest.provenance
+    assert list(provenance.external_sha256.values()) == [sha256(target)]
+
+
+def test_a_recipe_names_no_file_elsewhere_even_where_links_are_followed(ks, tmp_path_factory):
+    other = tmp_path_factory.mktemp("elsewhere") / "cues.csv"
+    other.write_text("time,side\n1.0,l\n")
+    for name in (str(other), f"../{other.parent.name}/cues.csv", f"../../{other.parent.name}/cues.csv"):
+        with pytest.raises((InvalidInput, NotFound), match=r"expected a file beside|no such file"):
+            convert(ks, RECIPE | {"events": name}, allow_external=True)
+
+
+def test_a_plane_that_lies_elsewhere(suite2p, tmp_path_factory):
+    before = convert(suite2p.parent, FRAMES)
+    moved = moved_away(suite2p, tmp_path_factory.mktemp("elsewhere"))
+    with pytest.raises(InvalidInput, match="symbolic link"):
+        convert(suite2p.parent, FRAMES)
+    allowed = convert(suite2p.parent, FRAMES, allow_external=True)
+    np.testing.assert_array_equal(allowed.latents(), before.latents())
+    assert sha256(moved / "F.npy") in allowed.manifest.provenance.external_sha256.values()
 
 
 def test_a_folder_may_be_a_link_or_where_one_stands(ks, tmp_path_factory, monkeypatch):

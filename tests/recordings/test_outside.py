@@ -399,3 +399,17 @@ def test_an_array_with_many_names_in_a_mat_file_is_read_once(tmp_path, monkeypat
     assert len(arrays) == 6
     assert all(np.array_equal(array, np.arange(6.0).reshape(3, 2).T) for array in arrays.values())
     assert len(read) == 1
+
+
+def test_a_linked_folder_of_a_zarr_folder(tmp_path, planted):
+    recording = planted()
+    recording.to_dataset().drop_attrs().to_zarr(tmp_path / "a.zarr", zarr_format=2)
+    (tmp_path / "elsewhere").mkdir()
+    moved = (tmp_path / "a.zarr" / "activity").rename(tmp_path / "elsewhere" / "activity")
+    (tmp_path / "a.zarr" / "activity").symlink_to(moved)
+    with pytest.raises(InvalidInput, match=r"'activity' lies in another file, .* \(symbolic link\)"):
+        convert(tmp_path / "a.zarr")
+    allowed = convert(tmp_path / "a.zarr", allow_external=True, missing=True)
+    np.testing.assert_array_equal(allowed.latents(), recording.latents())
+    expected = {f"elsewhere/activity/{file.name}": sha256(file) for file in moved.iterdir()}
+    assert allowed.manifest.provenance.external_sha256 == expected

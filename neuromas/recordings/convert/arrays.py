@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from neuromas import dims
 from neuromas.errors import InvalidInput
-from neuromas.recordings.assemble import whole
+from neuromas.recordings.assemble import open_zarr, whole
 from neuromas.recordings.columns import tidy
 from neuromas.recordings.columns import unusable as why_unusable
 from neuromas.recordings.convert.converter import Converter
@@ -33,7 +33,7 @@ from neuromas.recordings.export import readable
 from neuromas.recordings.incoming import TIME
 from neuromas.recordings.outside import refuse_outside
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.unpacked import check_hdf5, check_zarr
+from neuromas.recordings.unpacked import check_hdf5
 from neuromas.schema.recipe import ArraysRecipe
 
 _MAT_LIBRARIES = ("scipy", "h5py")
@@ -136,8 +136,7 @@ def _open_netcdf(path: Path) -> xr.Dataset:
 def _open_zarr(path: Path) -> xr.Dataset:
     refuse_outside(path)
     try:
-        check_zarr(path)
-        return whole(xr.open_zarr(path, chunks=None))
+        return whole(open_zarr(path))
     except InvalidInput:
         raise
     except Exception as error:  # whatever a foreign folder makes these libraries raise

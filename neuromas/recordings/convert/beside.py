@@ -1,7 +1,8 @@
-"""Files of a folder, and files beside a source, such as its table of events. What lies elsewhere is refused."""
+"""Files of a folder, and files beside a source, such as its table of events. What lies elsewhere is refused unless allowed."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,8 @@ from neuromas.errors import InvalidInput, NotFound
 from neuromas.recordings.check import listing
 from neuromas.recordings.convert.source import entry, unreadable
 from neuromas.recordings.convert.text import read_text
+from neuromas.recordings.outside import note_followed, refused, symbolic_link
+from neuromas.recordings.trust import trust
 
 
 def beside(path: Path, name: str, what: str) -> Path:
@@ -30,7 +33,7 @@ def beside(path: Path, name: str, what: str) -> Path:
     Raises
     ------
     InvalidInput
-        The file lies elsewhere, or two files have this name.
+        The file lies elsewhere, or two files have this name; or it is a link that leads elsewhere, and that is not allowed.
     NotFound
         There is no such file.
     """
@@ -38,7 +41,7 @@ def beside(path: Path, name: str, what: str) -> Path:
     parent = (path if path.name not in ("", "..") else path.resolve()).parent
     around = (parent.resolve(), path.resolve().parent)
     candidates = list(dict.fromkeys([*([path / name] if path.is_dir() else []), parent / name]))
-    inside = [file for file in candidates if any(file.resolve().is_relative_to(folder) for folder in around)]
+    inside = [file for file in candidates if _lies_in(file.resolve(), around) or _is_named_in(file, parent)]
     if not inside:
         raise InvalidInput(
             f"{path}: {what}={name!r}: expected a file beside the {_of(path)}, or in a folder there",
@@ -52,7 +55,28 @@ def beside(path: Path, name: str, what: str) -> Path:
             f"{path}: {what}={name!r}: there are two such files, {existing[0]} and {existing[1]}; rename one of them",
             kind="duplicate_name",
         )
-    return existing[0]
+    return follow(existing[0], path, around)
+
+
+def follow(file: Path, path: Path, around: Sequence[Path]) -> Path:
+    """`file` of the source `path`; InvalidInput if it is a link out of the folders `around`, unless that is allowed.
+
+    A link that was followed is hashed for the provenance.
+    """
+    if not _lies_in(file.resolve(), around):
+        if not trust().allow_external:
+            raise refused(path, symbolic_link(os.path.relpath(file, path.parent), file.resolve()))
+        note_followed(file)
+    return file
+
+
+def _lies_in(file: Path, folders: Sequence[Path]) -> bool:
+    return any(file.is_relative_to(folder) for folder in folders)
+
+
+def _is_named_in(file: Path, folder: Path) -> bool:
+    """Whether the name of `file`, links left alone, leads into `folder`."""
+    return Path(os.path.normpath(file.absolute())).is_relative_to(os.path.normpath(folder.absolute()))
 
 
 def _of(path: Path) -> str:
@@ -60,16 +84,16 @@ def _of(path: Path) -> str:
 
 
 def files_in(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    """Files in `folder` whose names match one of `patterns`, in order; InvalidInput if a link leads out of its parent."""
-    around = folder.resolve().parent
+    """Files in `folder` whose names match one of `patterns`, in order.
+
+    Raises
+    ------
+    InvalidInput
+        A link leads out of the folder that holds `folder`, and that is not allowed.
+    """
+    around = [folder.resolve().parent]
     files = sorted({file for pattern in patterns for file in folder.glob(pattern) if file.is_file()})
-    for file in files:
-        if not file.resolve().is_relative_to(around):
-            raise InvalidInput(
-                f"{file}: a link that leads to {file.resolve()}, outside {around}; put the file itself there",
-                kind="unreadable_source",
-            )
-    return files
+    return [follow(file, folder, around) for file in files]
 
 
 def read_npy(path: Path) -> NDArray[Any]:

@@ -16,7 +16,7 @@ from neuromas.recordings.convert.arrow import is_dataset
 from neuromas.recordings.convert.file_name import with_file_name
 from neuromas.recordings.encode import labelled
 from neuromas.recordings.isolation import isolates, read_contents, read_recordings
-from neuromas.recordings.outside import outside_hashes
+from neuromas.recordings.outside import following, outside_hashes
 from neuromas.recordings.rebin import rebinned
 from neuromas.recordings.recording import Recording
 from neuromas.recordings.trust import trust, trusting
@@ -124,9 +124,10 @@ def _converted(
     fields: Mapping[str, Any],
 ) -> list[Recording]:
     """The recordings, with the hashes of the files that their source refers to."""
-    made = convert(path, recipe, fields)
+    with following() as followed:
+        made = convert(path, recipe, fields)
     recordings = made if isinstance(made, list) else [made]
-    hashes = outside_hashes(path) if trust().allow_external else {}
+    hashes = outside_hashes(path, followed) if trust().allow_external else {}
     return [_with_hashes(recording, hashes) for recording in recordings] if hashes else recordings
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from neuromas import dims
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.files import sha256_file
+from neuromas.recordings.convert.beside import follow
 from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.convert.events import SLACK_S, Events, check_size, take_events
 from neuromas.recordings.convert.locked import Binned, in_time_order, recording_of
@@ -326,7 +327,7 @@ def _beside(path: Path, name: str) -> Path:
     candidates += [path.with_suffix(ending) for ending in (".fdt", ".dat")]
     for candidate in candidates:
         if candidate.is_file() and candidate.suffix.lower() in (".fdt", ".dat"):
-            return candidate
+            return follow(candidate, path, (path.parent.resolve(), path.resolve().parent))
     raise NotFound(f"{path}: no file {last!r} beside it, which holds its data", kind="unknown_file")
 
 

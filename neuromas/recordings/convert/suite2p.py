@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from neuromas.errors import InvalidInput
 from neuromas.files import sha256_file
-from neuromas.recordings.convert.beside import beside, contents_of, files_in, need_array
+from neuromas.recordings.convert.beside import beside, contents_of, files_in, follow, need_array
 from neuromas.recordings.convert.converter import Converter
 from neuromas.recordings.convert.events import Events, check_size, take_events
 from neuromas.recordings.convert.locked import Binned, in_time_order, recording_of
@@ -78,12 +78,12 @@ def _plane(path: Path, name: str | None) -> Path:
     if name is None and ((path / "F.npy").exists() or (path / "spks.npy").exists()):
         return path
     if name is None and len(planes) == 1:
-        return next(iter(planes.values()))
+        (name,) = planes
     if name is None or name not in planes:
         held = f"it holds {', '.join(planes)}; name one in the recipe (plane)" if planes else "it has no F.npy"
         what = "expected a folder of suite2p" if name is None else f"no plane {name!r}"
         raise InvalidInput(f"{path}: {what}; {held}", kind="invalid_recipe")
-    return planes[name]
+    return follow(planes[name], path, [path.resolve().parent])
 
 
 def _traces(files: dict[str, Path], name: str, path: Path) -> NDArray[Any]:

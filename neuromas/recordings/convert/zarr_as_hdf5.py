@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 
 from neuromas.errors import InvalidInput
 from neuromas.recordings.convert.pickled_array import read_pickled_array
-from neuromas.recordings.unpacked import Grid, check_grids
+from neuromas.recordings.unpacked import Grid, check_grids, check_packed, folders_in
+from neuromas.recordings.zarr_chunks import Packing, packing_of_v2
 
 _LARGEST = 2**22
 """Size in bytes up to which an array is copied."""
@@ -83,7 +84,8 @@ def zarr_as_hdf5(path: Path) -> tuple[Any, dict[int, Hollow]]:
             f"{path}: cannot be read as an NWB file: a folder must be a zarr group of version 2, as hdmf-zarr writes it",
             kind="unreadable_source",
         )
-    check_grids(_grids(path), path)
+    check_grids((grid for grid, _ in _arrays(path)), path)
+    check_packed({path / grid.name: packing for grid, packing in _arrays(path)}, path)
     file = h5py.File(f"{path.name}.h5", "w", driver="core", backing_store=False, libver="latest")
     hollow: dict[int, Hollow] = {}
     # references, which can be made only when their targets exist
@@ -98,12 +100,16 @@ def zarr_as_hdf5(path: Path) -> tuple[Any, dict[int, Hollow]]:
     return file, hollow
 
 
-def _grids(path: Path) -> Iterator[Grid]:
-    """Every array of a folder."""
-    for file in sorted(path.rglob(".zarray")):
-        layout = _json(file)
-        name = file.parent.relative_to(path).as_posix()
-        yield Grid(name, tuple(layout["shape"]), tuple(layout["chunks"]), _dtype(layout).itemsize)
+def _arrays(path: Path) -> Iterator[tuple[Grid, Packing]]:
+    """Every array of a folder, and how its chunks are packed."""
+    for folder in sorted(Path(folder) for folder, files in folders_in(path) if ".zarray" in files):
+        layout, name = _json(folder / ".zarray"), folder.relative_to(path).as_posix()
+        dtype, chunks = _dtype(layout), tuple(layout["chunks"])
+        compressor = [layout["compressor"]] if layout.get("compressor") else []
+        packing = packing_of_v2(
+            chunks, None if dtype.hasobject else dtype.itemsize, compressor, layout.get("filters") or ()
+        )
+        yield Grid(name, tuple(layout["shape"]), chunks, dtype.itemsize), packing
 
 
 def _dtype(layout: Mapping[str, Any]) -> np.dtype[Any]:

@@ -21,7 +21,7 @@ from zarr.core.dtype import VariableLengthUTF8
 from zarr.storage import LocalStore
 
 from neuromas import dims
-from neuromas.errors import Corrupt
+from neuromas.errors import Corrupt, InvalidInput
 from neuromas.recordings.check import block_bounds
 from neuromas.recordings.content import as_bytes, attributes_as_json
 from neuromas.recordings.encode import MANIFEST_ATTRIBUTE, labelled
@@ -30,6 +30,7 @@ from neuromas.recordings.spool import Spool
 from neuromas.recordings.store.index import refuse_newer
 from neuromas.recordings.store.layout import GROUPS_FILE
 from neuromas.recordings.store.published import Published
+from neuromas.recordings.zarr_chunks import Packing, check_chunk, packing_of
 from neuromas.schema.recording import GroupTable, RecordingManifest
 
 if TYPE_CHECKING:
@@ -211,6 +212,14 @@ def checked_on_reading(dataset: xr.Dataset, name: str) -> xr.Dataset:
     return dataset
 
 
+def open_published(published: Published) -> xr.Dataset:
+    """The zarr group of a published recording, read when it is asked for."""
+    store = PublishedStore(published)
+    group = zarr.open_group(store, mode="r", use_consolidated=True)
+    store.packings.update({name: packing_of(array) for name, array in group.arrays()})
+    return open_group(store)
+
+
 class PublishedStore(LocalStore):
     """The files of a published recording, for zarr: what is read is what the manifest names, or an error.
 
@@ -218,18 +227,22 @@ class PublishedStore(LocalStore):
     read after another process removed or replaced the recording.
     """
 
-    def __init__(self, published: Published) -> None:
+    def __init__(self, published: Published, packings: dict[str, Packing] | None = None) -> None:
         super().__init__(published.folder, read_only=True)
         self._published = published
+        # by array, as soon as they are known
+        self.packings = {} if packings is None else packings
+        self._checked: set[str] = set()
 
     def with_read_only(self, read_only: bool = False) -> PublishedStore:
         # docstring inherited
-        return type(self)(self._published)
+        return type(self)(self._published, self.packings)
 
     async def get(
         self, key: str, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         # docstring inherited
+        self._check(key)
         while True:
             value = await super().get(key, prototype, byte_range)
             if self._published.unchanged():
@@ -239,6 +252,7 @@ class PublishedStore(LocalStore):
         self, key: str, *, prototype: BufferPrototype | None = None, byte_range: ByteRequest | None = None
     ) -> Buffer | None:
         # docstring inherited
+        self._check(key)
         while True:
             value = super().get_sync(key, prototype=prototype, byte_range=byte_range)
             if self._published.unchanged():
@@ -249,6 +263,19 @@ class PublishedStore(LocalStore):
     ) -> list[Buffer | None]:
         # docstring inherited
         return [await self.get(key, prototype, byte_range) for key, byte_range in key_ranges]
+
+    def _check(self, key: str) -> None:
+        """Corrupt if a file holds chunks that unpack to far more than their shapes say; each file is looked at once."""
+        packing = self.packings.get(key.partition("/")[0])
+        if packing is None or key in self._checked or key.endswith("zarr.json"):
+            return
+        try:
+            check_chunk(self._published.folder / key, packing, f"recording {self._published.name!r}")
+        except InvalidInput as error:
+            raise Corrupt(error.message, kind="corrupt") from error
+        except OSError:  # a file that is missing, which is said when it is read
+            return
+        self._checked.add(key)
 
     def _present(self, key: str, value: Buffer | None) -> Buffer | None:
         if value is None and key in self._published.manifest.files:

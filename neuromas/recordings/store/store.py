@@ -10,7 +10,7 @@ from neuromas.errors import Corrupt, InvalidInput, NeuromasError, ReadOnly
 from neuromas.files import local_path
 from neuromas.html import table
 from neuromas.recordings.recording import Recording
-from neuromas.recordings.store.arrays import PublishedStore, checked_on_reading, open_group, read_groups, restored
+from neuromas.recordings.store.arrays import checked_on_reading, open_published, read_groups, restored
 from neuromas.recordings.store.commit import register_recordings, register_stream, remove_recordings
 from neuromas.recordings.store.index import (
     RecordingEntry,
@@ -309,7 +309,7 @@ class RecordingStore:
 def _opened(published: Published, load: bool) -> Recording:
     check_presence(published)
     try:
-        dataset = open_group(PublishedStore(published))
+        dataset = open_published(published)
         dataset = dataset.load() if load else checked_on_reading(dataset, published.name)
         dataset = restored(dataset, published.manifest)
         groups = read_groups(published)
