@@ -111,6 +111,7 @@ class Kind:
 _MEANINGS: dict[type[NeuromasError], dict[str, str]] = {
     InvalidInput: {
         "invalid_input": "A value cannot be used; the message says why.",
+        "beyond_longest": "A twin was asked to run further than the longest trial that it learnt from.",
         "constant_unit": "A unit's activity never changes, so it has no scale; leave the unit out.",
         "different_trials": "Two recordings use the same trial numbers for different trials, so their samples cannot be matched.",
         "diverged": "The loss of a fit or of a training is no longer finite; a smaller learning rate may help.",
@@ -157,7 +158,9 @@ _MEANINGS: dict[type[NeuromasError], dict[str, str]] = {
         "mixed_requests": "Requests that are to run together differ in more than their configuration.",
         "module_failed": "A module raised an error on these inputs; the message holds it.",
         "needless_oracle": "An oracle was given for a system that can be run.",
+        "needless_twin": "A twin was asked for where every system can be run.",
         "newer_format": "A file was written by a newer neuromas; update neuromas.",
+        "no_behaviour": "A recording does not say what the system itself did, or not as one of several answers.",
         "no_context": "A system needs the earlier tokens of a trial to go on; resume it with its context, if it can keep one.",
         "no_counterfactual_latents": "No expected value was ever recorded in the target; names or values may differ (mapping).",
         "no_destination": "A command does not say where to put its result, or says it twice.",
@@ -168,6 +171,7 @@ _MEANINGS: dict[type[NeuromasError], dict[str, str]] = {
         "no_scheduler": "No Dask scheduler answers at this address.",
         "no_shared_samples": "Two recordings have no trial and step in common.",
         "no_shared_value": "Two systems have no value of a variable in common; names or codes may differ (mapping).",
+        "no_steps": "A recording has no steps that follow one another.",
         "no_task": "A system or recording names no task, so it cannot be run here.",
         "no_tokens": "A recording has no tokens, which the system needs to go on.",
         "no_trials": "No trial is left.",
@@ -208,6 +212,7 @@ _MEANINGS: dict[type[NeuromasError], dict[str, str]] = {
         "vocabulary_mismatch": "A task and a system have different tokens.",
         "wrong_oracle": "An oracle is not the system that was recorded: it gives other latents on the recording's own inputs.",
         "wrong_systems": "The method needs another number or kind of systems.",
+        "wrong_twin": "A twin was learnt from another recording or other units.",
     },
     InvalidDocument: {
         "invalid_document": "A document breaks its schema; the message lists every problem with its place.",
@@ -236,6 +241,7 @@ _MEANINGS: dict[type[NeuromasError], dict[str, str]] = {
         "unknown_system": "There is no such system.",
         "unknown_table": "There is no such table in the file.",
         "unknown_task": "There is no such task.",
+        "unknown_twin": "There is no such twin in the folder.",
         "unknown_unit": "There is no such unit.",
         "unknown_value": "There is no such value.",
         "unknown_variable": "There is no such variable.",

@@ -422,6 +422,7 @@ def requests_by_verb() -> dict[str, type[Document]]:
         "export": ExportRequest,
         "train": TrainRequest,
         "capture": CaptureRequest,
+        "twin": TwinRequest,
         "fit": FitsRequest,
         "evaluate": EvaluateRequest,
         "plan": PlanRequest,

@@ -17,6 +17,7 @@ from neuromas.schema.recipe import ArraysRecipe, EeglabRecipe, NwbRecipe, PhyRec
 from neuromas.schema.recording import GroupTable, RecordingManifest, RecordingSetIndex
 from neuromas.schema.sweep import MeasureReport, Sweep, SweepJob
 from neuromas.schema.system import LanguageModelCard, SystemConfig, TrainRequest
+from neuromas.schema.twin import TwinCard, TwinConfig
 
 
 def json_schemas() -> dict[str, str]:
@@ -34,6 +35,8 @@ def json_schemas() -> dict[str, str]:
         SystemConfig,
         LanguageModelCard,
         TrainRequest,
+        TwinConfig,
+        TwinCard,
         FitConfig,
         FitRequest,
         FitReport,

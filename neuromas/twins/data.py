@@ -223,7 +223,7 @@ def _behaviour_of(recording: Recording, name: str | None) -> TwinBehaviour:
         raise InvalidInput(
             f"behaviour: {name!r} of recording {recording.name!r} is real; a twin predicts one of several answers. Divide it"
             " into categories, for example with bins",
-            kind="wrong_type",
+            kind="no_behaviour",
         )
     values = spec.values if spec.values is not None else np.unique(recording.dataset[name].values).tolist()
     return TwinBehaviour(name=name, codes=tuple(sorted(int(value) for value in values)))
