@@ -16,9 +16,9 @@ class TwinConfig(Document):
 
     format_version: Literal[1] = 1
     kind: KindOfTwin = "auto"
-    """Kind of the twins that a fit uses. auto: the one with the smallest held-out error."""
+    """Kind of the twins that a fit uses. auto: the one that predicts held-out behaviour best after a short training."""
     judge_kind: KindOfTwin = "auto"
-    """Kind of the twin that judges. auto: the best of another kind than those of the fit."""
+    """Kind of the twin that judges. auto: as `kind`."""
     inputs: tuple[str, ...] | None = None
     """What the system was fed: ``token``, or variables. null: ``token`` if the recording has it, else nothing."""
     behaviour: str | None = None
@@ -146,7 +146,7 @@ class TwinCard(StoredDocument):
     """Steps of the longest trial; a twin runs no further."""
     n_trials: int
     race: dict[str, float] = Field(default_factory=dict)
-    """Kind → validation loss of the short training that chose among the kinds."""
+    """Kind → cross-entropy of held-out behaviour after the short training that chose among the kinds."""
     members: tuple[TwinMember, ...]
     quality: tuple[TwinQuality, ...]
     verdict: Literal["good", "poor"]

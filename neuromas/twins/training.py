@@ -42,21 +42,39 @@ class Course:
     loss : float
         Validation loss of the weights that were kept: error of the latents, as a share of their variance, plus cross-entropy of
         the behaviour, over the steps of a rollout.
+    surprise : float
+        The cross-entropy alone, from starts with noise.
     """
 
     iterations: int
     best_iteration: int
     loss: float
+    surprise: float
 
 
 @dataclass
 class _State:
+    """Parameters and optimiser, which change in place, and the best checkpoint."""
+
     dynamics: Dynamics
     optimiser: torch.optim.Optimizer
+    best: dict[str, Tensor]
     iteration: int = 0
     best_iteration: int = 0
     best_loss: float = math.inf
     stale: int = 0
+
+    def validated(self, loss: float, tolerance: float) -> None:
+        """Keep the weights if they are the best so far."""
+        improved = loss < self.best_loss * (1 - tolerance)
+        if loss < self.best_loss:
+            self.best_loss, self.best_iteration = loss, self.iteration
+            self.best = _copied(self.dynamics)
+        self.stale = 0 if improved else self.stale + 1
+
+
+def _copied(dynamics: Dynamics) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in dynamics.state_dict().items()}
 
 
 def train_dynamics(
@@ -103,50 +121,56 @@ def train_dynamics(
         `interrupted` returned true.
     """
     state = _begin(data, kind, config, train, seed)
-    best = {name: value.clone() for name, value in state.dynamics.state_dict().items()}
     if checkpoint is not None and checkpoint.exists():
-        best = _restore(checkpoint, identity, state)
+        _restore(checkpoint, identity, state)
     starts = _spread(validation, _N_VALIDATION)
     variance = _variance(data, train)
     noise = config.noise * data.latents[train].std(dim=0)
-    loss = math.nan
     while state.iteration < config.max_iterations and state.stale < config.patience:
-        generator = torch.Generator().manual_seed(_seed(seed, state.iteration))
-        chosen = train[torch.randint(len(train), (config.batch_size,), generator=generator)]
-        _set_rate(state.optimiser, config, state.iteration)
-        value = rollout_loss(state.dynamics, data, chosen, config.rollout, variance, noise, generator)
-        state.optimiser.zero_grad(set_to_none=True)
-        value.backward()
-        torch.nn.utils.clip_grad_norm_(state.dynamics.parameters(), 1.0)
-        state.optimiser.step()
-        loss = value.item()
-        if not math.isfinite(loss):
-            raise InvalidInput(
-                f"the loss of the twin became {loss} at iteration {state.iteration}; a smaller learning rate may help",
-                kind="diverged",
-            )
-        state.iteration += 1
+        loss = _update(state, data, train, config, variance, noise, seed)
         if state.iteration % config.validate_every == 0 or state.iteration == config.max_iterations:
             with torch.no_grad():
-                validated = rollout_loss(state.dynamics, data, starts, config.rollout, variance).item()
-            improved = validated < state.best_loss * (1 - config.tolerance)
-            if validated < state.best_loss:
-                state.best_loss, state.best_iteration = validated, state.iteration
-                best = {name: tensor.clone() for name, tensor in state.dynamics.state_dict().items()}
-            state.stale = 0 if improved else state.stale + 1
+                error, surprise = rollout_losses(state.dynamics, data, starts, config.rollout, variance)
+            state.validated(float(error + surprise), config.tolerance)
             if checkpoint is not None:
-                _save(checkpoint, identity, state, best)
+                _save(checkpoint, identity, state)
         report(state.iteration, loss, state.best_loss)
         if interrupted():
             if checkpoint is not None:
-                _save(checkpoint, identity, state, best)
+                _save(checkpoint, identity, state)
             raise KeyboardInterrupt
-    state.dynamics.load_state_dict(best)
+    state.dynamics.load_state_dict(state.best)
     state.dynamics.eval().requires_grad_(False)
-    return state.dynamics, Course(state.iteration, state.best_iteration, state.best_loss)
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(_seed(seed, -1))
+        surprise = rollout_losses(state.dynamics, data, starts, config.rollout, variance, noise, generator)[1]
+    return state.dynamics, Course(state.iteration, state.best_iteration, state.best_loss, float(surprise))
 
 
-def rollout_loss(
+def _update(
+    state: _State, data: TwinData, train: Tensor, config: TwinConfig, variance: Tensor, noise: Tensor, seed: int
+) -> float:
+    """One update on a new batch of rollouts; returns the loss before it."""
+    generator = torch.Generator().manual_seed(_seed(seed, state.iteration))
+    chosen = train[torch.randint(len(train), (config.batch_size,), generator=generator)]
+    _set_rate(state.optimiser, config, state.iteration)
+    error, surprise = rollout_losses(state.dynamics, data, chosen, config.rollout, variance, noise, generator)
+    loss = error + surprise
+    state.optimiser.zero_grad(set_to_none=True)
+    loss.backward()
+    torch.nn.utils.clip_grad_norm_(state.dynamics.parameters(), 1.0)
+    state.optimiser.step()
+    value = loss.item()
+    if not math.isfinite(value):
+        raise InvalidInput(
+            f"the loss of the twin became {value} at iteration {state.iteration}; a smaller learning rate may help",
+            kind="diverged",
+        )
+    state.iteration += 1
+    return value
+
+
+def rollout_losses(
     dynamics: Dynamics,
     data: TwinData,
     starts: Tensor,
@@ -154,7 +178,7 @@ def rollout_loss(
     variance: Tensor,
     noise: Tensor | None = None,
     generator: torch.Generator | None = None,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     """Error of latents and behaviour over a rollout with the recorded inputs.
 
     Parameters
@@ -173,8 +197,8 @@ def rollout_loss(
 
     Returns
     -------
-    Tensor, scalar
-        Mean over steps of squared error divided by `variance`, plus mean cross-entropy.
+    (Tensor, Tensor), scalars
+        Mean over steps of squared error divided by `variance`, and mean cross-entropy of the behaviour.
     """
     remaining = data.remaining[starts].clamp(max=n_steps)
     order = torch.argsort(remaining, descending=True, stable=True)
@@ -194,8 +218,8 @@ def rollout_loss(
     surprise = functional.cross_entropy(dynamics.behaviour(latents[known]), data.behaviour[rows[known]])
     after = slice(len(starts), None)
     if len(rows) == len(starts):
-        return surprise
-    return (latents[after] - data.latents[rows[after]]).square().sum(dim=1).mean() / variance + surprise
+        return latents.new_zeros(()), surprise
+    return (latents[after] - data.latents[rows[after]]).square().sum(dim=1).mean() / variance, surprise
 
 
 def _begin(data: TwinData, kind: str, config: TwinConfig, train: Tensor, seed: int) -> _State:
@@ -206,7 +230,7 @@ def _begin(data: TwinData, kind: str, config: TwinConfig, train: Tensor, seed: i
     rate = config.learning_rate or dynamics.learning_rate
     optimiser = torch.optim.AdamW(dynamics.parameters(), lr=rate, weight_decay=config.weight_decay)
     optimiser.param_groups[0]["initial_lr"] = rate
-    return _State(dynamics, optimiser)
+    return _State(dynamics, optimiser, _copied(dynamics))
 
 
 def _variance(data: TwinData, rows: Tensor) -> Tensor:
@@ -218,7 +242,7 @@ def _spread(rows: Tensor, most: int) -> Tensor:
 
 
 def _seed(seed: int, iteration: int) -> int:
-    words = np.random.SeedSequence([seed, _STREAM, iteration]).generate_state(1, np.uint64)
+    words = np.random.SeedSequence([seed, _STREAM, iteration + 1]).generate_state(1, np.uint64)
     return int(words[0] >> np.uint64(1))
 
 
@@ -231,15 +255,15 @@ def _set_rate(optimiser: torch.optim.Optimizer, config: TwinConfig, iteration: i
 _NUMBERS = ("iteration", "best_iteration", "best_loss", "stale")
 
 
-def _save(path: Path, identity: str, state: _State, best: dict[str, Tensor]) -> None:
+def _save(path: Path, identity: str, state: _State) -> None:
     tensors = {f"now/{name}": value for name, value in state.dynamics.state_dict().items()}
-    tensors |= {f"best/{name}": value for name, value in best.items()}
+    tensors |= {f"best/{name}": value for name, value in state.best.items()}
     tensors |= adam_tensors(state.dynamics, state.optimiser)
     described = {"identity": identity, "state": json.dumps({name: getattr(state, name) for name in _NUMBERS})}
     write_atomically(path, safetensors_bytes(tensors, described))
 
 
-def _restore(path: Path, identity: str, state: _State) -> dict[str, Tensor]:
+def _restore(path: Path, identity: str, state: _State) -> None:
     with resuming(path):
         tensors, described = read_safetensors(path)
         if described["identity"] != identity:
@@ -251,4 +275,4 @@ def _restore(path: Path, identity: str, state: _State) -> dict[str, Tensor]:
         restore_adam(state.dynamics, state.optimiser, tensors)
         for name, value in json.loads(described["state"]).items():
             setattr(state, name, value)
-        return {name[5:]: value for name, value in tensors.items() if name.startswith("best/")}
+        state.best = {name[5:]: value for name, value in tensors.items() if name.startswith("best/")}

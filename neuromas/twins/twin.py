@@ -262,10 +262,10 @@ class _Training:
 
     def run(self, folder: Path | None, progress: Progress | None) -> Twin:
         """Train every member, and measure it."""
-        race, kind, other = self._kinds(folder, progress)
+        race, kind, judge = self._kinds(folder, progress)
         config = self.config
         plan = [(f"twin-{number}", kind, 0) for number in range(config.n_twins)]
-        plan += [(REFEREE, other, 0), (JUDGE, other, 1)]
+        plan += [(REFEREE, kind, 0), (JUDGE, judge, 1)]
         trained = {
             role: (kind_of, half, *self._train(role, kind_of, half, config, folder, progress))
             for role, kind_of, half in plan
@@ -287,17 +287,16 @@ class _Training:
         return Twin(self._card(race, members, dynamics), dynamics)
 
     def _kinds(self, folder: Path | None, progress: Progress | None) -> tuple[dict[str, float], str, str]:
-        """The kind of the twins of a fit, and that of referee and judge; by a short training of each if they are not named."""
+        """The kind of the twins of a fit, and that of the judge; by a short training of each kind if they are not named."""
         config = self.config
         race: dict[str, float] = {}
         if "auto" in (config.kind, config.judge_kind):
             short = config.model_copy(update={"max_iterations": max(1, config.max_iterations // 4)})
             for kind in KINDS:
-                race[kind] = self._train(f"race-{kind}", kind, 0, short, folder, progress)[1].loss
-        ranked = sorted(race, key=lambda name: race[name])
-        kind = ranked[0] if config.kind == "auto" else config.kind
-        others = [name for name in ranked if name != kind]
-        return race, kind, others[0] if config.judge_kind == "auto" else config.judge_kind
+                race[kind] = self._train(f"race-{kind}", kind, 0, short, folder, progress)[1].surprise
+        best = min(race, key=lambda name: race[name], default="")
+        kind, judge = (best if named == "auto" else named for named in (config.kind, config.judge_kind))
+        return race, kind, judge
 
     def _seed(self, role: str) -> int:
         return int(np.random.SeedSequence([self.config.seed, *role.encode()]).generate_state(1)[0])
