@@ -165,7 +165,7 @@ MODULES = {
         "reference",
         "error_page",
     ),
-    "bench": ("measure", "peers", "fit", "index", "store", "growth", "schedule"),
+    "bench": ("measure", "peers", "fit", "index", "store", "growth", "schedule", "twins"),
 }
 """Order inside packages and, by dotted name, subpackages; importer to the right of the imported."""
 

@@ -123,6 +123,7 @@ def _benchmarks(request: BenchRequest) -> dict[str, Callable[[], list[Row]]]:
         "index": lambda: bench_index(n_samples=n_samples, batch_size=latents, device=device),
         "store": lambda: bench_store(n_samples=n_samples, batch_size=latents),
         "growth": lambda: _growth(request),
+        "twins": lambda: _twins(request),
         "schedule": lambda: bench_schedule(
             request.method,
             iterations=request.iterations,
@@ -138,6 +139,24 @@ def _tell_schedule(tried: Tried) -> None:
     terminal.tell(
         f"{tried.name}: worst IIA {tried.worst:.3f} after {tried.iterations:,} iterations, {tried.seconds:.0f} s"
     )
+
+
+def _twins(request: BenchRequest) -> list[Row]:
+    from neuromas.bench.twins import CASES, bench_twins, calibrate, draw_twins, points_table
+    from neuromas.files import write_atomically
+    from neuromas.report.figures import png
+
+    points = calibrate(
+        CASES[: request.run],
+        out=request.folder,
+        report=lambda point: terminal.tell(
+            f"{point.case}, {point.method}, {point.map}: IIA {point.iia:.3f}, by the twin {point.iia_twin:.3f}"
+        ),
+    )
+    write_atomically(f"{request.folder}/twins.csv", points_table(points))
+    if request.figure is not None:
+        write_atomically(request.figure, png(draw_twins(points)))
+    return bench_twins(points)
 
 
 def _growth(request: BenchRequest) -> list[Row]:

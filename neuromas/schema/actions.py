@@ -365,9 +365,10 @@ class BenchRequest(Document):
     """Measure this machine: fits against their floor, look-ups, recordings on disk, schedules."""
 
     what: Annotated[
-        Literal["fit", "pairs", "index", "store", "growth", "schedule"], Shell(metavar="WHAT", positional=True)
+        Literal["fit", "pairs", "index", "store", "growth", "schedule", "twins"],
+        Shell(metavar="WHAT", positional=True),
     ]
-    """What to measure: fit, pairs, index, store, growth or schedule."""
+    """What to measure: fit, pairs, index, store, growth, schedule or twins."""
     threads: int = Field(default=1, gt=0)
     """Threads of the fit."""
     batch_size: Annotated[int | None, Field(gt=0)] = None
@@ -377,11 +378,13 @@ class BenchRequest(Document):
     iterations: int = Field(default=20_000, ge=20)
     """schedule: iterations of the paper's schedule, the reference of the others."""
     run: Annotated[int | None, Field(gt=0)] = None
-    """schedule: number of schedules to run. By default all."""
+    """schedule, twins: number of schedules or cases to run. By default all."""
     method: Literal["mas", "clmas"] = "mas"
     """schedule: the method."""
     figure: Annotated[str | None, Shell(metavar="FILE")] = None
-    """growth: also draw the curves."""
+    """growth, twins: also draw the curves, or the points."""
+    folder: Annotated[str, Shell(metavar="DIR")] = "twins-bench"
+    """twins: folder for networks, twins and tables. The same command goes on from what it holds."""
     device: str = "cpu"
     """fit, index, schedule: where to compute."""
 
