@@ -98,7 +98,7 @@ MODULES = {
     ),
     "align": ("rotation", "interchange", "closed_form", "alignment", "oracle", "side", "prepare", "pairs"),
     "measures": ("check", "rsa", "cka", "registry", "samples", "comparison", "rdms"),
-    "evaluation": ("inference", "divergence", "ruler", "accuracy", "stimulation"),
+    "evaluation": ("intervals", "inference", "divergence", "ruler", "accuracy", "stimulation"),
     "fit": (
         "objective",
         "table",

@@ -23,7 +23,8 @@ from neuromas.evaluation.divergence import (
     relative_distance,
     sliced_wasserstein,
 )
-from neuromas.evaluation.inference import bootstrap_interval, split_half_reliability
+from neuromas.evaluation.inference import split_half_reliability
+from neuromas.evaluation.intervals import Proportion, proportion
 from neuromas.index.choose import near
 from neuromas.index.index import CLIndex
 from neuromas.schema.evaluation import DirectionScore, SourceTargetScore, ValueScore
