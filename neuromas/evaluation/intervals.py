@@ -7,13 +7,12 @@ independent pairs these pairs are worth.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
+from scipy import special
 
 from neuromas.errors import InvalidInput
 
@@ -55,6 +54,10 @@ def proportion(
     (Korn and Graubard 1998). The degrees of freedom are those of the label with the fewest trials (Cameron, Gelbach and Miller
     2011).
 
+    Few wrong pairs say little about the correlation, and none say nothing. So the interval takes 0.1 for it, as if two wrong pairs
+    had shown that; each wrong pair (or right one, if these are rarer) moves it towards what was measured. Networks that ship with
+    neuromas have −0.05 to 0.06 in IIA.
+
     Parameters
     ----------
     right : array-like, shape (n_pairs,)
@@ -89,12 +92,13 @@ def proportion(
     sums, counts, groups = _checked(right, sizes, trials)
     n, total = len(sums), float(counts.sum())
     share = float(sums.sum() / total)
-    shared, correlated = _sharing(sums - share * counts, counts, groups)
+    shared, correlated = sharing(sums - share * counts, counts, groups)
     # how many other outcomes depend on an outcome, on average
     others = shared / total - 1
     icc = _icc(share, total, shared, correlated)
-    design_effect = 1 + others * max(icc or 0.0, 0.0)
-    n_trials = min(len(np.unique(group)) for group in groups)
+    n_rare = min(share, 1 - share) * n
+    design_effect = 1 + others * _cautious(icc or 0.0, n_rare)
+    n_trials = min(int(group.max()) + 1 for group in groups)
     n_effective = max(1.0, min(n, total / design_effect) * _few_trials(n, n_trials, level))
     low, high = clopper_pearson(share * n_effective, n_effective, level)
     return Proportion(share, low, high, icc, n_effective)
@@ -110,15 +114,20 @@ def clopper_pearson(n_right: float, n: float, level: float = LEVEL) -> tuple[flo
     """
     tail = (1 - level) / 2
     n_wrong = n - n_right
-    low = stats.beta.ppf(tail, n_right, n_wrong + 1) if n_right > 0 else 0.0
-    high = stats.beta.ppf(1 - tail, n_right + 1, n_wrong) if n_wrong > 0 else 1.0
+    low = special.betaincinv(n_right, n_wrong + 1, tail) if n_right > 0 else 0.0
+    high = special.betaincinv(n_right + 1, n_wrong, 1 - tail) if n_wrong > 0 else 1.0
     return float(low), float(high)
+
+
+_MOST_LABELS = 2
 
 
 def _checked(
     right: ArrayLike, sizes: ArrayLike | None, trials: Sequence[ArrayLike]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], list[NDArray[np.int64]]]:
     """Right outcomes and outcomes per pair, and a number per trial for each label; without labels each pair is a trial."""
+    if len(trials) > _MOST_LABELS:
+        raise InvalidInput(f"expected up to {_MOST_LABELS} labels per pair, got {len(trials)}", kind="invalid_option")
     sums = np.asarray(right, dtype=np.float64)
     counts = np.ones_like(sums) if sizes is None else np.asarray(sizes, dtype=np.float64)
     labels = [np.asarray(label) for label in trials] or [np.arange(len(sums))]
@@ -132,7 +141,7 @@ def _checked(
     return sums, counts, [np.unique(label, return_inverse=True)[1].astype(np.int64) for label in labels]
 
 
-def _sharing(
+def sharing(
     residuals: NDArray[np.float64], counts: NDArray[np.float64], groups: Sequence[NDArray[np.int64]]
 ) -> tuple[float, float]:
     """Over all ordered pairs of outcomes that share a trial, themselves included: their number, and the sum of products.
@@ -140,13 +149,18 @@ def _sharing(
     Inclusion and exclusion: outcomes that share both trials are counted with each label, so once too often.
     """
     number = products = 0.0
-    for n_labels in range(1, len(groups) + 1):
-        for chosen in itertools.combinations(groups, n_labels):
-            together = np.unique(np.stack(chosen), axis=1, return_inverse=True)[1].reshape(-1)
-            sign = (-1) ** (n_labels + 1)
-            number += sign * float((np.bincount(together, weights=counts) ** 2).sum())
-            products += sign * float((np.bincount(together, weights=residuals) ** 2).sum())
+    for sign, group in zip((1, 1, -1), crossed(groups), strict=False):
+        number += sign * float((np.bincount(group, weights=counts) ** 2).sum())
+        products += sign * float((np.bincount(group, weights=residuals) ** 2).sum())
     return number, products
+
+
+def crossed(groups: Sequence[NDArray[np.int64]]) -> list[NDArray[np.int64]]:
+    """The groups of one or two labels, numbered from 0; where there are two, then those of pairs that share both trials."""
+    if len(groups) < 2:
+        return list(groups)
+    first, second = groups
+    return [first, second, np.unique(first * (second.max() + 1) + second, return_inverse=True)[1]]
 
 
 def _icc(share: float, total: float, shared: float, correlated: float) -> float | None:
@@ -163,11 +177,22 @@ def _icc(share: float, total: float, shared: float, correlated: float) -> float 
 _LEAST_KEPT = 1e-6
 
 
+def _cautious(icc: float, n_rare: float) -> float:
+    """The correlation that an interval takes: not below the measured one, and not 0 where hardly anything could be measured."""
+    measured = max(icc, 0.0)
+    return max(measured, (n_rare * measured + _WEIGHT * _UNMEASURED) / (n_rare + _WEIGHT))
+
+
+_UNMEASURED, _WEIGHT = 0.1, 2.0
+"""Intraclass correlation where no pair is wrong. With 0 in its place, 40 trials of 25 pairs with a correlation of 0.3 and a true
+share of 0.99 would be covered in 80 % instead of 95 %."""
+
+
 def _few_trials(n: int, n_trials: int, level: float) -> float:
     """By what the number of pairs is multiplied, because the design effect of few trials is uncertain."""
     if n < 2:
         return 1.0
     if n_trials < 2:
         return 0.0
-    quantiles = stats.t.ppf((1 + level) / 2, [n - 1, n_trials - 1])
+    quantiles = special.stdtrit([n - 1, n_trials - 1], (1 + level) / 2)
     return float((quantiles[0] / quantiles[1]) ** 2)
