@@ -292,8 +292,8 @@ def _show_direction(source: str, target: str, scores: list[DirectionScore], part
     table = terminal.table("method", *(["subspace"] if several else []), *heads)
     for score in scores:
         interval = "" if score.low is None or score.high is None else f"{score.low:.3f}–{score.high:.3f}"
-        behaviour = terminal.number(score.icc), terminal.number(score.token_accuracy)
-        cells = [terminal.number(score.iia), interval, *behaviour] if ran else []
+        followed = terminal.number(score.icc), terminal.number(score.token_accuracy)
+        cells = [terminal.number(score.iia), interval, *followed] if ran else []
         distances = (score.cl_loss, score.l2_ratio, score.outside, score.retrieval, score.retrieval_chance)
         cells += map(terminal.number, distances)
         cells += [] if ran else map(terminal.number, (score.pattern, score.pattern_ceiling))

@@ -54,9 +54,9 @@ def proportion(
     (Korn and Graubard 1998). The degrees of freedom are those of the label with the fewest trials (Cameron, Gelbach and Miller
     2011).
 
-    Few wrong pairs say little about the correlation, and none say nothing. So the interval takes 0.1 for it, as if two wrong pairs
-    had shown that; each wrong pair (or right one, if these are rarer) moves it towards what was measured. Networks that ship with
-    neuromas have −0.05 to 0.06 in IIA.
+    Few wrong pairs say little about the correlation, and none say nothing. So the interval takes 0.1 for it, as if two wrong
+    pairs had shown that; each wrong pair (or right one, if these are rarer) moves it towards what was measured. The networks
+    that ship with neuromas have -0.05 to 0.06 in IIA.
 
     Parameters
     ----------

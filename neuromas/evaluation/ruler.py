@@ -301,15 +301,15 @@ class Ruler:
         for prefix, name, pairs in zip(("", "retrieval_"), ("right", "retrieved"), chosen, strict=True):
             outcomes = [read_outcomes(text) for score in scores if (text := getattr(score, name)) is not None]
             if outcomes and len(pairs):
-                share = np.nanmean(outcomes, axis=0)
+                share = np.mean(outcomes, axis=0)
                 means |= self._interval(share[~np.isnan(share)], pairs, prefix)
         iia = [score.iia for score in scores if score.iia is not None]
         by_value = tuple(
             values[0].model_copy(update={"iia": _mean_of([value.iia for value in values])})
             for values in zip(*(score.by_value for score in scores), strict=True)
         )
-        means |= {"iia_sd": float(np.std(iia, ddof=1)) if len(iia) > 1 else None, "by_value": by_value}
-        return scores[0].model_copy(update={**means, "right": None, "retrieved": None})
+        means["iia_sd"] = float(np.std(iia, ddof=1)) if len(iia) > 1 else None
+        return scores[0].model_copy(update={**means, "by_value": by_value, "right": None, "retrieved": None})
 
     def _interval(
         self, right: NDArray[Any], pairs: NDArray[np.int64], prefix: str = "", sizes: NDArray[Any] | None = None

@@ -14,6 +14,7 @@ import pandas as pd
 
 from neuromas.align.alignment import Alignment
 from neuromas.errors import InvalidInput
+from neuromas.evaluation.intervals import clopper_pearson
 from neuromas.evaluation.networks import OverNetworks, over_networks
 from neuromas.evaluation.paired import PairedTest, paired_rows
 from neuromas.experiments.jobs import (
@@ -268,15 +269,24 @@ def mean_and_error(table: pd.DataFrame, by: Sequence[str], value: str = "iia") -
     >>> table["mean"].round(6).tolist(), table["error"].round(6).tolist(), table["n"].tolist()
     ([0.6], [0.1], [2])
     """
-    scored = table.dropna(subset=[value])
-    per_systems = scored.groupby([*by, "systems"], sort=False, dropna=False)[value].mean()
-    bounds = (0.0, 1.0) if value == "iia" else None
     rows = []
-    for key, group in per_systems.groupby(level=list(range(len(by))), sort=False, dropna=False):
-        networks = [systems.split(" + ") for systems in group.index.get_level_values("systems")]
-        summary = over_networks(group.to_numpy(), networks, bounds=bounds)
-        rows.append(dict(zip(by, key if isinstance(key, tuple) else (key,), strict=True)) | summary._asdict())
+    for key, group in table.dropna(subset=[value]).groupby(list(by), sort=False, dropna=False):
+        per_systems = group.groupby("systems", sort=False)[value].mean()
+        networks = [systems.split(" + ") for systems in per_systems.index]
+        summary = over_networks(per_systems.to_numpy(), networks, bounds=(0.0, 1.0) if value == "iia" else None)
+        if value == "iia" and "n_pairs" in group:
+            summary = _no_narrower(summary, float(group["n_pairs"].sum()))
+        rows.append(dict(zip(by, key, strict=True)) | summary._asdict())
     return pd.DataFrame(rows, columns=[*by, *OverNetworks._fields])
+
+
+def _no_narrower(summary: OverNetworks, n_pairs: float) -> OverNetworks:
+    """The interval of a share is no narrower than that over pairs: networks may all have the same IIA, such as 1."""
+    low, high = clopper_pearson(summary.mean * n_pairs, n_pairs)
+    # comparisons with NaN are false: without an error there is no interval
+    return summary._replace(
+        low=low if low < summary.low else summary.low, high=high if high > summary.high else summary.high
+    )
 
 
 def paired(run: SweepRun) -> pd.DataFrame:

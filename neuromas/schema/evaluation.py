@@ -204,7 +204,9 @@ class Evaluation(StoredDocument):
         measured = {
             name: float for name in SCORE_COLUMNS if DirectionScore.model_fields[name].annotation == float | None
         }
-        return pd.DataFrame(rows, columns=list(SCORE_COLUMNS)).astype(measured)
+        return pd.DataFrame(rows, columns=list(SCORE_COLUMNS)).astype(
+            measured | {"trained": "boolean", "threads": "Int64"}
+        )
 
     def __repr__(self) -> str:
         columns, rows = self._shown()
