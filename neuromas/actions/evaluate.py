@@ -48,6 +48,8 @@ def evaluate(request: EvaluateRequest, *, result: FitResult | None = None, devic
         An oracle for a system that can be run, or that is not the system that was recorded.
     """
     folder = Path(request.folder)
+    if request.against is not None:
+        read_evaluation(Path(request.against))  # before any work
     result = reopen(folder, store=request.store, device=device) if result is None else result
     oracles = oracles_by_side(result, {name: load_system(path, device) for name, path in request.oracle.items()})
     evaluation = result.evaluate(
