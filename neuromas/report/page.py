@@ -203,7 +203,8 @@ def _score_table(scores: Sequence[DirectionScore]) -> str:
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return (
         _wide(head.split(","), rows)
-        + "<p>Ran: whether the fit ran the target. ICC: mean correlation between two pairs that share a trial. CL error: held-out counterfactual-latent loss (eqs. 8, 9). CL spread: the same"
+        + "<p>Ran: whether the fit ran the target. ICC: mean correlation between two pairs that share a trial."
+        " CL error: held-out counterfactual-latent loss (eqs. 8, 9). CL spread: the same"
         " loss between two different recorded latents of equal values; a perfect prediction of their mean has half of it."
         " Retrieval: share of intervened latents whose nearest mean latent holds the expected values; its ceiling is that of"
         " recorded latents. Missed: pairs whose expected values were not recorded in the held-out part.</p>"
