@@ -42,7 +42,14 @@ _COLUMNS = (
 )
 COLUMNS = tuple(dict.fromkeys(_COLUMNS))
 """Columns of ``table.csv``, less tags and axes, which follow ``label``."""
-_WHOLE = ("rank", "n_pairs", "n_missed", "n_maps", "iterations")  # whole numbers, even where some rows have none
+_WHOLE = (
+    "rank",
+    "n_pairs",
+    "n_missed",
+    "n_maps",
+    "iterations",
+    "threads",
+)  # whole numbers, even where some rows have none
 
 
 def sweep_table(run: SweepRun) -> pd.DataFrame:
@@ -313,7 +320,9 @@ def paired(run: SweepRun) -> pd.DataFrame:
             fits.setdefault(systems, []).append((planned, evaluation, _names(planned.job, report)))
     rows: list[dict[str, Any]] = []
     for systems, scored in fits.items():
-        for (first, ours, names), (second, theirs, _) in itertools.combinations(scored, 2):
+        # several labels may name one fit
+        distinct = {planned.job.identity(): (planned, ours, names) for planned, ours, names in scored}
+        for (first, ours, names), (second, theirs, _) in itertools.combinations(distinct.values(), 2):
             who = {"systems": " + ".join(systems), "first": _called(first), "second": _called(second)}
             who |= {"first_fit": first.job.identity()[:12], "second_fit": second.job.identity()[:12]}
             for row in paired_rows(ours, theirs):
