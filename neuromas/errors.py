@@ -113,6 +113,7 @@ _MEANINGS: dict[type[NeuromasError], dict[str, str]] = {
         "invalid_input": "A value cannot be used; the message says why.",
         "beyond_longest": "A twin was asked to run further than the longest trial that it learnt from.",
         "constant_unit": "A unit's activity never changes, so it has no scale; leave the unit out.",
+        "different_pairs": "Two evaluations scored different pairs, so their methods cannot be compared pair by pair.",
         "different_trials": "Two recordings use the same trial numbers for different trials, so their samples cannot be matched.",
         "diverged": "The loss of a fit or of a training is no longer finite; a smaller learning rate may help.",
         "duplicate_column": "A column of a table is also a coordinate of the recording; rename one of them.",

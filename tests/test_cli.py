@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import xarray as xr
@@ -459,6 +461,25 @@ def test_an_oracle_is_told_of(fitted: Path, name: str) -> None:
     assert evaluation.part == "validation"
     assert all(score.iia is not None for score in evaluation.scores)
     assert {score.oracle for score in evaluation.scores if score.target == "gru-1"} == {True}
+    assert "ICC" in output
+
+
+def test_two_fits_are_compared_on_the_same_pairs(fitted: Path, tmp_path: Path) -> None:
+    fitted = Path(shutil.copytree(fitted, tmp_path / "f"))
+    run("fit", "latent-stitch", "--system", LIVE, "--read", BRAIN, *TINY, "--out", tmp_path / "other")
+    assert "no evaluation in" in run("evaluate", fitted, "--pairs", 20, "--against", tmp_path / "other", code=3)
+    run("evaluate", tmp_path / "other", "--pairs", 20)
+    output = run("evaluate", fitted, "--pairs", 20, "--against", tmp_path / "other")
+    assert "clmas less latent-stitch" in output
+    table = pd.read_csv(fitted / "paired.csv")
+    assert set(table["measure"]) == {"iia", "retrieval"}
+    assert set(table["second"]) == {"latent-stitch"}
+    assert table["p_value"].between(0, 1).all()
+    document = json.loads(run("evaluate", fitted, "--pairs", 20, "--against", tmp_path / "other", "--json"))
+    assert [row["difference"] for row in document["against"]] == pytest.approx(table["difference"].tolist())
+    assert "scored no pairs in common" in run(
+        "evaluate", fitted, "--pairs", 30, "--against", tmp_path / "other", code=2
+    )
 
 
 def test_evaluate_refuses_what_it_must(fitted: Path, tmp_path: Path) -> None:

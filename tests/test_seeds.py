@@ -9,7 +9,7 @@ from neuromas import DAS, CLIndex, capture, compare, load_system, seeds
 from neuromas.causal.balanced import balanced_trials
 from neuromas.causal.model import get_task
 from neuromas.errors import InvalidDocument, InvalidInput
-from neuromas.evaluation.inference import bootstrap_interval
+from neuromas.evaluation.paired import paired_test
 from neuromas.recordings.shuffle import shuffled
 from neuromas.recordings.split import split_by_trial
 from neuromas.schema import actions
@@ -65,7 +65,7 @@ def test_functions_refuse_what_is_no_seed(recording, seed):
         lambda: shuffled(recording, seed=seed),
         lambda: index.query({"count": 2}, n=1, seed=seed),
         lambda: compare(recording, recording, seed=seed),
-        lambda: bootstrap_interval([0, 1], seed=seed),
+        lambda: paired_test([0, 1], [1, 1], [0, 0], seed=seed),
     ):
         with pytest.raises(InvalidInput):
             use()

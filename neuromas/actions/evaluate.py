@@ -5,14 +5,21 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from neuromas.fit.folder import write_evaluation
+from neuromas.evaluation.paired import compare_evaluations
+from neuromas.files import write_atomically
+from neuromas.fit.folder import PAIRED, read_evaluation, write_evaluation
 from neuromas.fit.request import reopen
 from neuromas.fit.result import FitResult
 from neuromas.schema.actions import EvaluateRequest
 from neuromas.schema.evaluation import Evaluation
 from neuromas.systems.system import System
 from neuromas.systems.training import load_system
+from neuromas.text import csv_table
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def evaluate(request: EvaluateRequest, *, result: FitResult | None = None, device: str = "cpu") -> Evaluation:
@@ -41,6 +48,8 @@ def evaluate(request: EvaluateRequest, *, result: FitResult | None = None, devic
         An oracle for a system that can be run, or that is not the system that was recorded.
     """
     folder = Path(request.folder)
+    if request.against is not None:
+        read_evaluation(Path(request.against))  # before any work
     result = reopen(folder, store=request.store, device=device) if result is None else result
     oracles = oracles_by_side(result, {name: load_system(path, device) for name, path in request.oracle.items()})
     evaluation = result.evaluate(
@@ -58,6 +67,37 @@ def evaluate(request: EvaluateRequest, *, result: FitResult | None = None, devic
             f"{folder} had an evaluation with other oracles or options; it is kept as {kept.name}", stacklevel=2
         )
     return evaluation
+
+
+def against(request: EvaluateRequest, evaluation: Evaluation) -> pd.DataFrame | None:
+    """Paired tests of an evaluation and that of the fit that the request names, written as ``paired.csv``.
+
+    Parameters
+    ----------
+    request : EvaluateRequest
+    evaluation : Evaluation
+        What `evaluate` returned for the request.
+
+    Returns
+    -------
+    pandas.DataFrame or None
+        As `neuromas.evaluation.paired.compare_evaluations`; None if the request names no other fit.
+
+    Raises
+    ------
+    NotFound
+        The other fit was not evaluated.
+    InvalidInput
+        The two evaluations scored other pairs.
+    """
+    if request.against is None:
+        return None
+    other = Path(request.against)
+    tests = compare_evaluations(evaluation, read_evaluation(other))
+    alike = tests["first"] == tests["second"]
+    tests.loc[alike, "second"] = tests["second"][alike] + f" ({other})"
+    write_atomically(Path(request.folder) / PAIRED, csv_table(tests, index=False))
+    return tests
 
 
 def _ends(direction: str) -> tuple[str, str]:

@@ -221,7 +221,9 @@ def calibrate(
             made = read_points(path)
         else:
             made = []
-            for point in _points(case, folder, TwinConfig(**{"kind": "gru", "n_twins": 3 if case.with_twin else 1, **settings})):
+            for point in _points(
+                case, folder, TwinConfig(**{"kind": "gru", "n_twins": 3 if case.with_twin else 1, **settings})
+            ):
                 report(point)
                 made.append(point)
             path.parent.mkdir(parents=True, exist_ok=True)

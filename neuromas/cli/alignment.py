@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -66,17 +66,23 @@ def fit_(asked: Asked) -> None:
 
 @verb(EvaluateRequest, ReadsDevice, table=True)
 def evaluate_(asked: Asked) -> None:
-    from neuromas.actions.evaluate import evaluate
-    from neuromas.fit.folder import EVALUATION, IIA
+    from neuromas.actions.evaluate import against, evaluate
+    from neuromas.fit.folder import EVALUATION, IIA, PAIRED
 
     request, place = asked.parse("evaluate")
     evaluation = evaluate(request, device=place.device)
+    tests = against(request, evaluation)
     folder = Path(request.folder)
+    rows = [] if tests is None else tests.to_dict("records")
     if asked.as_json:
-        terminal.show_json(evaluation.model_dump(mode="json"))
+        compared = {} if tests is None else {"against": rows}
+        terminal.show_json(evaluation.model_dump(mode="json") | compared)
         return
     _show_evaluation(evaluation)
-    terminal.say(f"wrote {folder / EVALUATION}, {folder / IIA}")
+    if rows:
+        _show_tests(rows)
+    written = (EVALUATION, IIA, *([PAIRED] if rows else []))
+    terminal.say(f"wrote {', '.join(str(folder / name) for name in written)}")
 
 
 @verb(PlanRequest, IntoFolder, table=True)
@@ -263,6 +269,27 @@ def _between(low: float | None, high: float | None) -> str:
     return "" if low is None or high is None else f"{low:.3f}–{high:.3f}"
 
 
+def _show_tests(rows: Sequence[Mapping[Hashable, Any]]) -> None:
+    """Paired tests of two methods: their difference, its interval, and p."""
+    first, second = rows[0]["first"], rows[0]["second"]
+    terminal.say(f"{first} less {second}, on the same pairs", "bold")
+    table = terminal.table(
+        "direction", "measure", "difference >", "95 % >", f"{first} alone >", f"{second} alone >", "p >"
+    )
+    for row in rows:
+        name = f"{row['source']} → {row['target']}" + (f", {row['subspace']}" if row["subspace"] else "")
+        interval = f"{row['low']:+.3f} to {row['high']:+.3f}"
+        alone = f"{row['n_first']:,}", f"{row['n_second']:,}"
+        terminal.row(
+            table, name, row["measure"], f"{row['difference']:+.3f}", interval, *alone, f"{row['p_value']:.2g}"
+        )
+    terminal.show(table)
+    tests = " and ".join(sorted({str(row["test"]) for row in rows}))
+    terminal.tell(
+        f"Pairs that one method alone has right; p: {tests}, over trials; one test a row, not corrected.", "dim"
+    )
+
+
 def _show_direction(source: str, target: str, scores: list[DirectionScore], part: str) -> None:
     first = scores[0]
     how = "its live copy, an oracle, was run here" if first.oracle else "only read, never run"
@@ -271,7 +298,10 @@ def _show_direction(source: str, target: str, scores: list[DirectionScore], part
     several = any(score.subspace for score in scores)
     ran = any(score.iia is not None for score in scores)
     judged = any(score.iia_twin is not None for score in scores)
-    behaviour = [*(["IIA >", "95 % >", "tokens >"] if ran else []), *(["IIA by twin >", "95 % >"] if judged else [])]
+    behaviour = [
+        *(["IIA >", "95 % >", "ICC >", "tokens >"] if ran else []),
+        *(["IIA by twin >", "95 % >"] if judged else []),
+    ]
     heads = (*behaviour, "CL loss >", "L2 ratio >", "outside >", "retrieval >", "chance >")
     heads = (*heads, "coverage >") if ran else (*heads, "pattern >", "ceiling >", "coverage >")
     table = terminal.table("method", *(["subspace"] if several else []), *heads)
@@ -281,6 +311,7 @@ def _show_direction(source: str, target: str, scores: list[DirectionScore], part
             cells += [
                 terminal.number(score.iia),
                 _between(score.low, score.high),
+                terminal.number(score.icc),
                 terminal.number(score.token_accuracy),
             ]
         if judged:

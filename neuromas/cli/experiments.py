@@ -46,7 +46,8 @@ def demo_(asked: Asked) -> None:
 
 @verb(ReproduceRequest, FiguresFolder, table=True)
 def reproduce_(asked: Asked) -> None:
-    """Writes table.csv, phases.csv (where the task has phases), figure.png, figure.svg and claims.csv into DIR/FIGURE.
+    """Writes table.csv, phases.csv (where the task has phases), paired.csv (paired tests), figure.png, figure.svg and claims.csv
+    into DIR/FIGURE.
 
     A quick figure goes into DIR/FIGURE-quick.
     """

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from neuromas import seeds
@@ -22,20 +23,23 @@ from neuromas.align.pairs import Direction, PairSet, draw_pair_set
 from neuromas.align.prepare import warnings_of
 from neuromas.align.side import PARTS, Side
 from neuromas.errors import InvalidInput, NotFound, suggestion
-from neuromas.evaluation.ruler import NaturalLatents, Ruler
+from neuromas.evaluation.repeats import repeated_share
+from neuromas.evaluation.ruler import Facts, NaturalLatents, Ruler, trials_of
 from neuromas.files import sha256_bytes
 from neuromas.provenance import now, versions
 from neuromas.schema.document import Provenance
-from neuromas.schema.evaluation import SCORE_COLUMNS, DirectionScore, Evaluation
+from neuromas.schema.evaluation import SCORE_COLUMNS, DirectionScore, Evaluation, PairTrials
 from neuromas.systems.competence import N_CHECKED, remark, trial_accuracy
 from neuromas.systems.system import System
 from neuromas.text import cell
 from neuromas.twins.twin import JUDGE
 
 CONTROLS = ("none", "random", "wrong-variable", "cl-ceiling")
-"""No interchange; a random rotation of the same rank; the components of another subspace than the pair's, left out if there is
-only one subspace; a recorded counterfactual latent in place of the intervened one."""
-_EVALUATION = 4  # stream of seeds
+"""No interchange; random rotations of the same rank, over which scores are means; the components of another subspace than the
+pair's, left out if there is only one subspace; a recorded counterfactual latent in place of the intervened one."""
+_EVALUATION, _ROTATIONS = 4, 6  # streams of seeds
+N_ROTATIONS = 10
+"""Rotations of the control ``random``."""
 
 
 def evaluate(
@@ -47,6 +51,8 @@ def evaluate(
     directions: Iterable[tuple[str, str]] | None = None,
     controls: Sequence[str] = CONTROLS,
     ran: Collection[str] | None = None,
+    trained: Collection[str] | None = None,
+    threads: int | None = None,
     n_pairs: int = 1000,
     part: Literal["train", "validation", "test"] = "test",
     stepwise: bool = False,
@@ -69,6 +75,10 @@ def evaluate(
         See `CONTROLS`.
     ran : collection of str, optional
         Sides that the fit ran, for the column ``ran``; by default all that can be run.
+    trained : collection of str, optional
+        Directions that the fit was trained in, such as ``"gru-0->gru-1"``, for the column ``trained``.
+    threads : int, optional
+        Threads that the fit computed with, for the column ``threads``.
     n_pairs : int
         Held-out pairs per direction.
     part : {"train", "validation", "test"}
@@ -104,19 +114,24 @@ def evaluate(
     alignment = alignment.to(device)
     scorer = _Scorer(
         alignment,
-        _random_alignment(alignment, joined, seed).to(device) if "random" in controls else None,
+        tuple(rotation.to(device) for rotation in _random_alignments(alignment, joined, seed))
+        if "random" in controls
+        else (),
         joined,
         runnable,
         {target: NaturalLatents.of(joined[target], part, seed) for target in dict.fromkeys(t for _, t in chosen)},
+        {name: repeated_share(joined[name], part) for name in dict.fromkeys(name for pair in chosen for name in pair)},
         method=method,
         controls=controls,
         ran=frozenset(name for name, side in joined.items() if side.system is not None) if ran is None else ran,
+        trained=trained,
+        threads=threads,
         n_pairs=n_pairs,
         part=part,
         stepwise=stepwise,
         seed=seed,
     )
-    scores = [score for source, target in chosen for score in scorer.scores(source, target)]
+    scored = [scorer.scores(source, target) for source, target in chosen]
     return Evaluation(
         part=part,
         n_pairs=n_pairs,
@@ -137,7 +152,9 @@ def evaluate(
             name: side.indexes[part].tolerance for name, side in joined.items() if side.indexes[part].tolerance
         },
         controls=tuple(controls),
-        scores=tuple(scores),
+        scores=tuple(score for scores, _ in scored for score in scores),
+        pairs=tuple(trials for _, trials in scored),
+        threads=torch.get_num_threads(),
         provenance=Provenance(source=f"evaluation of {method}", seed=seed, created=now(), versions=versions()),
     )
 
@@ -230,29 +247,34 @@ class _Scorer:
     Attributes
     ----------
     alignment : Alignment
-    random : Alignment or None
+    random : tuple of Alignment
         For the control ``random``.
     sides, runnable : mapping of str to Side
         As they were fitted; and with oracles, as they are run.
     natural : mapping of str to NaturalLatents
         By target.
+    repeated : mapping of str to float
+        By side: share of held-out latents that occur in the training part.
     """
 
     alignment: Alignment
-    random: Alignment | None
+    random: tuple[Alignment, ...]
     sides: Mapping[str, Side]
     runnable: Mapping[str, Side]
     natural: Mapping[str, NaturalLatents]
+    repeated: Mapping[str, float]
     method: str
     controls: Sequence[str]
     ran: Collection[str]
+    trained: Collection[str] | None
+    threads: int | None
     n_pairs: int
     part: str
     stepwise: bool
     seed: int
 
-    def scores(self, source_name: str, target_name: str) -> list[DirectionScore]:
-        """Scores of the controls and of the method in one direction."""
+    def scores(self, source_name: str, target_name: str) -> tuple[list[DirectionScore], PairTrials]:
+        """Scores of the controls and of the method in one direction, and the trials of its pairs."""
         target = self.runnable[target_name]
         pairs = draw_pair_set(
             Direction(self.sides[source_name], target),
@@ -269,18 +291,32 @@ class _Scorer:
             self.alignment.subspaces,
             self.natural[target_name],
             generator.manual_seed(seeds.for_torch(self.seed * 2**32 + _stream(source_name, target_name))),
-            ran=target_name in self.ran,
-            oracle=target.system is not self.sides[target_name].system,
+            facts=self._facts(source_name, target_name),
             judge=_judge(self.sides[target_name]),
         )
         latents = pairs.latents()
         scores: list[DirectionScore] = []
         for control in self.controls:
+            if control == "random":
+                scores += ruler.mean_score(control, (_interchange(each, latents, pairs) for each in self.random))
+                continue
             intervened = self._controlled(control, ruler, latents)
             if intervened is not None:
                 scores += ruler.score(control, intervened, by_source_target=control == "none")
+        if self.trained is not None:
+            scores = [score.model_copy(update={"trained": False}) for score in scores]
         intervened = _interchange(self.alignment, latents, pairs)
-        return scores + ruler.score(self.method, intervened, by_source_target=True)
+        return scores + ruler.score(self.method, intervened, by_source_target=True), _pair_trials(pairs, self.alignment)
+
+    def _facts(self, source: str, target: str) -> Facts:
+        return Facts(
+            ran=target in self.ran,
+            oracle=self.runnable[target].system is not self.sides[target].system,
+            trained=None if self.trained is None else f"{source}->{target}" in self.trained,
+            threads=self.threads,
+            repeated_source=self.repeated[source],
+            repeated_target=self.repeated[target],
+        )
 
     def _controlled(self, control: str, ruler: Ruler, latents: tuple[Tensor, Tensor]) -> Tensor | None:
         """The latents that a control puts in place; None if it does not apply."""
@@ -289,11 +325,8 @@ class _Scorer:
         if control == "cl-ceiling":
             # a counterfactual latent is of one step, and does not say what those before it were
             return None if self.stepwise else ruler.cl
-        if control == "wrong-variable":
-            several = len(self.alignment.subspaces) > 1
-            return _interchange(self.alignment, latents, ruler.pairs, shift=1) if several else None
-        assert self.random is not None
-        return _interchange(self.random, latents, ruler.pairs)
+        several = len(self.alignment.subspaces) > 1
+        return _interchange(self.alignment, latents, ruler.pairs, shift=1) if several else None
 
 
 def _judge(side: Side) -> Side | None:
@@ -332,10 +365,32 @@ def _interchange(alignment: Alignment, latents: tuple[Tensor, Tensor], pairs: Pa
     return intervened
 
 
-def _random_alignment(alignment: Alignment, sides: Mapping[str, Side], seed: int) -> Alignment:
+def _pair_trials(pairs: PairSet, alignment: Alignment) -> PairTrials:
+    source, target = trials_of(pairs)
+    several = len(alignment.subspaces) > 1
+    drawn = np.stack([pairs.source, pairs.target, pairs.subspace]).astype("<i8")
+    return PairTrials(
+        source=pairs.direction.source.name,
+        target=pairs.direction.target.name,
+        pairs_sha256=sha256_bytes(drawn.tobytes()),
+        source_trials=_spaced(source),
+        target_trials=_spaced(target),
+        subspace_names=tuple(subspace.name for subspace in alignment.subspaces) if several else (),
+        subspaces=_spaced(pairs.subspace) if several else "",
+    )
+
+
+def _spaced(numbers: NDArray[np.int64]) -> str:
+    return " ".join(map(str, numbers.tolist()))
+
+
+def _random_alignments(alignment: Alignment, sides: Mapping[str, Side], seed: int) -> Iterator[Alignment]:
     names = [name for name in alignment.maps if name in sides]
     widths = [sides[name].n_units for name in names]
-    maps = random_maps(widths, alignment.subspaces, "orthogonal", "gram-schmidt", seed + 1)
-    with torch.no_grad():
-        frozen = {name: trainable().detach() for name, trainable in zip(names, maps, strict=True)}
-    return Alignment(frozen, alignment.subspaces, "orthogonal", alignment.replace)
+    for rotation in range(N_ROTATIONS):
+        state = np.random.SeedSequence([seed, _ROTATIONS, rotation]).generate_state(2)
+        drawn = int(state[0]) << 31 | int(state[1]) >> 1
+        maps = random_maps(widths, alignment.subspaces, "orthogonal", "gram-schmidt", drawn)
+        with torch.no_grad():
+            frozen = {name: trainable().detach() for name, trainable in zip(names, maps, strict=True)}
+        yield Alignment(frozen, alignment.subspaces, "orthogonal", alignment.replace)

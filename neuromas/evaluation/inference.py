@@ -1,4 +1,4 @@
-"""The uncertainty of a number: bootstrap intervals and noise ceilings."""
+"""Noise ceilings: how far a recording determines its own means."""
 
 from __future__ import annotations
 
@@ -6,59 +6,10 @@ import itertools
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import sparse, stats
+from scipy import sparse
 
 from neuromas import seeds
 from neuromas.errors import InvalidInput
-
-
-def bootstrap_interval(
-    values: ArrayLike, *, level: float = 0.95, n_resamples: int = 2000, seed: int | np.random.Generator = 0
-) -> tuple[float, float]:
-    """Percentile bootstrap interval of a mean.
-
-    Parameters
-    ----------
-    values : array-like, shape (n,)
-        One value per pair, e.g. right (1) or wrong (0).
-    level : float
-        Confidence level.
-    n_resamples : int
-    seed : int or numpy.random.Generator
-
-    Returns
-    -------
-    (float, float)
-        Lower and upper end. They are equal if all values are equal.
-
-    Raises
-    ------
-    InvalidInput
-        Fewer than two values.
-
-    Examples
-    --------
-    >>> low, high = bootstrap_interval([0, 1] * 50)
-    >>> 0.38 < low < 0.5 < high < 0.62
-    True
-    """
-    sample = np.asarray(values, dtype=float)
-    if sample.size < 2:
-        raise InvalidInput(f"a bootstrap interval needs at least 2 values, got {sample.size}", kind="too_few_values")
-    if np.all(sample == sample[0]):
-        return float(sample[0]), float(sample[0])
-    interval = stats.bootstrap(
-        (sample,),
-        np.mean,
-        vectorized=True,
-        confidence_level=level,
-        n_resamples=n_resamples,
-        batch=100,
-        method="percentile",
-        rng=seeds.generator(seed),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
-
 
 _FEWEST_GROUPS = 3
 """Two centred means lie on a line, and two lines agree or disagree by chance."""

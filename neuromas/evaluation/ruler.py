@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,7 +24,9 @@ from neuromas.evaluation.divergence import (
     relative_distance,
     sliced_wasserstein,
 )
-from neuromas.evaluation.inference import bootstrap_interval, split_half_reliability
+from neuromas.evaluation.inference import split_half_reliability
+from neuromas.evaluation.intervals import proportion
+from neuromas.evaluation.outcomes import outcomes_text, read_outcomes
 from neuromas.index.choose import near
 from neuromas.index.index import CLIndex
 from neuromas.schema.evaluation import DirectionScore, SourceTargetScore, ValueScore
@@ -32,6 +35,8 @@ from neuromas.systems.system import Packed, all_right
 _NATURAL = 5  # stream of seeds
 _N_NATURAL = 10_000
 """Held-out latents that size the ellipsoid and estimate reliability; more change little and take time."""
+_AVERAGED = tuple(name for name, each in DirectionScore.model_fields.items() if each.annotation == float | None)
+"""Fields that are means over alternatives; those that no alternative changes stay as they are."""
 _N_CHANCE = 1_000
 """Latents of which all combinations with expected values are compared, for retrieval by chance."""
 
@@ -97,6 +102,38 @@ def behaviour(intervened: Tensor, pairs: PairSet, target: Side) -> Behaviour:
         n_right.append(torch.bincount(packed.rows[correct], minlength=len(rows)))
         n_tokens.append(torch.bincount(packed.rows[scored], minlength=len(rows)))
     return Behaviour(torch.cat(right), torch.cat(n_right), torch.cat(n_tokens))
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What is known of a direction before anything is scored.
+
+    Attributes
+    ----------
+    ran : bool
+        Whether the fit ran the target.
+    oracle : bool
+        Whether the target's system is an oracle.
+    trained : bool or None
+        Whether the fit was trained in this direction; None if that is not known.
+    threads : int or None
+        Threads that the fit computed with.
+    repeated_source, repeated_target : float
+        Share of the held-out latents that are bit-identical to a training latent of the same system.
+    """
+
+    ran: bool
+    oracle: bool
+    trained: bool | None
+    threads: int | None
+    repeated_source: float
+    repeated_target: float
+
+
+def trials_of(pairs: PairSet) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The trials of each pair's source and of its target, by number; shape (n_pairs,) each."""
+    source, target = pairs.direction.source.recording, pairs.direction.target.recording
+    return source.trial[pairs.source], target.trial[pairs.target]
 
 
 @dataclass(frozen=True)
@@ -186,10 +223,8 @@ class Ruler:
         Of the target.
     generator : torch.Generator
         Draws counterfactual latents.
-    ran : bool
-        Whether the fit ran the target.
-    oracle : bool
-        Whether the target's system is an oracle.
+    facts : Facts
+        What is known of the direction, and stands in each of its scores.
     judge : Side, optional
         The target, run by the twin that judges.
     """
@@ -202,14 +237,14 @@ class Ruler:
         natural: NaturalLatents,
         generator: torch.Generator,
         *,
-        ran: bool,
-        oracle: bool,
+        facts: Facts,
         judge: Side | None = None,
     ) -> None:
         index = target.indexes[pairs.part]
         expected = torch.from_numpy(pairs.values)
         draw, again = index.sample(expected, generator), index.sample(expected, generator)
-        self.pairs, self.target, self.natural, self.ran, self.oracle = pairs, target, natural, ran, oracle
+        self.pairs, self.target, self.natural, self.facts = pairs, target, natural, facts
+        self.trials = trials_of(pairs)
         self.judge = judge
         self.hit, self.expected = draw.hit, expected
         # a miss has no latent to compare with: it counts as wrong, and is in no distance
@@ -253,6 +288,64 @@ class Ruler:
             intervened = intervened[torch.arange(len(last), device=last.device), last]
         return [self._score(group, method, intervened, done, right, judged, by_source_target) for group in self.groups]
 
+    def mean_score(self, method: str, several: Iterable[Tensor]) -> list[DirectionScore]:
+        """Scores that are means over equally good alternatives, such as several random rotations.
+
+        Parameters
+        ----------
+        method : str
+        several : iterable of Tensor
+            The intervened latents of each alternative, as for `score`.
+
+        Returns
+        -------
+        list of DirectionScore
+            As `score`. Every number is a mean over the alternatives, intervals are those of the means, and ``iia_sd`` is the
+            standard deviation of the IIA over the alternatives.
+        """
+        runs = [self.score(method, intervened) for intervened in several]
+        return [self._mean(group, scores) for group, scores in zip(self.groups, zip(*runs, strict=True), strict=True)]
+
+    def _mean(self, group: _Group, scores: Sequence[DirectionScore]) -> DirectionScore:
+        means = {name: _mean_of([getattr(score, name) for score in scores]) for name in _AVERAGED}
+        rows = group.rows.cpu().numpy()
+        chosen = rows.nonzero()[0], group.decodable.cpu().numpy().nonzero()[0]
+        for prefix, name, pairs in zip(("", "retrieval_"), ("right", "retrieved"), chosen, strict=True):
+            outcomes = [read_outcomes(text) for score in scores if (text := getattr(score, name)) is not None]
+            if outcomes and len(pairs):
+                share = np.mean(outcomes, axis=0)
+                means |= self._interval(share[~np.isnan(share)], pairs, prefix)
+        iia = [score.iia for score in scores if score.iia is not None]
+        by_value = tuple(
+            values[0].model_copy(update={"iia": _mean_of([value.iia for value in values])})
+            for values in zip(*(score.by_value for score in scores), strict=True)
+        )
+        means["iia_sd"] = float(np.std(iia, ddof=1)) if len(iia) > 1 else None
+        return scores[0].model_copy(update={**means, "by_value": by_value, "right": None, "retrieved": None})
+
+    def _interval(
+        self, right: NDArray[Any], pairs: NDArray[np.int64], prefix: str = "", sizes: NDArray[Any] | None = None
+    ) -> dict[str, float | None]:
+        """Ends of the interval, and intraclass correlation, of outcomes of these pairs, by the fields of a score."""
+        share = proportion(right, *(trials[pairs] for trials in self.trials), sizes=sizes)
+        return {f"{prefix}low": share.low, f"{prefix}high": share.high, f"{prefix}icc": share.icc}
+
+    def _intervals(
+        self, group: _Group, right: Tensor | None, done: Behaviour | None, retrieved: NDArray[np.bool_] | None
+    ) -> dict[str, float | None]:
+        """Intervals of the IIA, of the token accuracy and of the retrieval, where they were measured."""
+        pairs = group.rows.cpu().numpy().nonzero()[0]
+        intervals: dict[str, float | None] = {}
+        if right is not None and done is not None and len(pairs):
+            intervals |= self._interval(right.cpu().numpy()[pairs], pairs)
+            n_right, n_tokens = (counts.cpu().numpy()[pairs] for counts in (done.n_right, done.n_tokens))
+            if n_tokens.any():
+                tokens = self._interval(n_right, pairs, "token_", n_tokens)
+                intervals |= {name: tokens[name] for name in ("token_low", "token_high")}
+        if retrieved is not None:
+            intervals |= self._interval(retrieved, group.decodable.cpu().numpy().nonzero()[0], "retrieval_")
+        return intervals
+
     def _group(self, subspace: str, rows: Tensor) -> _Group:
         hit, differ, decodable = self.hit & rows, self.differ & rows, self.decodable & rows
         return _Group(
@@ -262,14 +355,14 @@ class Ruler:
             differ,
             decodable,
             spread=_mean(cl_distance(self.again[differ], self.cl[differ])),
-            ceiling=self._retrieval(self.cl, decodable)[0],
+            ceiling=_share_of(self._retrieval(self.cl, decodable)[0]),
             wasserstein=self._wasserstein(self.cl, hit),
             outside=outside_ellipsoid(self.cl[hit], self.natural.ellipsoid),
             distance=_median(self.natural.ellipsoid.distance(self.cl[hit])),
         )
 
-    def _retrieval(self, latents: Tensor, decodable: Tensor) -> tuple[float | None, float | None]:
-        """Share of latents whose nearest mean holds the expected values, and the same share by chance."""
+    def _retrieval(self, latents: Tensor, decodable: Tensor) -> tuple[NDArray[np.bool_] | None, float | None]:
+        """Whether the mean nearest to each latent holds the expected values, and the share of these by chance."""
         if not bool(decodable.any()):
             return None, None
         retrieved = nearest_values(latents[decodable], self.means.latents)
@@ -279,12 +372,12 @@ class Ruler:
             values = self.means.values.cpu()[retrieved.cpu()].numpy()
             expected = self.expected[decodable.cpu()].numpy()
             by_chance = near(values[:_N_CHANCE, None], expected[None, :_N_CHANCE], widths)
-            return float(near(values, expected, widths).mean()), float(by_chance.mean())
+            return near(values, expected, widths), float(by_chance.mean())
         combination = self.combination[decodable]
         n_means = len(self.means.latents)
         n_retrieved, n_expected = (torch.bincount(x, minlength=n_means).double() for x in (retrieved, combination))
         chance = float((n_retrieved @ n_expected) / len(retrieved) ** 2)
-        return float((retrieved == combination).double().mean()), chance
+        return (retrieved == combination).cpu().numpy(), chance
 
     def _pattern(self, latents: Tensor, decodable: Tensor) -> float | None:
         """Correlation of mean latents by expected values with the decoder's means of the same values."""
@@ -318,25 +411,25 @@ class Ruler:
         rows, hit, ellipsoid = group.rows, group.hit, self.natural.ellipsoid
         right_here = None if right is None else right[rows]
         judged_here = None if judged is None else judged[rows]
-        low, high = _interval(right_here)
-        twin_low, twin_high = _interval(judged_here)
         l2, cosine = relative_distance(intervened[group.differ], self.cl[group.differ], self.again[group.differ])
         distance = _median(ellipsoid.distance(intervened[hit]))
         n_pairs = int(rows.sum())
-        retrieval, chance = self._retrieval(intervened, group.decodable)
+        retrieved, chance = self._retrieval(intervened, group.decodable)
+        intervals: dict[str, float | None] = {"low": None, "high": None}
+        intervals |= self._intervals(group, right, done, retrieved)
+        if judged_here is not None and len(judged_here):
+            said = self._interval(judged_here.cpu().numpy(), rows.cpu().numpy().nonzero()[0])
+            intervals |= {"iia_twin_low": said["low"], "iia_twin_high": said["high"]}
         return DirectionScore(
             method=method,
             source=self.pairs.direction.source.name,
             target=self.target.name,
             subspace=group.subspace,
-            ran=self.ran,
-            oracle=self.oracle,
+            ran=self.facts.ran,
+            oracle=self.facts.oracle,
             iia=None if right_here is None else _mean(right_here),
-            low=low,
-            high=high,
             iia_twin=None if judged_here is None else _mean(judged_here),
-            iia_twin_low=twin_low,
-            iia_twin_high=twin_high,
+            **intervals,
             token_accuracy=None if done is None else _share(done.n_right[rows], done.n_tokens[rows]),
             n_pairs=n_pairs,
             n_missed=n_pairs - int(hit.sum()),
@@ -350,14 +443,26 @@ class Ruler:
             outside=outside_ellipsoid(intervened[hit], ellipsoid),
             outside_natural=group.outside,
             mahalanobis_ratio=distance / group.distance if distance is not None and group.distance else None,
-            retrieval=retrieval,
+            retrieval=_share_of(retrieved),
             retrieval_ceiling=group.ceiling,
             retrieval_chance=chance,
             pattern=self._pattern(intervened, group.decodable),
             pattern_ceiling=self.natural.pattern_ceiling,
+            trained=self.facts.trained,
+            threads=self.facts.threads,
+            repeated_source=self.facts.repeated_source,
+            repeated_target=self.facts.repeated_target,
+            right=None if right_here is None else outcomes_text(right_here.cpu().numpy()),
+            retrieved=None if retrieved is None else self._retrieved_text(group, retrieved),
             by_value=self._by_value(rows, right),
             by_source_target=self._by_source_target(rows, right) if by_source_target and right is not None else (),
         )
+
+    @staticmethod
+    def _retrieved_text(group: _Group, retrieved: NDArray[np.bool_]) -> str:
+        outcomes = np.full(len(group.rows), np.nan)
+        outcomes[group.decodable.cpu().numpy()] = retrieved
+        return outcomes_text(outcomes[group.rows.cpu().numpy()])
 
     def _by_value(self, rows: Tensor, right: Tensor | None) -> tuple[ValueScore, ...]:
         chosen = rows.cpu().numpy()
@@ -401,9 +506,13 @@ def _labels(side: Side, combination: NDArray[np.float64]) -> dict[str, str]:
     return {spec.name: spec.label(code) for spec, code in zip(specs, combination.tolist(), strict=True)}
 
 
-def _interval(right: Tensor | None) -> tuple[float | None, float | None]:
-    # an interval needs two pairs
-    return (None, None) if right is None or len(right) < 2 else bootstrap_interval(right.cpu().numpy())
+def _share_of(outcomes: NDArray[np.bool_] | None) -> float | None:
+    return None if outcomes is None else float(outcomes.mean())
+
+
+def _mean_of(values: Sequence[float | None]) -> float | None:
+    measured = [value for value in values if value is not None]
+    return float(np.mean(measured)) if measured else None
 
 
 def _share(n_right: Tensor, n_tokens: Tensor) -> float:

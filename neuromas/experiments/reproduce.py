@@ -12,13 +12,14 @@ from neuromas.errors import NeuromasError, NotFound
 from neuromas.experiments.figure import Claim, PaperFigure
 from neuromas.experiments.figures import FIGURES
 from neuromas.experiments.sweep import SweepRun, check_devices, run_sweep
-from neuromas.experiments.table import split_by, sweep_table
+from neuromas.experiments.table import paired, split_by, sweep_table
 from neuromas.files import write_atomically
 from neuromas.report.figures import png
 from neuromas.report.panels import svg, titled
 from neuromas.text import csv_table
 
-TABLE, PHASES, CLAIMS, SWEEP = "table.csv", "phases.csv", "claims.csv", "sweep.json"
+TABLE, PHASES, PAIRED = "table.csv", "phases.csv", "paired.csv"
+CLAIMS, SWEEP = "claims.csv", "sweep.json"
 PNG, SVG = "figure.png", "figure.svg"
 
 
@@ -53,8 +54,8 @@ def reproduce(
 ) -> list[Claim]:
     """Run a figure's sweep and write its files into its `figure_folder`.
 
-    These are ``table.csv``, ``figure.png``, ``figure.svg``, ``claims.csv``, and ``phases.csv`` (IIA by the phase of source and
-    target) where the task has phases.
+    These are ``table.csv``, ``figure.png``, ``figure.svg``, ``claims.csv``, ``paired.csv`` (paired tests of fits that were scored
+    on the same pairs) and ``phases.csv`` (IIA by the phase of source and target) where the task has phases.
 
     Systems, fits and measures lie beside it in `out`, shared by all figures; what is finished there is not repeated, so an
     interrupted figure goes on when this is called again.
@@ -93,6 +94,9 @@ def reproduce(
     run = run_sweep(sweep, out, workers=workers, scheduler=scheduler, devices=devices, console=console)
     table = sweep_table(run)
     write_atomically(folder / TABLE, csv_table(table, index=False))
+    tests = paired(run)
+    if len(tests):
+        write_atomically(folder / PAIRED, csv_table(tests, index=False))
     phases = split_by(run, "phase")
     if len(phases):
         write_atomically(folder / PHASES, csv_table(phases, index=False))

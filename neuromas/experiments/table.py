@@ -5,6 +5,7 @@ A row is one score: one fit, one direction, one method (the fit's own or a contr
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,9 @@ import pandas as pd
 
 from neuromas.align.alignment import Alignment
 from neuromas.errors import InvalidInput
+from neuromas.evaluation.intervals import clopper_pearson
+from neuromas.evaluation.networks import OverNetworks, over_networks
+from neuromas.evaluation.paired import PairedTest, paired_rows
 from neuromas.experiments.jobs import (
     Planned,
     job_folder,
@@ -38,7 +42,14 @@ _COLUMNS = (
 )
 COLUMNS = tuple(dict.fromkeys(_COLUMNS))
 """Columns of ``table.csv``, less tags and axes, which follow ``label``."""
-_WHOLE = ("rank", "n_pairs", "n_missed", "n_maps", "iterations")  # whole numbers, even where some rows have none
+_WHOLE = (
+    "rank",
+    "n_pairs",
+    "n_missed",
+    "n_maps",
+    "iterations",
+    "threads",
+)  # whole numbers, even where some rows have none
 
 
 def sweep_table(run: SweepRun) -> pd.DataFrame:
@@ -241,9 +252,10 @@ def best_of(table: pd.DataFrame, by: Sequence[str], over: str = "rank", score: s
 
 
 def mean_and_error(table: pd.DataFrame, by: Sequence[str], value: str = "iia") -> pd.DataFrame:
-    """Mean of `value` and its standard error over systems (seed pairs), per combination of `by`.
+    """Mean of `value` and its error over systems, per combination of `by`.
 
-    Rows of the same systems are averaged first, so that the error is that over systems alone.
+    Rows of the same systems are averaged first, so that the error is that over systems alone. Pairs that share a system are not
+    independent: `neuromas.evaluation.networks.over_networks` leaves out one system at a time.
 
     Parameters
     ----------
@@ -254,7 +266,8 @@ def mean_and_error(table: pd.DataFrame, by: Sequence[str], value: str = "iia") -
     Returns
     -------
     DataFrame
-        Columns `by`, ``mean``, ``error`` (not a number where there is one choice of systems only), ``n``.
+        Columns `by`, ``mean``, ``error`` (not a number where there is one choice of systems only), ``low``, ``high`` (95 %
+        interval of Student's t; that of an IIA ends at 0 and 1), ``n`` (choices of systems), ``n_networks``.
 
     Examples
     --------
@@ -263,10 +276,62 @@ def mean_and_error(table: pd.DataFrame, by: Sequence[str], value: str = "iia") -
     >>> table["mean"].round(6).tolist(), table["error"].round(6).tolist(), table["n"].tolist()
     ([0.6], [0.1], [2])
     """
-    scored = table.dropna(subset=[value])
-    per_systems = scored.groupby([*by, "systems"], sort=False, dropna=False)[value].mean()
-    grouped = per_systems.groupby(level=list(range(len(by))), sort=False, dropna=False)
-    summary = pd.DataFrame({"mean": grouped.mean(), "error": grouped.sem(), "n": grouped.size()})
-    if len(by) > 1:
-        summary.index = summary.index.set_names(list(by))
-    return summary.rename_axis(by[0]).reset_index() if len(by) == 1 else summary.reset_index()
+    rows = []
+    for key, group in table.dropna(subset=[value]).groupby(list(by), sort=False, dropna=False):
+        per_systems = group.groupby("systems", sort=False)[value].mean()
+        networks = [systems.split(" + ") for systems in per_systems.index]
+        summary = over_networks(per_systems.to_numpy(), networks, bounds=(0.0, 1.0) if value == "iia" else None)
+        if value == "iia" and "n_pairs" in group:
+            summary = _no_narrower(summary, float(group["n_pairs"].sum()))
+        rows.append(dict(zip(by, key, strict=True)) | summary._asdict())
+    return pd.DataFrame(rows, columns=[*by, *OverNetworks._fields])
+
+
+def _no_narrower(summary: OverNetworks, n_pairs: float) -> OverNetworks:
+    """The interval of a share is no narrower than that over pairs: networks may all have the same IIA, such as 1."""
+    low, high = clopper_pearson(summary.mean * n_pairs, n_pairs)
+    # comparisons with NaN are false: without an error there is no interval
+    return summary._replace(
+        low=low if low < summary.low else summary.low, high=high if high > summary.high else summary.high
+    )
+
+
+def paired(run: SweepRun) -> pd.DataFrame:
+    """Paired tests of every two fits of a sweep that were scored on the same pairs of the same systems.
+
+    Parameters
+    ----------
+    run : SweepRun
+
+    Returns
+    -------
+    DataFrame
+        A row per two fits, direction and measure (``iia``, ``retrieval``): ``systems``, ``first``, ``second`` (labels, with
+        tags), ``first_fit``, ``second_fit``, ``source``, ``target``, ``subspace``, ``measure``, and the attributes of
+        `neuromas.evaluation.paired.PairedTest`. ``p_value`` is of one test: no correction for their number. Evaluations of
+        earlier versions have no rows.
+    """
+    fits: dict[tuple[str, ...], list[tuple[Planned, Evaluation, dict[str, str]]]] = {}
+    for planned in run.jobs:
+        fit = read_fit(job_folder(run.out, planned.job)) if planned.job.config is not None else None
+        if fit is not None:
+            report, evaluation = fit
+            systems = tuple(system.name for system in planned.job.systems)
+            fits.setdefault(systems, []).append((planned, evaluation, _names(planned.job, report)))
+    rows: list[dict[str, Any]] = []
+    for systems, scored in fits.items():
+        # several labels may name one fit
+        distinct = {planned.job.identity(): (planned, ours, names) for planned, ours, names in scored}
+        for (first, ours, names), (second, theirs, _) in itertools.combinations(distinct.values(), 2):
+            who = {"systems": " + ".join(systems), "first": _called(first), "second": _called(second)}
+            who |= {"first_fit": first.job.identity()[:12], "second_fit": second.job.identity()[:12]}
+            for row in paired_rows(ours, theirs):
+                direction = {"source": names[str(row["source"])], "target": names[str(row["target"])]}
+                rows.append({**row, **direction, **who})
+    columns = [*("systems", "first", "second", "first_fit", "second_fit"), *("source", "target", "subspace", "measure")]
+    return pd.DataFrame(rows, columns=[*columns, *PairedTest.__dataclass_fields__])
+
+
+def _called(planned: Planned) -> str:
+    """Label and tags of a fit."""
+    return ", ".join([planned.label, *(f"{key} {value}" for key, value in planned.tags.items())])

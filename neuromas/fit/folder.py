@@ -24,7 +24,7 @@ from neuromas.weights import adam_tensors, read_safetensors, restore_adam, resum
 
 RESULT, ALIGNMENT, HISTORY = "result.json", "alignment.safetensors", "history.csv"
 REQUEST, CHECKPOINT = "request.json", "checkpoint.safetensors"
-EVALUATION, IIA = "evaluation.json", "iia.csv"
+EVALUATION, IIA, PAIRED = "evaluation.json", "iia.csv", "paired.csv"
 TABLE = "table.csv"
 """In a folder with the folders of several fits: a row for each."""
 

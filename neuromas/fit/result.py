@@ -106,6 +106,8 @@ class FitResult:
             directions=directions,
             controls=controls,
             ran=self.report.ran,
+            trained={misses.direction for misses in self.report.misses},
+            threads=self.report.threads,
             n_pairs=n_pairs,
             part=part,
             stepwise=config.stepwise,

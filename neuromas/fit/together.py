@@ -193,6 +193,7 @@ def _finish(ready: Prepared, device: str, folder: Path | None, outcome: Outcome)
         history=tuple(state.history),
         misses=tuple(misses),
         warnings=warnings,
+        threads=torch.get_num_threads(),
         identity=plan.identity,
         alignment_sha256=alignment.sha256(),
         provenance=Provenance(

@@ -98,7 +98,7 @@ def _of_direction(scores: Sequence[DirectionScore], source: str, target: str) ->
 
 
 def iia_bars(scores: Sequence[DirectionScore], directions: Sequence[tuple[str, str, str]]) -> Figure:
-    """IIA of each method in each direction with bootstrap intervals (the arrangement of the paper's Figure 3a).
+    """IIA of each method in each direction with 95 % intervals (the arrangement of the paper's Figure 3a).
 
     Parameters
     ----------

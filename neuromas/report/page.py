@@ -103,7 +103,8 @@ def render(page: DemoPage) -> str:
         _figure(
             iia_bars(page.scores, directions),
             "Share of held-out pairs in which every deterministic token of the counterfactual continuation is right, with"
-            " 95 % bootstrap intervals over pairs. There is one pair of networks, so no error over networks. Same layout as"
+            " 95 % intervals over pairs: exact, and wider where pairs share trials. There is one pair of networks, so no error"
+            " over networks. Random: mean of 10 rotations. Same layout as"
             " Figure 3a of the paper.",
         ),
         _score_table(page.scores),
@@ -170,6 +171,10 @@ def _number(value: float | None, digits: int = 3) -> str:
     return "–" if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
+def _interval(low: float | None, high: float | None, digits: int = 3) -> str:
+    return "–" if low is None or high is None else f"{low:.{digits}f}–{high:.{digits}f}"
+
+
 def _wide(head: Sequence[str], rows: Sequence[str], numeric: Sequence[str] = ()) -> str:
     """A table with the names of its columns, which are texts but for `numeric`, above `rows`, which are HTML."""
     kinds = ["" if name in numeric else ' class="text"' for name in head]
@@ -179,25 +184,27 @@ def _wide(head: Sequence[str], rows: Sequence[str], numeric: Sequence[str] = ())
 
 def _score_table(scores: Sequence[DirectionScore]) -> str:
     head = (
-        "method,source,target,ran,oracle,IIA,95 % interval,tokens right,pairs,missed,"
-        "CL error,CL spread,retrieval,by chance,its ceiling"
+        "method,source,target,ran,oracle,IIA,95 % interval,ICC,tokens right,pairs,missed,"
+        "CL error,CL spread,retrieval,95 %,by chance,its ceiling"
     )
     rows = []
     for s in scores:
-        interval = "–" if s.low is None else f"{s.low:.3f}–{s.high:.3f}"
+        interval = _interval(s.low, s.high)
         cells = [
             *(f'<td class="text">{escape(text)}</td>' for text in (s.method, s.source, s.target)),
             f"<td>{'yes' if s.ran else 'no'}</td><td>{'yes' if s.oracle else ''}</td>",
-            f"<td><b>{_number(s.iia)}</b></td><td>{interval}</td>",
+            f"<td><b>{_number(s.iia)}</b></td><td>{interval}</td><td>{_number(s.icc, 2)}</td>",
             f"<td>{_number(s.token_accuracy)}</td><td>{s.n_pairs}</td><td>{s.n_missed}</td>",
             f"<td>{_number(s.cl_loss)}</td><td>{_number(s.cl_spread)}</td>",
-            f"<td>{_number(s.retrieval, 2)}</td><td>{_number(s.retrieval_chance, 2)}</td>"
+            f"<td>{_number(s.retrieval, 2)}</td><td>{_interval(s.retrieval_low, s.retrieval_high, 2)}</td>"
+            f"<td>{_number(s.retrieval_chance, 2)}</td>"
             f"<td>{_number(s.retrieval_ceiling, 2)}</td>",
         ]
         rows.append(f"<tr>{''.join(cells)}</tr>")
     return (
         _wide(head.split(","), rows)
-        + "<p>Ran: whether the fit ran the target. CL error: held-out counterfactual-latent loss (eqs. 8, 9). CL spread: the same"
+        + "<p>Ran: whether the fit ran the target. ICC: mean correlation between two pairs that share a trial."
+        " CL error: held-out counterfactual-latent loss (eqs. 8, 9). CL spread: the same"
         " loss between two different recorded latents of equal values; a perfect prediction of their mean has half of it."
         " Retrieval: share of intervened latents whose nearest mean latent holds the expected values; its ceiling is that of"
         " recorded latents. Missed: pairs whose expected values were not recorded in the held-out part.</p>"

@@ -74,20 +74,20 @@ def svg(figure: Figure) -> bytes:
 def bars(
     panel: Axes,
     labels: Sequence[str],
-    series: Mapping[str, Sequence[tuple[float, float]]],
+    series: Mapping[str, Sequence[tuple[float, ...]]],
     colours: Mapping[str, str],
     without: Mapping[str, Sequence[float]] | None = None,
 ) -> None:
-    """Groups of bars with standard errors.
+    """Groups of bars with errors.
 
     Parameters
     ----------
     panel : Axes
     labels : sequence of str
         Names of the groups, along the horizontal axis.
-    series : mapping of str to sequence of (mean, error)
-        Name in the legend → one mean and error per group. A mean of NaN leaves its place empty, an error of NaN draws no error
-        bar.
+    series : mapping of str to sequence of (mean, error, ...)
+        Name in the legend → one mean and error per group; what follows them is not drawn. A mean of NaN leaves its place empty,
+        an error of NaN draws no error bar.
     colours : mapping of str to str
         Name in the legend → colour.
     without : mapping of str to sequence of float, optional
@@ -96,12 +96,18 @@ def bars(
     width = 0.8 / max(len(series), 1)
     for number, (name, cells) in enumerate(series.items()):
         places = [group + (number - (len(series) - 1) / 2) * width for group in range(len(labels))]
-        means = [mean for mean, _ in cells]
+        means = [mean for mean, *_ in cells]
         panel.bar(places, means, width * 0.92, label=name, color=colours[name])
         panel.errorbar(
-            places, means, yerr=[error for _, error in cells], fmt="none", ecolor="#222222", capsize=2.5, linewidth=1
+            places,
+            means,
+            yerr=[error for _, error, *_ in cells],
+            fmt="none",
+            ecolor="#222222",
+            capsize=2.5,
+            linewidth=1,
         )
-        for x, (mean, error) in zip(places, cells, strict=True):
+        for x, (mean, error, *_) in zip(places, cells, strict=True):
             if not math.isnan(mean):
                 top = mean if math.isnan(error) else mean + error
                 panel.text(

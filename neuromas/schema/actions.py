@@ -271,6 +271,9 @@ class EvaluateRequest(StoreRequest):
     """Controls on the same pairs."""
     label: Annotated[str | None, Shell(metavar="NAME")] = None
     """Name of the method in the tables. By default the method of the fit."""
+    against: Annotated[str | None, Shell(metavar="DIR")] = None
+    """Folder of another fit of the same systems, evaluated already with the same pairs: a paired test says whether the two
+    differ."""
     directions: Annotated[tuple[str, ...] | None, Shell(name="--direction", metavar="SOURCE:TARGET", whole=True)] = None
     """Direction to score. By default every direction of the alignment."""
     part: Part = "test"

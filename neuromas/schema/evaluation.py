@@ -51,7 +51,13 @@ class DirectionScore(Document):
     """Share of pairs with every deterministic token right; null if the target could not be run."""
     low: float | None
     high: float | None
-    """95 % bootstrap interval over pairs."""
+    """95 % interval: Clopper-Pearson, wider where pairs share trials (`icc`). Up to format version 2 it was a bootstrap over
+    pairs, which is too narrow near 0 and 1."""
+    icc: float | None = None
+    """Intraclass correlation: the mean correlation between two pairs that share a trial. null if it could not be measured: no
+    pairs share a trial, or all are right or all are wrong."""
+    iia_sd: float | None = None
+    """Control ``random``, whose scores are means over several rotations: standard deviation of the IIA over these."""
     iia_twin: float | None = None
     """The same share if the twin that no fit saw answers for the target: an estimate of the IIA of a target that can only be
     read. null without a twin, and if the twin is poor. docs/twins.md says how far it is from the truth."""
@@ -60,6 +66,9 @@ class DirectionScore(Document):
     """95 % interval over pairs. The error of the twin itself comes on top."""
     token_accuracy: float | None
     """Share of deterministic tokens that are right."""
+    token_low: float | None = None
+    token_high: float | None = None
+    """95 % interval of `token_accuracy`, as that of the IIA. A pair counts once at most."""
     n_pairs: int
     n_missed: int
     """Pairs whose expected values were never recorded in the held-out part of the target."""
@@ -89,6 +98,11 @@ class DirectionScore(Document):
     retrieval: float | None
     """Share of intervened latents whose nearest mean latent holds the expected values. The means come from a part of the
     recording that the fit was not trained on and that these pairs do not come from."""
+    retrieval_low: float | None = None
+    retrieval_high: float | None = None
+    """95 % interval of `retrieval`, as that of the IIA."""
+    retrieval_icc: float | None = None
+    """Intraclass correlation of `retrieval`."""
     retrieval_ceiling: float | None
     """The same share of counterfactual latents."""
     retrieval_chance: float | None = None
@@ -100,22 +114,52 @@ class DirectionScore(Document):
     """The correlation that the true means would reach: the square root of the split-half reliability (Spearman-Brown) of the
     recorded means. It is the same for every method, and uncertain with few values and units. Null with fewer than three values,
     if each value was recorded once, and for pseudo-populations that use a trial more than once."""
+    trained: bool | None = None
+    """Whether the fit was trained in this direction: a stitch is trained in one of several. False for controls. null: not
+    known, as in evaluations of format version 2."""
+    threads: int | None = None
+    """Threads that the fit computed with. Another number changes the rounding; null: not known."""
+    repeated_source: float | None = None
+    repeated_target: float | None = None
+    """Share of the held-out latents of the source, and of the target, that are bit-identical to a training latent of the same
+    system. There, a held-out pair tests nothing that the fit has not seen."""
     subspace: str = ""
     """Only pairs that interchange this subspace; empty: all pairs. With one subspace, there is only that row."""
+    right: str | None = Field(default=None, repr=False)
+    """A digit per pair: 1 if it is right, 0 if not. null if the target could not be run, and for means over several rotations."""
+    retrieved: str | None = Field(default=None, repr=False)
+    """The same for `retrieval`; a dot for a pair that cannot be decoded."""
     by_value: tuple[ValueScore, ...] = Field(default=(), repr=False)
     by_source_target: tuple[SourceTargetScore, ...] = Field(default=(), repr=False)
     """Combinations of values that occur, if the target was run. Controls have none, except ``none``."""
 
 
-SCORE_COLUMNS = tuple(name for name in DirectionScore.model_fields if not name.startswith("by_"))
+class PairTrials(Document):
+    """Which trials the pairs of a direction come from: for tests that compare two evaluations of the same pairs."""
+
+    source: str
+    target: str
+    pairs_sha256: Sha256
+    """Hash of the samples and subspaces of the pairs. Where it is equal, two evaluations scored the same pairs."""
+    source_trials: str = Field(repr=False)
+    target_trials: str = Field(repr=False)
+    """The trial of each pair's source and of its target, in the order of the pairs, separated by spaces."""
+    subspace_names: tuple[str, ...] = ()
+    subspaces: str = Field(default="", repr=False)
+    """The subspace that each pair interchanges, by its place in `subspace_names`; empty if there is only one."""
+
+
+_NOT_IN_TABLES = ("right", "retrieved", "by_value", "by_source_target")
+SCORE_COLUMNS = tuple(name for name in DirectionScore.model_fields if name not in _NOT_IN_TABLES)
 """Columns of ``iia.csv`` and of `Evaluation.to_dataframe`."""
 
 
 class Evaluation(StoredDocument):
     """``evaluation.json``: held-out scores of an alignment, with its controls."""
 
-    format_version: Literal[2] = 2
-    """Version 1 said ``access`` (yes, no) instead of `ran` (true, false); it is still read."""
+    format_version: Literal[3] = 3
+    """Earlier versions are still read. Version 1 said ``access`` (yes, no) instead of `ran` (true, false). Version 2 had no
+    intraclass correlations, no intervals of retrieval and tokens, no outcomes of single pairs, and one random rotation."""
     part: Literal["train", "validation", "test"]
     n_pairs: int
     seed: int
@@ -132,17 +176,21 @@ class Evaluation(StoredDocument):
     scores: tuple[DirectionScore, ...]
     twins: dict[str, TwinQuality] = Field(default_factory=dict)
     """System → how good the twin is that judged alignments with it."""
+    pairs: tuple[PairTrials, ...] = Field(default=(), repr=False)
+    """The trials of the pairs of each direction."""
+    threads: int | None = None
+    """Threads that the evaluation computed with."""
     provenance: Provenance
 
     @model_validator(mode="before")
     @classmethod
-    def _from_version_1(cls, document: Any) -> Any:
-        if not isinstance(document, dict) or document.get("format_version", 2) != 1:
+    def _from_earlier_versions(cls, document: Any) -> Any:
+        if not isinstance(document, dict) or document.get("format_version", 3) not in (1, 2):
             return document
         scores = document.get("scores")
-        if not isinstance(scores, (list, tuple)):
-            return {**document, "format_version": 2}
-        return {**document, "format_version": 2, "scores": [_with_ran(score) for score in scores]}
+        if document["format_version"] == 1 and isinstance(scores, (list, tuple)):
+            scores = [_with_ran(score) for score in scores]
+        return {**document, "format_version": 3} | ({"scores": scores} if "scores" in document else {})
 
     def like(self, other: Evaluation) -> bool:
         """Whether `other` scored the same things with the same options."""
@@ -165,7 +213,9 @@ class Evaluation(StoredDocument):
         measured = {
             name: float for name in SCORE_COLUMNS if DirectionScore.model_fields[name].annotation == float | None
         }
-        return pd.DataFrame(rows, columns=list(SCORE_COLUMNS)).astype(measured)
+        return pd.DataFrame(rows, columns=list(SCORE_COLUMNS)).astype(
+            measured | {"trained": "boolean", "threads": "Int64"}
+        )
 
     def __repr__(self) -> str:
         columns, rows = self._shown()
@@ -194,12 +244,21 @@ class Evaluation(StoredDocument):
     def _shown(self) -> tuple[list[str], list[list[str]]]:
         """Columns and rows of the short table."""
         several = any(score.subspace for score in self.scores)
-        columns = ["method", "source", "target", *(["subspace"] if several else []), "ran", "iia", "95 % interval"]
+        columns = [
+            "method",
+            "source",
+            "target",
+            *(["subspace"] if several else []),
+            "ran",
+            "iia",
+            "95 % interval",
+            "icc",
+        ]
         rows = []
         for score in self.scores[:_SHOWN_SCORES]:
             names = [score.method, score.source, score.target, *([score.subspace or "all"] if several else [])]
             interval = "–" if score.low is None or score.high is None else f"{score.low:.3f}–{score.high:.3f}"
-            measured = [_number(value) for value in (score.cl_loss, score.coverage)]
+            measured = [_number(value) for value in (score.icc, score.cl_loss, score.coverage)]
             rows.append([*names, str(score.ran), _number(score.iia), interval, *measured])
         return [*columns, "cl_loss", "coverage"], rows
 

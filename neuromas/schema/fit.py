@@ -365,6 +365,8 @@ class FitReport(StoredDocument):
     misses: tuple[Misses, ...]
     warnings: tuple[str, ...] = ()
     """What a reader of this result must know, e.g. that the units of a brain were not recorded together."""
+    threads: int | None = None
+    """Threads that the fit computed with. Another number changes the rounding; null: not recorded."""
     identity: Sha256
     """Hash of configuration and inputs. Fits with equal identity are equal."""
     alignment_sha256: Sha256

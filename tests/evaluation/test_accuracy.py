@@ -13,6 +13,7 @@ import jsonschema
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from neuromas.align.alignment import Alignment, lay_out
 from neuromas.align.interchange import LinearMap
@@ -64,7 +65,8 @@ def test_the_planted_alignment_is_perfect_in_every_direction(perfect):
     scores = scores_of(perfect, "alignment")
     assert len(scores) == 9
     for score in scores:
-        assert (score.iia, score.low, score.high) == (1.0, 1.0, 1.0)
+        assert (score.iia, score.high) == (1.0, 1.0)
+        assert 0.98 < score.low < stats.binomtest(400, 400).proportion_ci().low  # pairs share trials
         assert score.token_accuracy == 1.0
         assert (score.coverage, score.n_missed) == (1.0, 0)
         assert score.retrieval == 1.0
@@ -124,7 +126,9 @@ def test_without_interchange_there_is_only_chance(perfect, planted, toys):
         error = np.sqrt(chance * (1 - chance) / score.n_pairs)
         assert abs(score.iia - chance) < 4.5 * error
         assert score.low < score.iia < score.high
-        assert score.high - score.low == pytest.approx(2 * 1.96 * error, rel=0.3)
+        # wider than of independent pairs, as far as trials that several pairs share are alike
+        assert 0.9 < (score.high - score.low) / (2 * 1.96 * error) < 2
+        assert -0.2 < score.icc < 0.5
 
 
 def test_a_random_rotation_of_low_rank_is_near_chance(planted, toys):

@@ -29,9 +29,9 @@ class TestVersion1:
         assert {score["access"] for score in scores} == {"yes", "no"}
         assert [score.ran for score in archived.scores] == [score["access"] == "yes" for score in scores]
 
-    def test_it_is_written_as_version_2(self, archived):
+    def test_it_is_written_as_version_3(self, archived):
         again = json.loads(archived.to_json())
-        assert again["format_version"] == 2
+        assert again["format_version"] == 3
         assert all("ran" in score and "access" not in score for score in again["scores"])
         assert Evaluation.parse(archived.to_json(), "again") == archived
 
@@ -52,8 +52,18 @@ class TestVersion1:
         assert Evaluation.problems({**json.loads(ARCHIVED.read_text()), "scores": scores})
 
     def test_a_later_version_is_refused(self):
-        (problem,) = Evaluation.problems({**json.loads(ARCHIVED.read_text()), "format_version": 3, "scores": []})
-        assert problem == "format_version: expected 2, got 3"
+        (problem,) = Evaluation.problems({**json.loads(ARCHIVED.read_text()), "format_version": 4, "scores": []})
+        assert problem == "format_version: expected 3, got 4"
+
+
+class TestVersion2:
+    def test_it_still_opens(self, archived):
+        path = Path(__file__).parent / "archive" / "evaluation-2.json"
+        assert json.loads(path.read_text())["format_version"] == 2
+        evaluation = Evaluation.parse(path.read_bytes(), str(path))
+        assert evaluation == archived
+        score = evaluation.scores[0]
+        assert (score.icc, score.trained, score.threads, score.right, evaluation.pairs) == (None, None, None, None, ())
 
 
 class TestTable:
@@ -63,7 +73,9 @@ class TestTable:
         assert tuple(table.columns) == SCORE_COLUMNS
         read = pd.read_csv(tmp_path / "iia.csv").astype({"subspace": object})
         read["subspace"] = read["subspace"].fillna("")
-        pd.testing.assert_frame_equal(table, read, check_dtype=False)
+        unknown = ["trained", "threads"]  # in evaluations of version 1
+        assert table[unknown].isna().all(axis=None)
+        pd.testing.assert_frame_equal(table.drop(columns=unknown), read.drop(columns=unknown), check_dtype=False)
 
     def test_types(self, archived):
         table = archived.to_dataframe()
@@ -88,6 +100,7 @@ class TestLooks:
             "95",
             "%",
             "interval",
+            "icc",
             "cl_loss",
             "coverage",
         ]

@@ -158,8 +158,8 @@ def test_3a_looks_at_the_direction_into_the_system_that_is_only_read():
         return 0.99
 
     found = fig_3a.scored(planted("3a", score))
-    assert {label: mean for label, (mean, _) in found["no access"].items()} == order
-    assert all(mean == 0.99 for mean, _ in found["access"].values())
+    assert {label: summary.mean for label, summary in found["no access"].items()} == order
+    assert all(summary.mean == 0.99 for summary in found["access"].values())
     assert held("3a", score) == [True, True, True, True, True]
     assert held("3a", lambda *_: 0.4) == [False, False, False, True, False]
     assert held("3a", lambda *_: 0.95) == [False, False, False, True, True]

@@ -28,7 +28,7 @@ from neuromas.experiments.figure import Claim, PaperFigure
 from neuromas.experiments.jobs import expand, read_fit, read_measure
 from neuromas.experiments.reproduce import JobsFailed, reproduce
 from neuromas.experiments.sweep import run_sweep
-from neuromas.experiments.table import headline, sweep_table
+from neuromas.experiments.table import headline, paired, sweep_table
 from neuromas.fit.fitters import Fitter
 from neuromas.fit.folder import CHECKPOINT
 from neuromas.report.figures import new_figure
@@ -81,6 +81,22 @@ def test_finished_jobs_are_never_repeated(tiny, scheduler, tmp_path, monkeypatch
     third = run_sweep(sweep, tmp_path, console=quiet())
     assert (third.n_done, len(third.jobs)) == (0, 3)
     pd.testing.assert_frame_equal(sweep_table(third), sweep_table(first))
+
+
+def test_fits_of_the_same_systems_are_compared_pair_by_pair(tiny, scheduler, tmp_path):
+    groups = [tiny.group("one"), tiny.group("again"), tiny.group("two", config={"learning_rate": 0.0101})]
+    groups.append(tiny.group("other pairs", config={"seed": 1}))
+    run = run_sweep(tiny.declared(*groups), tmp_path, scheduler=scheduler, console=quiet())
+    table = paired(run)
+    assert {(row.first, row.second) for row in table.itertuples()} <= {("one", "two"), ("again", "two")}
+    assert set(table["measure"]) == {"iia", "retrieval"}
+    rows = sweep_table(run).query("trained")
+    for row in table.query("measure == 'iia'").itertuples():
+        here = rows[(rows["source"] == row.source) & (rows["target"] == row.target)].set_index("fit")["iia"]
+        first, second = (
+            here[fit] if isinstance(here[fit], float) else here[fit].iloc[0] for fit in (row.first_fit, row.second_fit)
+        )
+        assert row.difference == pytest.approx(first - second)
 
 
 def test_workers_take_devices_in_turn(tiny, tmp_path, monkeypatch):

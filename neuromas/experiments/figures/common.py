@@ -10,6 +10,7 @@ from typing import Any
 import pandas as pd
 from pydantic import JsonValue
 
+from neuromas.evaluation.networks import OverNetworks, over_networks
 from neuromas.experiments.table import best_of, headline, mean_and_error
 from neuromas.schema.sweep import Sweep
 from neuromas.schema.system import TrainSpec
@@ -134,31 +135,57 @@ def without(table: pd.DataFrame, rows: pd.DataFrame) -> pd.DataFrame:
     return rows[keys].merge(controls, on=keys)
 
 
-def by_label(table: pd.DataFrame, value: str = "iia") -> dict[str, tuple[float, float]]:
-    """Mean and standard error over choices of systems, by label."""
+def by_label(table: pd.DataFrame, value: str = "iia") -> dict[str, OverNetworks]:
+    """Mean over choices of systems with its error and interval over systems, by label."""
     summary = mean_and_error(table, by=["label"], value=value)
-    return dict(zip(summary["label"], zip(summary["mean"], summary["error"], strict=True), strict=True))
+    return {row.label: OverNetworks(*row[1:]) for row in summary.itertuples(index=False)}
 
 
-def means(by_label: dict[str, tuple[float, float]], labels: Iterable[str]) -> list[float]:
+def difference(table: pd.DataFrame, first: str, second: str) -> OverNetworks:
+    """Mean of the IIA of `first` less that of `second`, two labels, over the choices of systems that both have.
+
+    Examples
+    --------
+    >>> pairs = {"a + b": 0.9, "a + c": 0.8, "b + c": 1.0}
+    >>> rows = [{"label": "x", "systems": name, "iia": iia} for name, iia in pairs.items()]
+    >>> rows += [{**row, "label": "y", "iia": 0.5} for row in rows]
+    >>> round(difference(pd.DataFrame(rows), "x", "y").mean, 3)
+    0.4
+    """
+    iia = table.pivot_table(index="systems", columns="label", values="iia")
+    gaps = (iia[first] - iia[second]).dropna()
+    return over_networks(gaps.to_numpy(), [systems.split(" + ") for systems in gaps.index])
+
+
+def means(by_label: dict[str, OverNetworks], labels: Iterable[str]) -> list[float]:
     """Means of these labels; not a number where there is none."""
     return [at(by_label, label)[0] for label in labels]
 
 
-def measured(table: pd.DataFrame) -> dict[str, tuple[float, float]]:
+def measured(table: pd.DataFrame) -> dict[str, OverNetworks]:
     """The same for measures."""
     return by_label(table[table["value"].notna()], "value")
 
 
-def at(by_label: dict[str, tuple[float, float]], label: str) -> tuple[float, float]:
-    """Mean and error of a label; not a number where there is none."""
-    return by_label.get(label, (math.nan, math.nan))
+def at(by_label: dict[str, OverNetworks], label: str) -> OverNetworks:
+    """Mean, error and interval of a label; not a number where there is none."""
+    return by_label.get(label, OverNetworks(math.nan, math.nan, math.nan, math.nan, 0, 0))
 
 
-def listed(by_label: dict[str, tuple[float, float]], labels: Iterable[str]) -> str:
-    """Means with their errors, for a claim."""
-    parts = []
-    for label in labels:
-        mean, error = at(by_label, label)
-        parts.append(f"{label} {mean:.3f}" + ("" if math.isnan(error) else f" ± {error:.3f}"))
-    return "; ".join(parts)
+def listed(by_label: dict[str, OverNetworks], labels: Iterable[str]) -> str:
+    """Means with their errors and intervals over networks, for a claim."""
+    return "; ".join(f"{label} {spread(at(by_label, label))}" for label in labels)
+
+
+def spread(summary: OverNetworks, sign: str = "") -> str:
+    """A mean with its error and 95 % interval over networks, where there are several.
+
+    Examples
+    --------
+    >>> spread(OverNetworks(0.957, 0.0195, 0.8945, 1.0, 6, 4))
+    '0.957 ± 0.020 (0.895 to 1.000)'
+    """
+    mean = f"{summary.mean:{sign}.3f}"
+    if math.isnan(summary.error):
+        return mean
+    return f"{mean} ± {summary.error:.3f} ({summary.low:{sign}.3f} to {summary.high:{sign}.3f})"

@@ -67,7 +67,7 @@ def draw(table: pd.DataFrame) -> Figure:
     series = {name: [at(iia, f"{name} {layer}") for layer in LAYERS] for name in ("MAS", "RSA", "CKA")}
     floor = {"MAS": means(none, [f"MAS {layer}" for layer in LAYERS])}
     bars(panel, [f"{layer} layer" for layer in LAYERS], series, COLOURS, floor)
-    panel.set_ylim(min(0, *(mean for each in series.values() for mean, _ in each)), 1.18)
+    panel.set_ylim(min(0, *(mean for each in series.values() for mean, *_ in each)), 1.18)
     panel.set_yticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
     panel.set_ylabel("IIA (worst direction), or similarity")
     panel.legend(frameon=False, fontsize=9, ncols=4, loc="upper center")

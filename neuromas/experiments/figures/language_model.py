@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from neuromas.causal.counting import MAX_QUANTITY
 from neuromas.causal.in_context import InContext
+from neuromas.evaluation.networks import OverNetworks
 from neuromas.experiments.figure import Claim, PaperFigure
 from neuromas.experiments.figures.common import (
     COLOURS,
@@ -55,8 +56,8 @@ def sweep(quick: bool = False) -> Sweep:
     return declare("lm", TITLE, quick, groups, "seed 0, 200 iterations on 2,000 pairs")
 
 
-def directions(rows: pd.DataFrame) -> dict[str, tuple[float, float]]:
-    """Mean and standard error over pairs of systems, by direction."""
+def directions(rows: pd.DataFrame) -> dict[str, OverNetworks]:
+    """Mean over pairs of systems with its error over systems, by direction."""
     called = [
         " → ".join("LM" if name.startswith("in-context") else "GRU" for name in pair)
         for pair in zip(rows["source"], rows["target"], strict=True)
