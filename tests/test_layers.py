@@ -80,6 +80,7 @@ MODULES = {
     "systems": (
         "system",
         "hooks",
+        "untrained",
         "inputs",
         "numbering",
         "torch_module",
@@ -96,9 +97,9 @@ MODULES = {
         "competence",
         "capture",
     ),
-    "align": ("rotation", "interchange", "closed_form", "alignment", "oracle", "side", "prepare", "pairs"),
+    "align": ("rotation", "interchange", "closed_form", "alignment", "oracle", "side", "prepare", "pairs", "controls"),
     "measures": ("check", "rsa", "cka", "registry", "samples", "comparison", "rdms"),
-    "evaluation": ("inference", "divergence", "ruler", "accuracy", "stimulation"),
+    "evaluation": ("inference", "intervals", "probe", "divergence", "ruler", "accuracy", "validity", "stimulation"),
     "fit": (
         "objective",
         "table",
@@ -107,11 +108,12 @@ MODULES = {
         "progress",
         "folder",
         "loop",
-        "result",
         "terms",
         "remarks",
         "prepare",
         "start",
+        "battery",
+        "result",
         "together",
         "fitters",
         "request",
@@ -129,6 +131,7 @@ MODULES = {
         "train",
         "capture",
         "fit",
+        "validate",
         "evaluate",
         "compare",
         "plan",
@@ -155,6 +158,7 @@ MODULES = {
         "verbs",
         "recordings",
         "systems",
+        "validity",
         "alignment",
         "experiments",
         "reference",
@@ -165,7 +169,7 @@ MODULES = {
 """Order inside packages and, by dotted name, subpackages; importer to the right of the imported."""
 
 SOURCES = sorted(path for path in ROOT.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
-SCHEMA = ("document", "signature", "recording", "recipe", "system", "fit", "evaluation", "sweep", "export")
+SCHEMA = ("document", "signature", "recording", "recipe", "system", "fit", "validity", "evaluation", "sweep", "export")
 
 
 def place(module: str) -> tuple[str, str]:

@@ -67,16 +67,19 @@ def fit_(asked: Asked) -> None:
 @verb(EvaluateRequest, ReadsDevice, table=True)
 def evaluate_(asked: Asked) -> None:
     from neuromas.actions.evaluate import evaluate
-    from neuromas.fit.folder import EVALUATION, IIA
+    from neuromas.cli.validity import show_validity
+    from neuromas.fit.folder import EVALUATION, IIA, VALIDITY, read_validity
 
     request, place = asked.parse("evaluate")
-    evaluation = evaluate(request, device=place.device)
+    evaluation = evaluate(request, device=place.device, progress=lambda text: terminal.tell(f"{text} …", "dim"))
     folder = Path(request.folder)
     if asked.as_json:
         terminal.show_json(evaluation.model_dump(mode="json"))
         return
     _show_evaluation(evaluation)
-    terminal.say(f"wrote {folder / EVALUATION}, {folder / IIA}")
+    if request.validity:
+        show_validity(read_validity(folder))
+    terminal.say(f"wrote {folder / EVALUATION}, {folder / IIA}{f', {folder / VALIDITY}' if request.validity else ''}")
 
 
 @verb(PlanRequest, IntoFolder, table=True)

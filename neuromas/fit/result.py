@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import pandas as pd
 
+from neuromas import seeds
 from neuromas.align.alignment import Alignment
-from neuromas.align.side import Side
-from neuromas.errors import InvalidInput
+from neuromas.align.side import PARTS, Side
+from neuromas.errors import InvalidInput, NotFound, suggestion
 from neuromas.evaluation.accuracy import CONTROLS, evaluate
+from neuromas.evaluation.validity import Setting
+from neuromas.fit.battery import Battery, summary
 from neuromas.fit.folder import read_result, write_result
 from neuromas.fit.table import fit_row
 from neuromas.html import table
+from neuromas.provenance import now, versions
+from neuromas.schema.document import Provenance
 from neuromas.schema.evaluation import Evaluation
 from neuromas.schema.fit import FitReport
+from neuromas.schema.validity import CHECKS, Check, Validity
 from neuromas.systems.system import System
 
 
@@ -88,12 +94,7 @@ class FitResult:
         NotFound
             A system or a control does not exist.
         """
-        if not self.sides:
-            raise InvalidInput(
-                "this result was loaded without its systems. If a command fitted it, use neuromas.reopen(DIR); otherwise call"
-                " the same fit(..., out=DIR) again, which returns the finished fit",
-                kind="missing_systems",
-            )
+        self._check_sides()
         names = [side.name for side in self.sides if side.name in self.alignment.maps]
         if directions is None and self.alignment.replace:
             directions = [(source, target) for target in names for source in names if source != target]
@@ -111,6 +112,84 @@ class FitResult:
             stepwise=config.stepwise,
             seed=seed,
         )
+
+    def validate(
+        self,
+        *,
+        oracles: Mapping[str, System] | None = None,
+        checks: Sequence[Check] = CHECKS,
+        n_pairs: int = 500,
+        part: Literal["train", "validation", "test"] = "test",
+        seed: int = 0,
+        progress: Callable[[str], object] | None = None,
+    ) -> Validity:
+        """Try the controls that any claim of an alignment must survive; docs/validity.md explains each.
+
+        Two of them fit again, with the settings of this fit: once per system, and up to three times with a wrong causal model.
+
+        Parameters
+        ----------
+        oracles : mapping of name to System, optional
+            Live copies of systems that the fit only read. No fit runs them.
+        checks : sequence of str
+            Some of `neuromas.schema.validity.CHECKS`.
+        n_pairs : int
+            Held-out pairs per direction and subspace.
+        part : {"train", "validation", "test"}
+            Trials that the pairs come from.
+        seed : int
+            Seed of pairs, permutations and untrained weights.
+        progress : callable, optional
+            Called with what is done next, in words.
+
+        Returns
+        -------
+        Validity
+
+        Raises
+        ------
+        InvalidInput
+            The result was loaded from a folder, without the systems: `neuromas.reopen` opens them again. Or an oracle is not the
+            system that was recorded, or a number is out of range.
+        NotFound
+            A system or a check does not exist.
+        """
+        self._check_sides()
+        _check_validation(checks, n_pairs, part, seed)
+        _check_oracles(oracles or {}, self.sides)
+        config = self.report.config
+        battery = Battery(
+            self.alignment.to(self.sides[0].latents.device),
+            config,
+            self.sides,
+            dict(oracles or {}),
+            Setting(part, n_pairs, seed, config.stepwise),
+            progress,
+        )
+        rows = battery.checks(checks)
+        outcome, verdict = summary(rows)
+        return Validity(
+            method=config.method,
+            part=part,
+            n_pairs=n_pairs,
+            seed=seed,
+            oracles=tuple(sorted(oracles or {})),
+            outcome=outcome,
+            verdict=verdict,
+            checks=tuple(rows),
+            alignment_sha256=self.report.alignment_sha256,
+            provenance=Provenance(
+                source=f"validation of {config.method}", seed=seed, created=now(), versions=versions()
+            ),
+        )
+
+    def _check_sides(self) -> None:
+        if not self.sides:
+            raise InvalidInput(
+                "this result was loaded without its systems. If a command fitted it, use neuromas.reopen(DIR); otherwise call"
+                " the same fit(..., out=DIR) again, which returns the finished fit",
+                kind="missing_systems",
+            )
 
     def save(self, folder: str | Path) -> None:
         """Write ``alignment.safetensors``, ``history.csv`` and, last, ``result.json``."""
@@ -130,6 +209,37 @@ class FitResult:
             The alignment is not the one that the report names.
         """
         return cls(*read_result(Path(folder)))
+
+
+def _check_validation(checks: Sequence[str], n_pairs: int, part: str, seed: int) -> None:
+    seeds.checked(seed, "validation: seed")
+    if not isinstance(n_pairs, int) or n_pairs < 2:
+        raise InvalidInput(
+            f"validation: n_pairs: expected a whole number of at least 2, got {n_pairs!r}", kind="invalid_option"
+        )
+    if part not in PARTS:
+        raise InvalidInput(f"validation: part: expected one of {', '.join(PARTS)}, got {part!r}", kind="invalid_option")
+    for name in checks:
+        if name not in CHECKS:
+            raise NotFound(
+                f"no check {name!r}; the checks are {', '.join(CHECKS)}{suggestion(name, CHECKS)}",
+                kind="unknown_control",
+            )
+
+
+def _check_oracles(oracles: Mapping[str, System], sides: Sequence[Side]) -> None:
+    by_name = {side.name: side for side in sides}
+    for name, oracle in oracles.items():
+        if name not in by_name:
+            raise NotFound(
+                f"oracle {name!r}: the fit has {', '.join(by_name)}{suggestion(name, by_name)}", kind="unknown_system"
+            )
+        if not isinstance(oracle, System):
+            raise InvalidInput(f"oracle {name!r}: expected a System, got {oracle!r}", kind="wrong_systems")
+        if by_name[name].system is not None:
+            raise InvalidInput(
+                f"{name} can be run; an oracle is for a system that can only be read", kind="needless_oracle"
+            )
 
 
 def _html(report: FitReport) -> str:

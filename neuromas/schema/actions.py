@@ -9,6 +9,7 @@ from pydantic import Field, JsonValue, field_validator
 from neuromas.schema.document import Access, Document, Name, Seed, Shell
 from neuromas.schema.fit import FitRequest
 from neuromas.schema.system import TrainRequest
+from neuromas.schema.validity import CHECKS, Check
 
 RecordingName = Annotated[str, Shell(metavar="SET/RECORDING", positional=True)]
 Store = Annotated[str | None, Shell(metavar="PATH")]
@@ -252,6 +253,8 @@ class EvaluateRequest(StoreRequest):
     """Trials that the pairs come from."""
     seed: Seed = 0
     """Seed of the pairs."""
+    validity: bool = False
+    """Also try the controls of `neuromas validate`, with these oracles, this part and this seed; write validity.json."""
 
     @field_validator("directions")
     @classmethod
@@ -260,6 +263,23 @@ class EvaluateRequest(StoreRequest):
         if unclear:
             raise ValueError(f"expected SOURCE:TARGET, got {', '.join(map(repr, unclear))}")
         return directions
+
+
+class ValidateRequest(StoreRequest):
+    """Try the controls that a fit's claim must survive, and say whether it does."""
+
+    folder: Annotated[str, Shell(metavar="DIR", positional=True)]
+    """Folder of the fit."""
+    oracle: Annotated[dict[str, str], Shell(metavar="NAME=DIR")] = Field(default_factory=dict)
+    """Live copy of a system that the fit only read. No fit runs it."""
+    checks: tuple[Check, ...] = CHECKS
+    """Checks to make. untrained and wrong-model fit again, with the settings of the fit; all others take seconds."""
+    n_pairs: Annotated[int, Field(ge=2), Shell(name="--pairs")] = 500
+    """Held-out pairs per direction and subspace."""
+    part: Part = "test"
+    """Trials that the pairs come from."""
+    seed: Seed = 0
+    """Seed of pairs, permutations and untrained weights."""
 
 
 class PlanRequest(StoreRequest):
@@ -395,6 +415,7 @@ def requests_by_verb() -> dict[str, type[Document]]:
         "capture": CaptureRequest,
         "fit": FitsRequest,
         "evaluate": EvaluateRequest,
+        "validate": ValidateRequest,
         "plan": PlanRequest,
         "compare": CompareRequest,
     }

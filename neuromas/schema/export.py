@@ -17,6 +17,7 @@ from neuromas.schema.recipe import ArraysRecipe, EeglabRecipe, NwbRecipe, PhyRec
 from neuromas.schema.recording import GroupTable, RecordingManifest, RecordingSetIndex
 from neuromas.schema.sweep import MeasureReport, Sweep, SweepJob
 from neuromas.schema.system import LanguageModelCard, SystemConfig, TrainRequest
+from neuromas.schema.validity import Validity
 
 
 def json_schemas() -> dict[str, str]:
@@ -38,6 +39,7 @@ def json_schemas() -> dict[str, str]:
         FitRequest,
         FitReport,
         Evaluation,
+        Validity,
         Sweep,
         SweepJob,
         MeasureReport,

@@ -1,0 +1,44 @@
+"""The verb validate, and how a validation is shown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from neuromas.cli import terminal
+from neuromas.cli.options import Asked
+from neuromas.cli.verbs import verb
+from neuromas.schema.actions import ReadsDevice, ValidateRequest
+
+if TYPE_CHECKING:
+    from neuromas.schema.validity import Validity
+
+COLOURS = {"supported": "bold green", "not supported": "bold red", "undecided": "bold yellow"}
+
+
+@verb(ValidateRequest, ReadsDevice, table=True)
+def validate_(asked: Asked) -> None:
+    """An alignment that fails a check ends with exit code 0 all the same: the verdict is the result."""
+    from neuromas.actions.validate import validate
+    from neuromas.fit.folder import VALIDITY, VALIDITY_TABLE
+
+    request, place = asked.parse("validate")
+    validity = validate(request, device=place.device, progress=lambda text: terminal.tell(f"{text} …", "dim"))
+    if asked.as_json:
+        terminal.show_json(validity.model_dump(mode="json"))
+        return
+    show_validity(validity)
+    folder = Path(request.folder)
+    terminal.say(f"wrote {folder / VALIDITY}, {folder / VALIDITY_TABLE}")
+
+
+def show_validity(validity: Validity) -> None:
+    """The verdict, and a row per check."""
+    from neuromas.schema.validity import shown
+
+    table = terminal.table("check", "outcome", "verdict")
+    for row in shown(validity.checks):
+        outcome = row.outcome if row.decides else f"{row.outcome} (informs)"
+        terminal.row(table, row.check, outcome, row.verdict)
+    terminal.show(table)
+    terminal.say(f"{validity.outcome}: {validity.verdict}", COLOURS[validity.outcome])
