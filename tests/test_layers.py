@@ -99,7 +99,17 @@ MODULES = {
     ),
     "align": ("rotation", "interchange", "closed_form", "alignment", "oracle", "side", "prepare", "pairs", "controls"),
     "measures": ("check", "rsa", "cka", "registry", "samples", "comparison", "rdms"),
-    "evaluation": ("inference", "intervals", "probe", "divergence", "ruler", "accuracy", "validity", "stimulation"),
+    "evaluation": (
+        "inference",
+        "intervals",
+        "probe",
+        "divergence",
+        "ruler",
+        "accuracy",
+        "validity",
+        "ranks",
+        "stimulation",
+    ),
     "fit": (
         "objective",
         "table",
@@ -118,7 +128,7 @@ MODULES = {
         "fitters",
         "request",
     ),
-    "report": ("figures", "panels", "page"),
+    "report": ("figures", "panels", "ranks", "page"),
     "actions": (
         "outputs",
         "stores",
@@ -132,6 +142,7 @@ MODULES = {
         "capture",
         "fit",
         "validate",
+        "ranks",
         "evaluate",
         "compare",
         "plan",
@@ -169,7 +180,19 @@ MODULES = {
 """Order inside packages and, by dotted name, subpackages; importer to the right of the imported."""
 
 SOURCES = sorted(path for path in ROOT.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
-SCHEMA = ("document", "signature", "recording", "recipe", "system", "fit", "validity", "evaluation", "sweep", "export")
+SCHEMA = (
+    "document",
+    "signature",
+    "recording",
+    "recipe",
+    "system",
+    "fit",
+    "validity",
+    "ranks",
+    "evaluation",
+    "sweep",
+    "export",
+)
 
 
 def place(module: str) -> tuple[str, str]:

@@ -1,4 +1,4 @@
-"""The verb validate, and how a validation is shown."""
+"""Verbs that examine a fit: validate and ranks."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from neuromas.cli import terminal
 from neuromas.cli.options import Asked
 from neuromas.cli.verbs import verb
-from neuromas.schema.actions import ReadsDevice, ValidateRequest
+from neuromas.schema.actions import RanksRequest, ReadsDevice, ValidateRequest
 
 if TYPE_CHECKING:
     from neuromas.schema.validity import Validity
@@ -30,6 +30,27 @@ def validate_(asked: Asked) -> None:
     show_validity(validity)
     folder = Path(request.folder)
     terminal.say(f"wrote {folder / VALIDITY}, {folder / VALIDITY_TABLE}")
+
+
+@verb(RanksRequest, ReadsDevice, table=True)
+def ranks_(asked: Asked) -> None:
+    from neuromas.actions.ranks import ranks
+    from neuromas.fit.folder import RANKS, RANKS_FIGURE, RANKS_TABLE
+
+    request, place = asked.parse("ranks")
+    curve = ranks(request, device=place.device)
+    if asked.as_json:
+        terminal.show_json(curve.model_dump(mode="json"))
+        return
+    table = terminal.table("rank >", "direction", "subspace", "measure", "score >", "95 % >")
+    for row in curve.scores:
+        interval = f"{row.score.low:.3f}–{row.score.high:.3f}"
+        names = f"{row.source} → {row.target}", row.subspace, row.measure
+        terminal.row(table, row.rank, *names, terminal.number(row.score.value), interval)
+    terminal.show(table)
+    terminal.say(curve.verdict())
+    folder = Path(request.folder)
+    terminal.say(f"wrote {', '.join(str(folder / name) for name in (RANKS, RANKS_TABLE, RANKS_FIGURE))}")
 
 
 def show_validity(validity: Validity) -> None:

@@ -73,28 +73,53 @@ class Measured:
 
 def measured(alignment: Alignment, source: Side, target: Side, subspace: Subspace, setting: Setting) -> Measured | None:
     """Score the interchange of one subspace; None if none of its expected values were recorded in a target that is only read."""
-    pairs = draw_pair_set(
-        Direction(source, target),
-        setting.part,
-        setting.n_pairs,
-        [subspace],
-        [setting.seed, _PAIRS],
-        stepwise=setting.stepwise,
-    )
+    pairs = drawn(source, target, subspace, setting)
     before = pairs.latents()[1]
     after = _interchanged(alignment, pairs, subspace)
     trials = target.recording.trial[pairs.target]
     outside = None if setting.stepwise else _outside(target, after, before, trials)
-    shares = outside or (None, None)
-    if target.system is not None and pairs.continuation is not None:
-        claim, none = (behaviour(latents, pairs, target).right.cpu().numpy() for latents in (after, before))
-        return Measured("iia", proportion(claim, trials), proportion(none, trials), *shares)
-    retrieved, known = _retrieved(target, after, pairs.values, setting.part)
-    unchanged, _ = _retrieved(target, before, pairs.values, setting.part)
+    claim, none = _scored(pairs, after), _scored(pairs, before)
+    known = claim.known
     if not known.any():
         return None
-    claim_share, none_share = (proportion(right[known], trials[known]) for right in (retrieved, unchanged))
-    return Measured("retrieval", claim_share, none_share, *shares)
+    shares = (proportion(each.right[known], trials[known]) for each in (claim, none))
+    return Measured(claim.measure, *shares, *(outside or (None, None)))
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Which pairs came out right.
+
+    Attributes
+    ----------
+    measure : {"iia", "retrieval"}
+    right : ndarray of bool, shape (n_pairs,)
+    known : ndarray of bool, shape (n_pairs,)
+        Pairs that can be judged: all by behaviour, and by retrieval those whose values were recorded.
+    """
+
+    measure: Literal["iia", "retrieval"]
+    right: NDArray[np.bool_]
+    known: NDArray[np.bool_]
+
+
+def drawn(source: Side, target: Side, subspace: Subspace, setting: Setting) -> PairSet:
+    """Pairs of one direction and subspace; equal settings give equal pairs."""
+    direction, seed = Direction(source, target), [setting.seed, _PAIRS]
+    return draw_pair_set(direction, setting.part, setting.n_pairs, [subspace], seed, stepwise=setting.stepwise)
+
+
+def scored(alignment: Alignment, pairs: PairSet, subspace: Subspace) -> Scored:
+    """Interchange a subspace, and compare with what should follow."""
+    return _scored(pairs, _interchanged(alignment, pairs, subspace))
+
+
+def _scored(pairs: PairSet, latents: Tensor) -> Scored:
+    target = pairs.direction.target
+    if target.system is not None and pairs.continuation is not None:
+        right = behaviour(latents, pairs, target).right.cpu().numpy()
+        return Scored("iia", right, np.ones(len(right), dtype=bool))
+    return Scored("retrieval", *_retrieved(target, latents, pairs.values, pairs.part))
 
 
 def _interchanged(alignment: Alignment, pairs: PairSet, subspace: Subspace) -> Tensor:

@@ -96,10 +96,10 @@ class Battery:
 
     def checks(self, names: Sequence[Check] = CHECKS) -> list[ValidityCheck]:
         """The rows of the checks `names`, in the order of `CHECKS`."""
-        runs = self._run_sides(self.sides, self.oracles)
+        runs = self.run_sides(self.sides, self.oracles)
         claims = {
             (*direction, subspace.name): self._measured(self.alignment, runs, direction, subspace)
-            for direction in self._directions()
+            for direction in self.directions()
             for subspace in self.alignment.subspaces
         }
         stages: dict[Check, Callable[[_Context], Iterator[ValidityCheck]]] = {
@@ -116,14 +116,15 @@ class Battery:
 
     # ---------------------------------------------------------------------------------------------------------- what exists
 
-    def _directions(self) -> list[tuple[str, str]]:
+    def directions(self) -> list[tuple[str, str]]:
+        """Source and target of each direction: every ordered pair, or the one that a stitch was trained in."""
         if self.alignment.replace:
             terms = terms_of(self.config, self.sides)
             return [(term.direction.source.name, term.direction.target.name) for term in terms]
         names = [side.name for side in self.sides if side.name in self.alignment.maps]
         return [(source, target) for target in names for source in names]
 
-    def _run_sides(self, sides: Sequence[Side], oracles: Mapping[str, System]) -> dict[str, Side]:
+    def run_sides(self, sides: Sequence[Side], oracles: Mapping[str, System]) -> dict[str, Side]:
         """The sides as they are measured: those with an oracle by it."""
         return {
             side.name: side.with_system(oracles[side.name]) if side.name in oracles and side.system is None else side
@@ -186,12 +187,12 @@ class Battery:
             changed = self._rebuilt(side, recording, None if side.system is None else system)
             sides = [changed if other is side else other for other in self.sides]
             oracles = {**self.oracles, **({side.name: system} if side.name in self.oracles else {})}
-            directions = [each for each in self._directions() if side.name in each]
+            directions = [each for each in self.directions() if side.name in each]
             yield from self._refitted("untrained", f"untrained {side.name}", sides, oracles, directions, context)
 
     def _wrong_model(self, context: _Context) -> Iterator[ValidityCheck]:
-        ran = [each for each in self._directions() if context.runs[each[1]].system is not None]
-        read = [each for each in self._directions() if each not in ran]
+        ran = [each for each in self.directions() if context.runs[each[1]].system is not None]
+        read = [each for each in self.directions() if each not in ran]
         if ran:
             self._tell("fit with permuted values")
             recordings = permuted_values(self.sides, self.setting.seed)
@@ -223,7 +224,7 @@ class Battery:
         """Fit `sides` as the alignment was, and compare its claims with what this comes to."""
         try:
             alignment = refit(self.config, sides)
-            runs = self._run_sides(sides, oracles)
+            runs = self.run_sides(sides, oracles)
             results = {
                 (*direction, subspace.name): self._measured(alignment, runs, direction, subspace)
                 for direction in directions
@@ -246,7 +247,7 @@ class Battery:
                 yield _control_row(check, variant, key, claim, reached, decides=worst is not None and key == worst[0])
 
     def _unmapped(self, context: _Context) -> Iterator[ValidityCheck]:
-        for source, target in self._directions():
+        for source, target in self.directions():
             direction = Direction(context.runs[source], context.runs[target])
             for subspace in self.alignment.subspaces:
                 if self.alignment.replace or self.setting.stepwise:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -248,7 +248,16 @@ def _batches(plan: FitPlan, iteration: int, fixed: Sequence[Drawn | None] | None
         generator = draw_generator(pairs, plan.config.seed, number, iteration) if term.cl else None
         drawn = None if fixed is None else fixed[number]
         batches.append(
-            make_batch(term, pairs, chosen, plan.subspaces, generator, drawn, n_matches=plan.config.cl_matches)
+            make_batch(
+                term,
+                pairs,
+                chosen,
+                plan.subspaces,
+                generator,
+                drawn,
+                n_matches=plan.config.cl_matches,
+                nested=bool(plan.config.nested),
+            )
         )
     return batches
 
@@ -265,7 +274,8 @@ def validate(plan: FitPlan, maps: Mapping[str, LinearMap]) -> Losses:
     for number, (term, pairs) in enumerate(zip(plan.terms, plan.validation, strict=True)):
         generator = draw_generator(pairs, plan.config.seed, number, -1) if term.cl else None
         every = np.arange(len(pairs))
-        batches.append(make_batch(term, pairs, every, plan.subspaces, generator, n_matches=plan.config.cl_matches))
+        options: dict[str, Any] = {"n_matches": plan.config.cl_matches, "nested": bool(plan.config.nested)}
+        batches.append(make_batch(term, pairs, every, plan.subspaces, generator, **options))
     return losses(maps, batches, plan.config, score=True)
 
 

@@ -14,15 +14,18 @@ from neuromas.align.alignment import Alignment
 from neuromas.align.side import PARTS, Side
 from neuromas.errors import InvalidInput, NotFound, suggestion
 from neuromas.evaluation.accuracy import CONTROLS, evaluate
+from neuromas.evaluation.ranks import by_rank, learned_rank, scores
 from neuromas.evaluation.validity import Setting
 from neuromas.fit.battery import Battery, summary
 from neuromas.fit.folder import read_result, write_result
+from neuromas.fit.objective import ladder
 from neuromas.fit.table import fit_row
 from neuromas.html import table
 from neuromas.provenance import now, versions
 from neuromas.schema.document import Provenance
 from neuromas.schema.evaluation import Evaluation
 from neuromas.schema.fit import FitReport
+from neuromas.schema.ranks import RankCurve
 from neuromas.schema.validity import CHECKS, Check, Validity
 from neuromas.systems.system import System
 
@@ -154,22 +157,11 @@ class FitResult:
         NotFound
             A system or a check does not exist.
         """
-        self._check_sides()
-        _check_validation(checks, n_pairs, part, seed)
-        _check_oracles(oracles or {}, self.sides)
-        config = self.report.config
-        battery = Battery(
-            self.alignment.to(self.sides[0].latents.device),
-            config,
-            self.sides,
-            dict(oracles or {}),
-            Setting(part, n_pairs, seed, config.stepwise),
-            progress,
-        )
+        battery = self._battery(oracles, checks, Setting(part, n_pairs, seed, self.report.config.stepwise), progress)
         rows = battery.checks(checks)
         outcome, verdict = summary(rows)
         return Validity(
-            method=config.method,
+            method=self.report.config.method,
             part=part,
             n_pairs=n_pairs,
             seed=seed,
@@ -179,9 +171,90 @@ class FitResult:
             checks=tuple(rows),
             alignment_sha256=self.report.alignment_sha256,
             provenance=Provenance(
-                source=f"validation of {config.method}", seed=seed, created=now(), versions=versions()
+                source=f"validation of {self.report.config.method}", seed=seed, created=now(), versions=versions()
             ),
         )
+
+    def ranks(
+        self,
+        ranks: Sequence[int] | None = None,
+        *,
+        oracles: Mapping[str, System] | None = None,
+        n_pairs: int = 1000,
+        part: Literal["train", "validation", "test"] = "test",
+        seed: int = 0,
+    ) -> RankCurve:
+        """Score a nested fit at every rank: its first components are an alignment of a smaller rank.
+
+        Parameters
+        ----------
+        ranks : sequence of int, optional
+            By default those that the fit took turns in: 1, 2, 4, … up to the rank of the largest subspace.
+        oracles : mapping of name to System, optional
+            Live copies of systems that the fit only read.
+        n_pairs : int
+            Held-out pairs per direction and subspace. Every rank is scored on the same ones.
+        part : {"train", "validation", "test"}
+            Trials that the pairs come from.
+        seed : int
+            Seed of pairs and resamples.
+
+        Returns
+        -------
+        RankCurve
+            With the smallest rank that is enough, and its interval.
+
+        Raises
+        ------
+        InvalidInput
+            The fit was not nested, so its components are in no order; or a rank is out of range; or as `validate`.
+        NotFound
+            A system does not exist.
+        """
+        battery = self._battery(oracles, (), Setting(part, n_pairs, seed, self.report.config.stepwise))
+        config = self.report.config
+        if not config.nested:
+            raise InvalidInput(
+                "the components of this fit are in no order, because nested=True was not set; expected a nested fit",
+                kind="not_nested",
+            )
+        largest = max(subspace.rank for subspace in self.alignment.subspaces)
+        chosen = ladder(largest) if ranks is None else sorted(set(ranks))
+        if not chosen or not all(isinstance(rank, int) and 1 <= rank <= largest for rank in chosen):
+            raise InvalidInput(f"ranks: expected numbers in 1..{largest}, got {chosen}", kind="invalid_rank")
+        runs = battery.run_sides(self.sides, battery.oracles)
+        results = by_rank(battery.alignment, runs, battery.directions(), chosen, battery.setting)
+        if not results:
+            raise InvalidInput(
+                "none of the expected values were recorded in the held-out part, so no rank can be scored",
+                kind="no_counterfactual_latents",
+            )
+        return RankCurve(
+            method=config.method,
+            part=part,
+            n_pairs=n_pairs,
+            seed=seed,
+            oracles=tuple(sorted(oracles or {})),
+            ranks=tuple(chosen),
+            learned=learned_rank(results, chosen, seed),
+            scores=tuple(scores(results, chosen)),
+            alignment_sha256=self.report.alignment_sha256,
+            provenance=Provenance(source=f"ranks of {config.method}", seed=seed, created=now(), versions=versions()),
+        )
+
+    def _battery(
+        self,
+        oracles: Mapping[str, System] | None,
+        checks: Sequence[str],
+        setting: Setting,
+        progress: Callable[[str], object] | None = None,
+    ) -> Battery:
+        """The controls of this alignment, and its sides as they are measured."""
+        self._check_sides()
+        _check_validation(checks, setting.n_pairs, setting.part, setting.seed)
+        _check_oracles(oracles or {}, self.sides)
+        alignment = self.alignment.to(self.sides[0].latents.device)
+        return Battery(alignment, self.report.config, self.sides, dict(oracles or {}), setting, progress)
 
     def _check_sides(self) -> None:
         if not self.sides:

@@ -282,6 +282,23 @@ class ValidateRequest(StoreRequest):
     """Seed of pairs, permutations and untrained weights."""
 
 
+class RanksRequest(StoreRequest):
+    """Score a nested fit at every rank, and say which one is enough."""
+
+    folder: Annotated[str, Shell(metavar="DIR", positional=True)]
+    """Folder of a fit with --nested."""
+    ranks: Annotated[tuple[Annotated[int, Field(gt=0)], ...] | None, Shell(name="--rank", metavar="N,…")] = None
+    """Ranks to score. By default 1, 2, 4, … up to that of the fit."""
+    oracle: Annotated[dict[str, str], Shell(metavar="NAME=DIR")] = Field(default_factory=dict)
+    """Live copy of a system that the fit only read."""
+    n_pairs: Annotated[int, Field(ge=2), Shell(name="--pairs")] = 1000
+    """Held-out pairs per direction and subspace."""
+    part: Part = "test"
+    """Trials that the pairs come from."""
+    seed: Seed = 0
+    """Seed of the pairs."""
+
+
 class PlanRequest(StoreRequest):
     """Write a stimulation plan: how each unit would have to change for other values to be held."""
 
@@ -416,6 +433,7 @@ def requests_by_verb() -> dict[str, type[Document]]:
         "fit": FitsRequest,
         "evaluate": EvaluateRequest,
         "validate": ValidateRequest,
+        "ranks": RanksRequest,
         "plan": PlanRequest,
         "compare": CompareRequest,
     }

@@ -13,6 +13,7 @@ from neuromas.schema.actions import requests_by_verb
 from neuromas.schema.document import CHECKSUM, SHA256_PATTERN, Document, StoredDocument
 from neuromas.schema.evaluation import Evaluation
 from neuromas.schema.fit import FitConfig, FitReport, FitRequest
+from neuromas.schema.ranks import RankCurve
 from neuromas.schema.recipe import ArraysRecipe, EeglabRecipe, NwbRecipe, PhyRecipe, SpikesRecipe, Suite2pRecipe
 from neuromas.schema.recording import GroupTable, RecordingManifest, RecordingSetIndex
 from neuromas.schema.sweep import MeasureReport, Sweep, SweepJob
@@ -40,6 +41,7 @@ def json_schemas() -> dict[str, str]:
         FitReport,
         Evaluation,
         Validity,
+        RankCurve,
         Sweep,
         SweepJob,
         MeasureReport,

@@ -413,14 +413,14 @@ class Trained(System):
 
     def untrained(self, seed: int) -> Self:
         config = self.config.model_copy(update={"weights_sha256": None, "trial_accuracy": None, "iterations": 0})
+        memory = re.search(r"memory: (\d+)", config.provenance.notes)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seeds.for_torch(seed))
             network = self.network(config)
-        # the gates of a network with a long memory were set before its training
-        memory = re.search(r"memory: (\d+)", config.provenance.notes)
-        if memory is not None:
-            self.remember(network, int(memory[1]), torch.Generator().manual_seed(seeds.for_torch(seed)))
-        return type(self)(config, network.state_dict(), self.device, self.layer)
+            if memory is not None:
+                # the gates of a network with a long memory are set before training
+                self.remember(network, int(memory[1]), torch.Generator().manual_seed(seeds.for_torch(seed)))
+            return type(self)(config, network.state_dict(), self.device, self.layer)
 
     @abstractmethod
     def _prepare(self) -> None:
