@@ -215,7 +215,8 @@ class FitResult:
         config = self.report.config
         if not config.nested:
             raise InvalidInput(
-                "the components of this fit are in no order, because nested=True was not set; expected a nested fit",
+                "the components of this fit are in no order, because it was not nested; fit with"
+                " nested=True (--nested)",
                 kind="not_nested",
             )
         largest = max(subspace.rank for subspace in self.alignment.subspaces)
