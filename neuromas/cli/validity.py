@@ -1,4 +1,4 @@
-"""Verbs that examine a fit: validate and ranks."""
+"""Verbs that examine a fit or a system: validate, ranks and locate."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from neuromas.cli import terminal
 from neuromas.cli.options import Asked
 from neuromas.cli.verbs import verb
-from neuromas.schema.actions import RanksRequest, ReadsDevice, ValidateRequest
+from neuromas.schema.actions import IntoFolder, LocateRequest, RanksRequest, ReadsDevice, ValidateRequest
 
 if TYPE_CHECKING:
     from neuromas.schema.validity import Validity
@@ -51,6 +51,24 @@ def ranks_(asked: Asked) -> None:
     terminal.say(curve.verdict())
     folder = Path(request.folder)
     terminal.say(f"wrote {', '.join(str(folder / name) for name in (RANKS, RANKS_TABLE, RANKS_FIGURE))}")
+
+
+@verb(LocateRequest, IntoFolder, table=True)
+def locate_(asked: Asked) -> None:
+    from neuromas.actions.locate import locate
+
+    request, place = asked.parse("locate")
+    location = locate(request, place.out, device=place.device, report=lambda text: terminal.tell(f"{text} …", "dim"))
+    if asked.as_json:
+        terminal.show_json(location.model_dump(mode="json"))
+        return
+    table = terminal.table("layer", "variable", "best rank >", "IIA >", "without >", "probe >", "corrected p >", "by")
+    for row in location.summary().to_dict("records"):
+        numbers = (terminal.number(row[name]) for name in ("iia", "none", "probe", "p"))
+        terminal.row(table, row["layer"], row["variable"], row["rank"], *numbers, row["by"])
+    terminal.show(table)
+    terminal.tell("IIA of the worst direction over all steps; locate.csv has every rank and range of steps.", "dim")
+    terminal.say(f"wrote {terminal.contents(Path(place.out))}")
 
 
 def show_validity(validity: Validity) -> None:

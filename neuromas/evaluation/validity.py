@@ -114,6 +114,11 @@ def scored(alignment: Alignment, pairs: PairSet, subspace: Subspace) -> Scored:
     return _scored(pairs, _interchanged(alignment, pairs, subspace))
 
 
+def unchanged(pairs: PairSet) -> Scored:
+    """The same pairs without any interchange."""
+    return _scored(pairs, pairs.latents()[1])
+
+
 def _scored(pairs: PairSet, latents: Tensor) -> Scored:
     target = pairs.direction.target
     if target.system is not None and pairs.continuation is not None:

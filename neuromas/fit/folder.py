@@ -27,6 +27,7 @@ RESULT, ALIGNMENT, HISTORY = "result.json", "alignment.safetensors", "history.cs
 REQUEST, CHECKPOINT = "request.json", "checkpoint.safetensors"
 EVALUATION, IIA = "evaluation.json", "iia.csv"
 VALIDITY, VALIDITY_TABLE = "validity.json", "validity.csv"
+LOCATION, LOCATION_TABLE, LOCATION_FIGURE = "locate.json", "locate.csv", "locate.png"
 RANKS, RANKS_TABLE, RANKS_FIGURE = "ranks.json", "ranks.csv", "ranks.png"
 TABLE = "table.csv"
 """In a folder with the folders of several fits: a row for each."""

@@ -299,6 +299,33 @@ class RanksRequest(StoreRequest):
     """Seed of the pairs."""
 
 
+class LocateRequest(Document):
+    """Find the layers, steps and ranks at which a variable can be interchanged, in one system or between two."""
+
+    systems: Annotated[tuple[str, ...], Shell(metavar="SYSTEM", positional=True, whole=True)] = Field(
+        min_length=1, max_length=2
+    )
+    """One or two systems: folders, or names of shipped systems."""
+    layers: Annotated[tuple[str, ...] | None, Shell(name="--layer", metavar="NAME,…")] = None
+    """Layers to search. By default all that the systems share."""
+    variables: Annotated[tuple[str, ...] | None, Shell(name="--variable", metavar="NAME,…")] = None
+    """Variables to search for. By default each variable of the causal model, and full."""
+    ranks: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Shell(name="--rank", metavar="N,…")] = (1, 2, 4, 8, 16)
+    """Ranks. A layer has those that are not larger than its width."""
+    n_bins: Annotated[int, Field(gt=0), Shell(name="--step-bins")] = 4
+    """Ranges of steps, with about equal numbers of pairs."""
+    n_fits: Annotated[int, Field(ge=0), Shell(name="--fits")] = 4
+    """Layers and variables to fit at most: those that a linear probe reads and that the closed form does not reach."""
+    n_pairs: Annotated[int, Field(ge=2), Shell(name="--pairs")] = 500
+    """Held-out pairs per layer, variable and direction."""
+    n_trials: Annotated[int, Field(gt=0), Shell(name="--trials")] = 1000
+    """Trials on which each layer is recorded."""
+    max_iterations: Annotated[int, Field(ge=0)] = 300
+    """Iterations of each fit."""
+    seed: Seed = 0
+    """Seed of trials, pairs and permutations."""
+
+
 class PlanRequest(StoreRequest):
     """Write a stimulation plan: how each unit would have to change for other values to be held."""
 
@@ -434,6 +461,7 @@ def requests_by_verb() -> dict[str, type[Document]]:
         "evaluate": EvaluateRequest,
         "validate": ValidateRequest,
         "ranks": RanksRequest,
+        "locate": LocateRequest,
         "plan": PlanRequest,
         "compare": CompareRequest,
     }

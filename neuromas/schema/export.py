@@ -13,6 +13,7 @@ from neuromas.schema.actions import requests_by_verb
 from neuromas.schema.document import CHECKSUM, SHA256_PATTERN, Document, StoredDocument
 from neuromas.schema.evaluation import Evaluation
 from neuromas.schema.fit import FitConfig, FitReport, FitRequest
+from neuromas.schema.locate import Location
 from neuromas.schema.ranks import RankCurve
 from neuromas.schema.recipe import ArraysRecipe, EeglabRecipe, NwbRecipe, PhyRecipe, SpikesRecipe, Suite2pRecipe
 from neuromas.schema.recording import GroupTable, RecordingManifest, RecordingSetIndex
@@ -42,6 +43,7 @@ def json_schemas() -> dict[str, str]:
         Evaluation,
         Validity,
         RankCurve,
+        Location,
         Sweep,
         SweepJob,
         MeasureReport,
