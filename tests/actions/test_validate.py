@@ -17,6 +17,7 @@ from neuromas.cli.verbs import app
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.fit.folder import read_validity
 from neuromas.schema.actions import EvaluateRequest, RanksRequest, ValidateRequest
+from neuromas.schema.locate import Location
 from neuromas.schema.ranks import RankCurve
 from neuromas.schema.validity import COLUMNS
 
@@ -99,3 +100,19 @@ def test_ranks_need_a_nested_fit(folder, tmp_path):
     output = run("ranks", tmp_path / "plain", code=2)
     assert "--nested" in output
     assert "expected numbers in 1..4" in run("ranks", folder, "--rank", 8, code=2)
+
+
+def test_a_map_is_shown_written_and_drawn(tmp_path):
+    words = ["--layer", "hidden", "--variable", "count", "--rank", "1,4", "--trials", 120, "--pairs", 30]
+    output = run("locate", NETWORK, *words, "--fits", 1, "--max-iterations", 2, "--step-bins", 2, "--out", tmp_path)
+    assert "corrected p" in output
+    location = Location.parse((tmp_path / "locate.json").read_bytes(), "here")
+    assert (location.ranks, location.variables, location.n_fits) == ((1, 4), ("count",), 1)
+    assert len(pd.read_csv(tmp_path / "locate.csv")) == len(location.cells) == 4
+    assert (tmp_path / "locate.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_search_that_cannot_be_made_is_refused(tmp_path):
+    assert "no layer 'attic'" in run("locate", NETWORK, "--layer", "attic", "--out", tmp_path, code=3)
+    assert "no variable 'colour'" in run("locate", NETWORK, "--variable", "colour", "--out", tmp_path, code=3)
+    assert "at most 2" in run("locate", NETWORK, NETWORK, NETWORK, "--out", tmp_path, code=2)
