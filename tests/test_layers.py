@@ -101,7 +101,7 @@ MODULES = {
     "measures": ("check", "rsa", "cka", "registry", "samples", "comparison", "rdms"),
     "evaluation": (
         "inference",
-        "intervals",
+        "shares",
         "probe",
         "divergence",
         "ruler",

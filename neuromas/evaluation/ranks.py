@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from neuromas.align.alignment import Alignment
 from neuromas.align.side import Side
-from neuromas.evaluation.intervals import proportion
+from neuromas.evaluation.shares import share_of
 from neuromas.evaluation.validity import Setting, drawn, scored
 from neuromas.schema.ranks import LearnedRank, RankScore
 
@@ -76,7 +76,7 @@ def scores(results: Sequence[ByRank], ranks: Sequence[int]) -> list[RankScore]:
             {
                 "rank": rank,
                 **{name: getattr(result, name) for name in ("source", "target", "subspace", "measure")},
-                "score": proportion(result.right[place], result.trials),
+                "score": share_of(result.right[place], result.trials),
             }
         )
         for place, rank in enumerate(ranks)
@@ -102,7 +102,7 @@ def learned_rank(results: Sequence[ByRank], ranks: Sequence[int], seed: int = 0)
     worst = means.min(axis=0)
     best = int(worst.argmax())
     of_best = deciding[int(means[:, best].argmin())]
-    interval = proportion(of_best.right[best], of_best.trials)
+    interval = share_of(of_best.right[best], of_best.trials)
     width = interval.value - interval.low
     chosen = _smallest(worst, width)
     generator = np.random.default_rng([seed, _RANKS])

@@ -17,11 +17,11 @@ from neuromas.align.alignment import Alignment, Subspace
 from neuromas.align.pairs import Direction, PairSet, draw_pair_set
 from neuromas.align.side import Side
 from neuromas.evaluation.divergence import natural_ellipsoid, nearest_values
-from neuromas.evaluation.intervals import proportion
 from neuromas.evaluation.probe import Probe
 from neuromas.evaluation.ruler import behaviour
+from neuromas.evaluation.shares import share_of
 from neuromas.index.choose import near
-from neuromas.schema.validity import Outcome, Proportion
+from neuromas.schema.validity import Outcome, Share
 
 _PAIRS, _MATCHED = 11, 13  # streams of seeds
 _N_PROBED = 10_000
@@ -59,16 +59,16 @@ class Measured:
     Attributes
     ----------
     measure : {"iia", "retrieval"}
-    claim, none : Proportion
-    outside, outside_natural : Proportion
+    claim, none : Share
+    outside, outside_natural : Share
         Shares of intervened and of the target's own latents outside the region that holds 99 % of natural latents.
     """
 
     measure: Literal["iia", "retrieval"]
-    claim: Proportion
-    none: Proportion
-    outside: Proportion | None
-    outside_natural: Proportion | None
+    claim: Share
+    none: Share
+    outside: Share | None
+    outside_natural: Share | None
 
 
 def measured(alignment: Alignment, source: Side, target: Side, subspace: Subspace, setting: Setting) -> Measured | None:
@@ -82,7 +82,7 @@ def measured(alignment: Alignment, source: Side, target: Side, subspace: Subspac
     known = claim.known
     if not known.any():
         return None
-    shares = (proportion(each.right[known], trials[known]) for each in (claim, none))
+    shares = (share_of(each.right[known], trials[known]) for each in (claim, none))
     return Measured(claim.measure, *shares, *(outside or (None, None)))
 
 
@@ -150,10 +150,10 @@ def _retrieved(
     return near(values, expected, widths), known
 
 
-def _outside(target: Side, after: Tensor, before: Tensor, trials: NDArray[np.int64]) -> tuple[Proportion, Proportion]:
+def _outside(target: Side, after: Tensor, before: Tensor, trials: NDArray[np.int64]) -> tuple[Share, Share]:
     ellipsoid = natural_ellipsoid(target.indexes["train"].latents, target.indexes["validation"].latents)
     shares = [ellipsoid.distance(latents).cpu().numpy() > ellipsoid.radius for latents in (after, before)]
-    return proportion(shares[0], trials), proportion(shares[1], trials)
+    return share_of(shares[0], trials), share_of(shares[1], trials)
 
 
 # ------------------------------------------------------------------------------------- what an interchange should leave alone
@@ -165,7 +165,7 @@ class Kept:
 
     Attributes
     ----------
-    kept : Proportion
+    kept : Share
         Pairs that keep the target's value, or its behaviour.
     moved : float
         Share of pairs that got the source's value.
@@ -173,7 +173,7 @@ class Kept:
         Share of pairs from which the target's value could be read before the interchange.
     """
 
-    kept: Proportion
+    kept: Share
     moved: float
     before: float
 
@@ -218,7 +218,7 @@ def kept_value(
     read = probe.read(_numpy(_interchanged(alignment, pairs, subspace)))[readable]
     trials = target.recording.trial[pairs.target][readable]
     moved = float((read == others[readable]).mean())
-    return Kept(proportion(read == own[readable], trials), moved, float(readable.mean()))
+    return Kept(share_of(read == own[readable], trials), moved, float(readable.mean()))
 
 
 def kept_behaviour(alignment: Alignment, direction: Direction, subspace: Subspace, setting: Setting) -> Kept | str:
@@ -239,7 +239,7 @@ def kept_behaviour(alignment: Alignment, direction: Direction, subspace: Subspac
         return f"the target goes on right from {before.mean():.0%} of its own latents only".replace("%", " %")
     after = behaviour(_interchanged(alignment, pairs, subspace), pairs, target).right.cpu().numpy()
     trials = target.recording.trial[pairs.target]
-    return Kept(proportion(after[before], trials[before]), float(1 - after[before].mean()), float(before.mean()))
+    return Kept(share_of(after[before], trials[before]), float(1 - after[before].mean()), float(before.mean()))
 
 
 def _mapped(side: Side, subspace: Subspace) -> list[str]:
@@ -307,12 +307,12 @@ def _matched(
 # ------------------------------------------------------------------------------------------------------------------- probes
 
 
-def probed(side: Side, variables: list[str], part: str) -> tuple[Proportion, float] | None:
+def probed(side: Side, variables: list[str], part: str) -> tuple[Share, float] | None:
     """How well a linear probe reads variables, all of them at once, from held-out latents.
 
     Returns
     -------
-    (Proportion, float) or None
+    (Share, float) or None
         Accuracy in `part`, of a probe trained on the training part (in the training part itself: on the test part), and the
         accuracy of always naming the commonest value. None if there is one value, or too many to tell apart.
     """
@@ -327,7 +327,7 @@ def probed(side: Side, variables: list[str], part: str) -> tuple[Proportion, flo
         held_out = generator.choice(held_out, _N_PROBED, replace=False)
     right = probe.read(_numpy(side.take(held_out))) == numbers[held_out]
     commonest = float(np.unique(numbers[held_out], return_counts=True)[1].max() / len(held_out))
-    return proportion(right, side.recording.trial[held_out]), commonest
+    return share_of(right, side.recording.trial[held_out]), commonest
 
 
 def _probe(side: Side, numbers: NDArray[np.float64], part: str = "train") -> Probe | None:
@@ -352,7 +352,7 @@ def judged_interchange(result: Measured) -> Outcome:
 
     Examples
     --------
-    >>> shares = [Proportion(value=x, low=x - 0.02, high=x + 0.02, n=500) for x in (0.95, 0.05)]
+    >>> shares = [Share(value=x, low=x - 0.02, high=x + 0.02, n=500) for x in (0.95, 0.05)]
     >>> judged_interchange(Measured("iia", *shares, None, None))
     'passed'
     """
@@ -362,7 +362,7 @@ def judged_interchange(result: Measured) -> Outcome:
     return "failed" if result.claim.high < half or result.claim.value <= result.none.high else "undecided"
 
 
-def judged_control(claim: Measured, control: Proportion) -> Outcome:
+def judged_control(claim: Measured, control: Share) -> Outcome:
     """passed: the control stays below the middle between the alignment and no interchange."""
     middle = (claim.claim.value + claim.none.value) / 2
     if control.high < middle:
@@ -370,7 +370,7 @@ def judged_control(claim: Measured, control: Proportion) -> Outcome:
     return "failed" if control.low > middle or control.value > claim.claim.value else "undecided"
 
 
-def judged_fresh(claim: Proportion, fresh: Proportion) -> Outcome:
+def judged_fresh(claim: Share, fresh: Share) -> Outcome:
     """passed: new trials cost no more than `LOST`, and their interval reaches that of the alignment."""
     lowest = claim.value - LOST
     if fresh.value >= lowest:
@@ -378,13 +378,13 @@ def judged_fresh(claim: Proportion, fresh: Proportion) -> Outcome:
     return "failed" if fresh.high < lowest else "undecided"
 
 
-def judged_kept(kept: Proportion) -> Outcome:
+def judged_kept(kept: Share) -> Outcome:
     """passed: at least `KEPT` of the pairs keep what they should."""
     if kept.value >= KEPT:
         return "passed"
     return "failed" if kept.high < KEPT else "undecided"
 
 
-def judged_probe(accuracy: Proportion, commonest: float) -> bool:
+def judged_probe(accuracy: Share, commonest: float) -> bool:
     """Whether a variable is present: the probe does more than half of what it could beyond naming the commonest value."""
     return accuracy.low > (commonest + 1) / 2

@@ -39,7 +39,7 @@ from neuromas.fit.start import solve, start_maps
 from neuromas.fit.terms import terms_of
 from neuromas.recordings.recording import Recording
 from neuromas.schema.fit import FitConfig
-from neuromas.schema.validity import CHECKS, Check, Proportion, ValidityCheck
+from neuromas.schema.validity import CHECKS, Check, Share, ValidityCheck
 from neuromas.systems.system import System
 
 _WORDS = {"iia": "IIA", "retrieval": "retrieval"}
@@ -406,7 +406,7 @@ def _row(
     variant: str,
     key: tuple[str, str, str],
     claim: Measured,
-    control: Proportion,
+    control: Share,
     outcome: str,
     verdict: str,
     *,
@@ -432,7 +432,7 @@ def _row(
 
 
 def _control_row(
-    check: Check, variant: str, key: tuple[str, str, str], claim: Measured, reached: Proportion, *, decides: bool
+    check: Check, variant: str, key: tuple[str, str, str], claim: Measured, reached: Share, *, decides: bool
 ) -> ValidityCheck:
     outcome = judged_control(claim, reached)
     nearly = {

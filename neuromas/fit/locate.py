@@ -20,7 +20,7 @@ from neuromas.align.prepare import side_names
 from neuromas.align.side import Side
 from neuromas.causal.model import CausalModel
 from neuromas.errors import InvalidInput
-from neuromas.evaluation.intervals import proportion
+from neuromas.evaluation.shares import share_of
 from neuromas.evaluation.validity import Setting, drawn, judged_probe, probed, scored, unchanged
 from neuromas.fit.loop import Outcome, run_together
 from neuromas.fit.objective import ladder
@@ -244,7 +244,7 @@ def _cells(results: dict[tuple[str, str], list[_Scored]], fitted: set[tuple[str,
             last_step=last,
             source=each.source,
             target=each.target,
-            iia=proportion(each.right[place][members], each.trials[members]),
+            iia=share_of(each.right[place][members], each.trials[members]),
             none=float(each.none[members].mean()),
             probe=each.probe,
             by=_by(each, fitted),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from neuromas.schema.document import Document, Provenance, StoredDocument
-from neuromas.schema.validity import Proportion
+from neuromas.schema.validity import Share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,7 +24,7 @@ class Cell(Document):
     """Steps of the targets, both included."""
     source: str
     target: str
-    iia: Proportion
+    iia: Share
     none: float
     """IIA of the same pairs without an interchange."""
     probe: float | None

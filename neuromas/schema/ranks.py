@@ -8,7 +8,7 @@ from pydantic import Field
 
 from neuromas.html import table
 from neuromas.schema.document import Document, Provenance, Sha256, StoredDocument
-from neuromas.schema.validity import Proportion
+from neuromas.schema.validity import Share
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,7 +23,7 @@ class RankScore(Document):
     subspace: str
     measure: Literal["iia", "retrieval"]
     """retrieval for targets that cannot be run."""
-    score: Proportion
+    score: Share
 
 
 class LearnedRank(Document):

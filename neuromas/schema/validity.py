@@ -24,7 +24,7 @@ reach; what does the interchange leave alone; does it hold on trials that the re
 read; how far do intervened latents lie from recorded ones."""
 
 
-class Proportion(Document):
+class Share(Document):
     """A share with its interval."""
 
     value: float
@@ -52,9 +52,9 @@ class ValidityCheck(Document):
     """iia: share of pairs with every deterministic token right. retrieval: share of intervened latents whose nearest mean latent
     holds the expected values; for targets that cannot be run. kept: share of pairs that keep what they should. accuracy: share of
     held-out samples that a probe reads right. outside: share of latents outside the region of natural ones."""
-    claim: Proportion | None = None
+    claim: Share | None = None
     """What the alignment reaches."""
-    control: Proportion | None = None
+    control: Share | None = None
     """What it is compared with."""
     outcome: Outcome
     decides: bool = True
@@ -122,7 +122,7 @@ def shown(checks: Sequence[ValidityCheck]) -> list[ValidityCheck]:
 def _flat(row: ValidityCheck) -> dict[str, object]:
     cells = {name: getattr(row, name) for name in COLUMNS if not name.startswith(("claim", "control"))}
     for name in ("claim", "control"):
-        share: Proportion | None = getattr(row, name)
+        share: Share | None = getattr(row, name)
         values = (None,) * 4 if share is None else (share.value, share.low, share.high, share.n)
         cells |= dict(zip((name, f"{name}_low", f"{name}_high", f"{name}_n"), values, strict=True))
     return cells

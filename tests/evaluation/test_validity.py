@@ -8,23 +8,23 @@ from scipy import stats
 from sklearn.discriminant_analysis import LinearDiscriminantAnalysis
 
 from neuromas.errors import InvalidInput
-from neuromas.evaluation.intervals import proportion
 from neuromas.evaluation.probe import Probe
+from neuromas.evaluation.shares import share_of
 from neuromas.evaluation.validity import Measured, judged_control, judged_fresh, judged_interchange, judged_kept
-from neuromas.schema.validity import Proportion
+from neuromas.schema.validity import Share
 
 
 class TestIntervals:
     @pytest.mark.parametrize("hits", [0, 1, 37, 99, 100])
     def test_a_pair_per_trial_is_exact(self, hits):
-        share = proportion(np.arange(100) < hits, np.arange(100))
+        share = share_of(np.arange(100) < hits, np.arange(100))
         exact = stats.binomtest(hits, 100).proportion_ci(0.95, method="exact")
         assert (share.low, share.high) == pytest.approx((exact.low, exact.high))
         assert share.low < share.high
 
     def test_pairs_that_always_agree_count_once_per_trial(self):
         right, trials = np.repeat(np.arange(20) < 12, 10), np.repeat(np.arange(20), 10)
-        share, once = proportion(right, trials), proportion(np.arange(20) < 12, np.arange(20))
+        share, once = share_of(right, trials), share_of(np.arange(20) < 12, np.arange(20))
         assert (share.low, share.high) == pytest.approx((once.low, once.high))
 
     @pytest.mark.parametrize("correlation", [0.0, 0.3])
@@ -39,13 +39,13 @@ class TestIntervals:
             whole = generator.random(n_trials) < p
             single = generator.random((n_trials, size)) < p
             right = np.where(alike[:, None], whole[:, None], single).ravel()
-            share = proportion(right, trials)
+            share = share_of(right, trials)
             covered.append(share.low <= p <= share.high)
         assert np.mean(covered) >= 0.93
 
     def test_nothing_to_count_is_refused(self):
         with pytest.raises(InvalidInput, match="needs values with their trials"):
-            proportion([], [])
+            share_of([], [])
 
 
 class TestProbe:
@@ -74,7 +74,7 @@ class TestProbe:
 
 
 def share(value, width=0.03):
-    return Proportion(value=value, low=max(0, value - width), high=min(1, value + width), n=300)
+    return Share(value=value, low=max(0, value - width), high=min(1, value + width), n=300)
 
 
 @pytest.mark.parametrize(

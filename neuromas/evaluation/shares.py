@@ -7,10 +7,10 @@ from numpy.typing import ArrayLike
 from scipy import stats
 
 from neuromas.errors import InvalidInput
-from neuromas.schema.validity import Proportion
+from neuromas.schema.validity import Share
 
 
-def proportion(right: ArrayLike, trials: ArrayLike, *, level: float = 0.95) -> Proportion:
+def share_of(right: ArrayLike, trials: ArrayLike, *, level: float = 0.95) -> Share:
     """A share with its exact interval (Clopper-Pearson), widened for pairs that share a trial.
 
     The number of pairs is divided by the design effect 1 + (m − 1)ρ. ρ is the intraclass correlation over trials. m is the mean
@@ -26,7 +26,7 @@ def proportion(right: ArrayLike, trials: ArrayLike, *, level: float = 0.95) -> P
 
     Returns
     -------
-    Proportion
+    Share
         The interval never has zero width.
 
     Raises
@@ -36,9 +36,9 @@ def proportion(right: ArrayLike, trials: ArrayLike, *, level: float = 0.95) -> P
 
     Examples
     --------
-    >>> print(proportion([True] * 1000, range(1000)))
+    >>> print(share_of([True] * 1000, range(1000)))
     1.000 (0.996–1.000)
-    >>> print(proportion([True, True, False, False] * 25, [0, 0, 1, 1] * 25))
+    >>> print(share_of([True, True, False, False] * 25, [0, 0, 1, 1] * 25))
     0.500 (0.013–0.987)
     """
     x = np.asarray(right, dtype=np.float64)
@@ -52,7 +52,7 @@ def proportion(right: ArrayLike, trials: ArrayLike, *, level: float = 0.95) -> P
     tail = (1 - level) / 2
     low = float(stats.beta.ppf(tail, hits, n - hits + 1)) if hits > 0 else 0.0
     high = float(stats.beta.ppf(1 - tail, hits + 1, n - hits)) if hits < n else 1.0
-    return Proportion(value=float(x.mean()), low=low, high=high, n=len(x))
+    return Share(value=float(x.mean()), low=low, high=high, n=len(x))
 
 
 def design_effect(x: np.ndarray, trial: np.ndarray) -> float:
