@@ -185,6 +185,7 @@ _MEANINGS: dict[type[NeuromasError], dict[str, str]] = {
         "not_finite": "Numbers are NaN or infinite where they must be finite.",
         "not_held": "The latents of an index are on disk; make the index with ``hold=True``.",
         "not_local": "A URL was named where a folder or file of this machine is needed.",
+        "not_nested": "The components of a fit are in no order of importance; fit with nested=True.",
         "not_orthonormal": "Columns that must be orthonormal are not.",
         "not_resumable": "A module cannot be resumed at this layer: later steps do not follow from it alone.",
         "not_stepwise": "Stepwise interchanges need systems that run, at a layer whose steps are independent.",

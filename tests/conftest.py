@@ -252,6 +252,7 @@ def toys() -> SimpleNamespace:
         make=_exact,
         columns=_columns,
         states=_states,
+        automaton=_automaton,
         n_states=N_STATES,
         n_ever=N_EVER,
         most=MOST,

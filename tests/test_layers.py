@@ -82,6 +82,7 @@ MODULES = {
     "systems": (
         "system",
         "hooks",
+        "untrained",
         "inputs",
         "numbering",
         "torch_module",
@@ -99,18 +100,22 @@ MODULES = {
         "capture",
     ),
     "twins": ("data", "kinds", "training", "system", "quality", "twin"),
-    "align": ("rotation", "interchange", "closed_form", "alignment", "oracle", "side", "prepare", "pairs"),
+    "align": ("rotation", "interchange", "closed_form", "alignment", "oracle", "side", "prepare", "pairs", "controls"),
     "measures": ("check", "rsa", "cka", "registry", "samples", "comparison", "condition_rdms", "rdms"),
     "evaluation": (
         "intervals",
         "outcomes",
         "inference",
+        "shares",
+        "probe",
         "divergence",
         "networks",
         "repeats",
         "ruler",
         "accuracy",
         "paired",
+        "validity",
+        "ranks",
         "stimulation",
     ),
     "fit": (
@@ -121,17 +126,19 @@ MODULES = {
         "progress",
         "folder",
         "loop",
-        "result",
         "terms",
         "remarks",
         "prepare",
         "start",
         "stand_ins",
+        "battery",
+        "locate",
+        "result",
         "together",
         "fitters",
         "request",
     ),
-    "report": ("figures", "panels", "page"),
+    "report": ("figures", "panels", "ranks", "locate", "page"),
     "actions": (
         "outputs",
         "stores",
@@ -145,6 +152,9 @@ MODULES = {
         "capture",
         "twin",
         "fit",
+        "validate",
+        "ranks",
+        "locate",
         "evaluate",
         "compare",
         "plan",
@@ -171,6 +181,7 @@ MODULES = {
         "verbs",
         "recordings",
         "systems",
+        "validity",
         "alignment",
         "experiments",
         "reference",
@@ -181,7 +192,21 @@ MODULES = {
 """Order inside packages and, by dotted name, subpackages; importer to the right of the imported."""
 
 SOURCES = sorted(path for path in ROOT.rglob("*.py") if path.name not in ("__init__.py", "__main__.py"))
-SCHEMA = ("document", "signature", "recording", "recipe", "system", "twin", "fit", "evaluation", "sweep", "export")
+SCHEMA = (
+    "document",
+    "signature",
+    "recording",
+    "recipe",
+    "system",
+    "twin",
+    "fit",
+    "validity",
+    "ranks",
+    "locate",
+    "evaluation",
+    "sweep",
+    "export",
+)
 
 
 def place(module: str) -> tuple[str, str]:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from neuromas.actions.validate import validate
 from neuromas.evaluation.paired import compare_evaluations
 from neuromas.files import write_atomically
 from neuromas.fit.folder import PAIRED, read_evaluation, write_evaluation
-from neuromas.fit.request import reopen
+from neuromas.fit.request import oracles_by_side, reopen
 from neuromas.fit.result import FitResult
-from neuromas.schema.actions import EvaluateRequest
+from neuromas.schema.actions import EvaluateRequest, ValidateRequest
 from neuromas.schema.evaluation import Evaluation
-from neuromas.systems.system import System
 from neuromas.systems.training import load_system
 from neuromas.text import csv_table
 
@@ -22,8 +22,14 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def evaluate(request: EvaluateRequest, *, result: FitResult | None = None, device: str = "cpu") -> Evaluation:
-    """Score a fit and write ``evaluation.json`` and ``iia.csv`` into its folder.
+def evaluate(
+    request: EvaluateRequest,
+    *,
+    result: FitResult | None = None,
+    device: str = "cpu",
+    progress: Callable[[str], object] | None = None,
+) -> Evaluation:
+    """Score a fit and write ``evaluation.json`` and ``iia.csv`` into its folder; with ``validity``, also ``validity.json``.
 
     An evaluation with other options that lies there is kept as ``evaluation-HASH.json`` and ``iia-HASH.csv``; a warning says so.
 
@@ -33,6 +39,8 @@ def evaluate(request: EvaluateRequest, *, result: FitResult | None = None, devic
     result : FitResult, optional
         The fit with its systems, if it is open already.
     device : str
+    progress : callable, optional
+        Called with what a validation does next, in words.
 
     Returns
     -------
@@ -66,6 +74,9 @@ def evaluate(request: EvaluateRequest, *, result: FitResult | None = None, devic
         warnings.warn(
             f"{folder} had an evaluation with other oracles or options; it is kept as {kept.name}", stacklevel=2
         )
+    if request.validity:
+        fields = request.model_dump(include={"folder", "store", "oracle", "part", "seed"})
+        validate(ValidateRequest(**fields), result=result, device=device, progress=progress)
     return evaluation
 
 
@@ -103,9 +114,3 @@ def against(request: EvaluateRequest, evaluation: Evaluation) -> pd.DataFrame | 
 def _ends(direction: str) -> tuple[str, str]:
     source, target = direction.split(":")
     return source, target
-
-
-def oracles_by_side(result: FitResult, oracles: Mapping[str, System]) -> dict[str, System]:
-    """Oracles by the names that a fit has for its systems; recordings may be called SET/RECORDING as well."""
-    names = {side.recording.name: side.name for side in result.sides}
-    return {names.get(name, name): oracle for name, oracle in oracles.items()}

@@ -240,6 +240,21 @@ class Alignment:
             target, source, self.map_of(target_system), self.map_of(source_system), mask, replace=self.replace
         )
 
+    def at_rank(self, rank: int) -> Alignment:
+        """The alignment of each subspace's first `rank` components, or of all if it has fewer.
+
+        After a nested fit, these are an alignment of that rank. After any other, the order of components means nothing.
+
+        Raises
+        ------
+        InvalidInput
+            The rank is below 1.
+        """
+        subspaces = lay_out({subspace.name: min(rank, subspace.rank) for subspace in self.subspaces})
+        kept = [subspace.start + place for subspace in self.subspaces for place in range(min(rank, subspace.rank))]
+        maps = {name: LinearMap(m.forward[kept], m.back[:, kept], m.offset) for name, m in self.maps.items()}
+        return Alignment(maps, subspaces, self.kind, self.replace)
+
     def to(self, device: str | torch.device) -> Alignment:
         """The same maps on another device."""
         maps = {

@@ -130,6 +130,34 @@ def make_sides(
     return sides
 
 
+def rebuilt(
+    side: Side,
+    recording: Recording,
+    system: System | None,
+    *,
+    values: Mapping[str, Sequence[float | str]] | None = None,
+    tolerances: Mapping[str, float] | None = None,
+    fractions: Mapping[str, float] | None = None,
+    seed: int = 0,
+) -> Side:
+    """`side` with another recording of the same units and variables, and with `system`, or without any.
+
+    Parameters
+    ----------
+    side : Side
+    recording : Recording
+        Under the names and codes that all sides share.
+    system : System or None
+    values, tolerances, fractions, seed
+        As in `make_sides`.
+    """
+    units = None if side.units == tuple(side.recording.unit_names) else side.units
+    entry = _Recorded(side.name, side.original, recording, system, side.model)
+    builder = _Builder(entry, side.variables, side.roles, units)
+    made = builder.build(values or {}, tolerances or {}, fractions, seed, side.latents.device)
+    return made if side.unrolled is None else made.with_steps(side.unrolled.tokens.shape[1])
+
+
 def as_systems(systems: Any) -> list[System | Recording]:
     """A list of systems and recordings from any iterable of them.
 

@@ -67,10 +67,11 @@ def fit_(asked: Asked) -> None:
 @verb(EvaluateRequest, ReadsDevice, table=True)
 def evaluate_(asked: Asked) -> None:
     from neuromas.actions.evaluate import against, evaluate
-    from neuromas.fit.folder import EVALUATION, IIA, PAIRED
+    from neuromas.cli.validity import show_validity
+    from neuromas.fit.folder import EVALUATION, IIA, PAIRED, VALIDITY, read_validity
 
     request, place = asked.parse("evaluate")
-    evaluation = evaluate(request, device=place.device)
+    evaluation = evaluate(request, device=place.device, progress=lambda text: terminal.tell(f"{text} …", "dim"))
     tests = against(request, evaluation)
     folder = Path(request.folder)
     rows = [] if tests is None else tests.to_dict("records")
@@ -81,7 +82,9 @@ def evaluate_(asked: Asked) -> None:
     _show_evaluation(evaluation)
     if rows:
         _show_tests(rows)
-    written = (EVALUATION, IIA, *([PAIRED] if rows else []))
+    if request.validity:
+        show_validity(read_validity(folder))
+    written = (EVALUATION, IIA, *([PAIRED] if rows else []), *([VALIDITY] if request.validity else []))
     terminal.say(f"wrote {', '.join(str(folder / name) for name in written)}")
 
 

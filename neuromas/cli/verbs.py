@@ -58,6 +58,17 @@ VERBS: dict[str, tuple[str, str, str]] = {
         "alignment",
         "Score a fit on held-out pairs, with its controls; write evaluation.json and iia.csv.",
     ),
+    "validate": (
+        ALIGNMENT,
+        "validity",
+        "Try the controls that a fit's claim must survive; write validity.json and validity.csv.",
+    ),
+    "ranks": (ALIGNMENT, "validity", "Score a nested fit at every rank; write ranks.json, ranks.csv and ranks.png."),
+    "locate": (
+        ALIGNMENT,
+        "validity",
+        "Find layers, steps and ranks at which a variable can be interchanged; write a map of them.",
+    ),
     "plan": (ALIGNMENT, "alignment", "Write a stimulation plan: how every unit would have to change for other values."),
     "compare": (ALIGNMENT, "alignment", "Compare two recordings of the same trials by a measure of similarity."),
 }

@@ -19,12 +19,16 @@ from neuromas.files import sha256_bytes, sha256_file, write_atomically
 from neuromas.fit.plan import FitPlan, State
 from neuromas.schema.evaluation import Evaluation
 from neuromas.schema.fit import FitReport, FitRequest, Validation
-from neuromas.text import cell
+from neuromas.schema.validity import Validity
+from neuromas.text import cell, csv_table
 from neuromas.weights import adam_tensors, read_safetensors, restore_adam, resuming, safetensors_bytes
 
 RESULT, ALIGNMENT, HISTORY = "result.json", "alignment.safetensors", "history.csv"
 REQUEST, CHECKPOINT = "request.json", "checkpoint.safetensors"
 EVALUATION, IIA, PAIRED = "evaluation.json", "iia.csv", "paired.csv"
+VALIDITY, VALIDITY_TABLE = "validity.json", "validity.csv"
+LOCATION, LOCATION_TABLE, LOCATION_FIGURE = "locate.json", "locate.csv", "locate.png"
+RANKS, RANKS_TABLE, RANKS_FIGURE = "ranks.json", "ranks.csv", "ranks.png"
 TABLE = "table.csv"
 """In a folder with the folders of several fits: a row for each."""
 
@@ -160,6 +164,28 @@ def read_evaluation(folder: Path) -> Evaluation:
     if not path.is_file():
         raise NotFound(f"no evaluation in {folder}: expected {EVALUATION}", kind="unknown_result")
     return Evaluation.parse(path.read_bytes(), str(path))
+
+
+def write_validity(folder: Path, validity: Validity) -> None:
+    """Write ``validity.csv`` and ``validity.json``."""
+    write_atomically(folder / VALIDITY_TABLE, csv_table(validity.to_dataframe(), index=False))
+    write_atomically(folder / VALIDITY, validity.to_json())
+
+
+def read_validity(folder: Path) -> Validity:
+    """What `write_validity` wrote.
+
+    Raises
+    ------
+    NotFound
+        The fit was not validated.
+    InvalidDocument
+        ``validity.json`` breaks its schema.
+    """
+    path = folder / VALIDITY
+    if not path.is_file():
+        raise NotFound(f"no validation in {folder}: expected {VALIDITY}", kind="unknown_result")
+    return Validity.parse(path.read_bytes(), str(path))
 
 
 def write_checkpoint(folder: Path, plan: FitPlan, state: State) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -257,6 +257,7 @@ def _batches(plan: FitPlan, iteration: int, fixed: Sequence[Drawn | None] | None
                 generator,
                 drawn,
                 n_matches=plan.config.cl_matches,
+                nested=bool(plan.config.nested),
             )
         )
     return batches
@@ -276,7 +277,8 @@ def validate(plan: FitPlan, maps: Mapping[str, LinearMap]) -> Losses:
         every = np.arange(len(pairs))
         # a twin's referee: what the gradient never saw
         judged = term.run_by(REFEREE)
-        batches.append(make_batch(judged, pairs, every, plan.subspaces, generator, n_matches=plan.config.cl_matches))
+        options: dict[str, Any] = {"n_matches": plan.config.cl_matches, "nested": bool(plan.config.nested)}
+        batches.append(make_batch(judged, pairs, every, plan.subspaces, generator, **options))
     return losses(maps, batches, plan.config, score=True)
 
 

@@ -137,6 +137,7 @@ def make_batch(
     generator: torch.Generator | None,
     fixed: tuple[Tensor, Tensor] | None = None,
     n_matches: int = 1,
+    nested: bool = False,
 ) -> PairBatch:
     """The rows `chosen` of `pairs` as tensors.
 
@@ -152,11 +153,14 @@ def make_batch(
         Latents and hits of all `pairs`, drawn once for the whole fit.
     n_matches : int
         Number of recorded latents that are averaged into one counterfactual latent.
+    nested : bool
+        Pairs take turns in how many of the first components they interchange.
     """
     target = pairs.direction.target
-    mask, table = None, mask_table(subspaces)
+    mask, table = None, mask_table(subspaces, nested=nested)
     if table is not None:
-        mask = table.to(target.latents.device)[torch.from_numpy(pairs.subspace[chosen]).to(target.latents.device)]
+        subspace, turn = pairs.subspace[chosen], np.arange(len(chosen)) % table.shape[1]
+        mask = table[torch.from_numpy(subspace), torch.from_numpy(turn)].to(target.latents.device)
     cl = hit = None
     if term.cl and fixed is not None:
         at = torch.from_numpy(chosen).to(fixed[0].device)
@@ -315,12 +319,36 @@ def _loss_tokens(term: Term, config: FitConfig) -> str:
     return "deterministic" if term.by_twin else config.loss_tokens
 
 
-def mask_table(subspaces: Sequence[Subspace]) -> Tensor | None:
-    """Components to exchange, by subspace, shape (n_subspaces, rank); None for a single subspace, which has all of them."""
-    if len(subspaces) < 2:
+def mask_table(subspaces: Sequence[Subspace], *, nested: bool = False) -> Tensor | None:
+    """Components to exchange, by subspace and turn, shape (n_subspaces, n_turns, rank); None if a single subspace has all.
+
+    There is one turn, or with `nested` one for each of `ladder`. A subspace of smaller rank has all of its components in turns
+    beyond its own ladder.
+    """
+    if len(subspaces) < 2 and not nested:
         return None
     rank = sum(subspace.rank for subspace in subspaces)
-    return torch.stack([component_mask(rank, subspace) for subspace in subspaces])
+    masks = torch.stack([component_mask(rank, subspace) for subspace in subspaces])[:, None]
+    if not nested:
+        return masks
+    rungs = ladder(max(subspace.rank for subspace in subspaces))
+    place = torch.arange(rank)
+    first = [
+        torch.stack([place < subspace.start + min(rung, subspace.rank) for rung in rungs]) for subspace in subspaces
+    ]
+    return masks * torch.stack(first)
+
+
+def ladder(rank: int) -> list[int]:
+    """The ranks that a nested fit takes turns in: powers of two up to `rank`, and `rank`.
+
+    Examples
+    --------
+    >>> ladder(6), ladder(8)
+    ([1, 2, 4, 6], [1, 2, 4, 8])
+    """
+    powers = [2**power for power in range(rank.bit_length()) if 2**power < rank]
+    return [*powers, rank]
 
 
 def _no_larger_than_the_cache(

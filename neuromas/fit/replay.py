@@ -297,8 +297,12 @@ class _Pairs:
 
         self.n_pairs, self.size = len(pairs), min(plan.config.batch_size, len(pairs))
         self._source, self._target = there(pairs.source), there(pairs.target)
-        table = mask_table(plan.subspaces)
-        self._masks = None if table is None else table[torch.from_numpy(pairs.subspace)].to(device)
+        table = mask_table(plan.subspaces, nested=bool(plan.config.nested))
+        # (n_subspaces * n_turns, rank)
+        self._masks = None if table is None else table.flatten(0, 1).to(device)
+        n_turns = 1 if table is None else table.shape[1]
+        self._first_mask = there(pairs.subspace * n_turns)
+        self._turns = torch.arange(self.size, device=device) % n_turns
         self._drawn, self._combination, n_matches = drawn, None, 0
         if self.term.cl and drawn is None:
             self._combination = target.indexes[pairs.part].lookup(torch.from_numpy(pairs.values))[0]
@@ -333,5 +337,7 @@ class _Pairs:
                 self._lengths.index_select(0, rows),
                 self._deterministic.index_select(0, rows),
             )
-        masks = None if self._masks is None else self._masks.index_select(0, rows)
+        masks = None
+        if self._masks is not None:
+            masks = self._masks.index_select(0, self._first_mask.index_select(0, rows) + self._turns)
         return PairBatch(self.term, source, target, masks, cl, hit, following)

@@ -342,6 +342,12 @@ def reopen(folder: str | Path, *, store: str | Path | None = None, device: str =
     return FitResult(result.alignment, result.report, tuple(sides))
 
 
+def oracles_by_side(result: FitResult, oracles: Mapping[str, System]) -> dict[str, System]:
+    """Oracles by the names that a fit has for its systems; recordings may be called SET/RECORDING as well."""
+    names = {side.recording.name: side.name for side in result.sides}
+    return {names.get(name, name): oracle for name, oracle in oracles.items()}
+
+
 def _by_side(keyed: Mapping[str, T] | None, systems: Sequence[System | Recording]) -> dict[str, T] | None:
     """The entries by the names of sides. A recording may also be called SET/RECORDING."""
     if keyed is None:

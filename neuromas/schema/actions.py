@@ -10,6 +10,7 @@ from neuromas.schema.document import Access, Document, Name, Seed, Shell
 from neuromas.schema.fit import FitRequest
 from neuromas.schema.system import TrainRequest
 from neuromas.schema.twin import TwinConfig
+from neuromas.schema.validity import CHECKS, Check
 
 RecordingName = Annotated[str, Shell(metavar="SET/RECORDING", positional=True)]
 Store = Annotated[str | None, Shell(metavar="PATH")]
@@ -280,6 +281,8 @@ class EvaluateRequest(StoreRequest):
     """Trials that the pairs come from."""
     seed: Seed = 0
     """Seed of the pairs."""
+    validity: bool = False
+    """Also try the controls of `neuromas validate`, with these oracles, this part and this seed; write validity.json."""
 
     @field_validator("directions")
     @classmethod
@@ -288,6 +291,67 @@ class EvaluateRequest(StoreRequest):
         if unclear:
             raise ValueError(f"expected SOURCE:TARGET, got {', '.join(map(repr, unclear))}")
         return directions
+
+
+class ValidateRequest(StoreRequest):
+    """Try the controls that a fit's claim must survive, and say whether it does."""
+
+    folder: Annotated[str, Shell(metavar="DIR", positional=True)]
+    """Folder of the fit."""
+    oracle: Annotated[dict[str, str], Shell(metavar="NAME=DIR")] = Field(default_factory=dict)
+    """Live copy of a system that the fit only read. No fit runs it."""
+    checks: tuple[Check, ...] = CHECKS
+    """Checks to make. untrained and wrong-model fit again, with the settings of the fit; all others take seconds."""
+    n_pairs: Annotated[int, Field(ge=2), Shell(name="--pairs")] = 500
+    """Held-out pairs per direction and subspace."""
+    part: Part = "test"
+    """Trials that the pairs come from."""
+    seed: Seed = 0
+    """Seed of pairs, permutations and untrained weights."""
+
+
+class RanksRequest(StoreRequest):
+    """Score a nested fit at every rank, and say which one is enough."""
+
+    folder: Annotated[str, Shell(metavar="DIR", positional=True)]
+    """Folder of a fit with --nested."""
+    ranks: Annotated[tuple[Annotated[int, Field(gt=0)], ...] | None, Shell(name="--rank", metavar="N,…")] = None
+    """Ranks to score. By default 1, 2, 4, … up to that of the fit."""
+    oracle: Annotated[dict[str, str], Shell(metavar="NAME=DIR")] = Field(default_factory=dict)
+    """Live copy of a system that the fit only read."""
+    n_pairs: Annotated[int, Field(ge=2), Shell(name="--pairs")] = 1000
+    """Held-out pairs per direction and subspace."""
+    part: Part = "test"
+    """Trials that the pairs come from."""
+    seed: Seed = 0
+    """Seed of the pairs."""
+
+
+class LocateRequest(Document):
+    """Find the layers, steps and ranks at which a variable can be interchanged, in one system or between two."""
+
+    systems: Annotated[tuple[str, ...], Shell(metavar="SYSTEM", positional=True, whole=True)] = Field(
+        min_length=1, max_length=2
+    )
+    """One or two systems: folders, or names of shipped systems."""
+    layers: Annotated[tuple[str, ...] | None, Shell(name="--layer", metavar="NAME,…")] = None
+    """Layers to search. By default all that the systems share."""
+    variables: Annotated[tuple[str, ...] | None, Shell(name="--variable", metavar="NAME,…")] = None
+    """Variables to search for. By default each variable of the causal model, and full."""
+    ranks: Annotated[tuple[Annotated[int, Field(gt=0)], ...], Shell(name="--rank", metavar="N,…")] = (1, 2, 4, 8, 16)
+    """Ranks. A layer has those that are not larger than its width."""
+    n_bins: Annotated[int, Field(gt=0), Shell(name="--step-bins")] = 4
+    """Ranges of steps, with about equal numbers of pairs."""
+    n_fits: Annotated[int, Field(ge=0), Shell(name="--fits")] = 4
+    """Layers and variables to fit at most: those that a linear probe reads and that the closed form does not reach."""
+    n_pairs: Annotated[int, Field(ge=2), Shell(name="--pairs")] = 500
+    """Held-out pairs per layer, variable and direction."""
+    n_trials: Annotated[int, Field(gt=0), Shell(name="--trials")] = 1000
+    """Trials on which each layer is recorded."""
+    max_iterations: Annotated[int, Field(ge=0)] = 300
+    """Iterations of each fit."""
+    seed: Seed = 0
+    """Seed of trials, pairs and permutations."""
 
 
 class PlanRequest(StoreRequest):
@@ -431,6 +495,9 @@ def requests_by_verb() -> dict[str, type[Document]]:
         "twin": TwinRequest,
         "fit": FitsRequest,
         "evaluate": EvaluateRequest,
+        "validate": ValidateRequest,
+        "ranks": RanksRequest,
+        "locate": LocateRequest,
         "plan": PlanRequest,
         "compare": CompareRequest,
     }

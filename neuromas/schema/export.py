@@ -13,11 +13,14 @@ from neuromas.schema.actions import requests_by_verb
 from neuromas.schema.document import CHECKSUM, SHA256_PATTERN, Document, StoredDocument
 from neuromas.schema.evaluation import Evaluation
 from neuromas.schema.fit import FitConfig, FitReport, FitRequest
+from neuromas.schema.locate import Location
+from neuromas.schema.ranks import RankCurve
 from neuromas.schema.recipe import ArraysRecipe, EeglabRecipe, NwbRecipe, PhyRecipe, SpikesRecipe, Suite2pRecipe
 from neuromas.schema.recording import GroupTable, RecordingManifest, RecordingSetIndex
 from neuromas.schema.sweep import MeasureReport, Sweep, SweepJob
 from neuromas.schema.system import LanguageModelCard, SystemConfig, TrainRequest
 from neuromas.schema.twin import TwinCard, TwinConfig
+from neuromas.schema.validity import Validity
 
 
 def json_schemas() -> dict[str, str]:
@@ -41,6 +44,9 @@ def json_schemas() -> dict[str, str]:
         FitRequest,
         FitReport,
         Evaluation,
+        Validity,
+        RankCurve,
+        Location,
         Sweep,
         SweepJob,
         MeasureReport,

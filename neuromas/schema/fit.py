@@ -11,7 +11,7 @@ from neuromas.schema.document import Access, Document, Provenance, Seed, Sha256,
 from neuromas.schema.recording import as_number
 from neuromas.schema.twin import TwinQuality
 
-_LATER = ("task_options", "twin")
+_LATER = ("task_options", "twin", "nested")
 """Fields that configurations got later: at their default they change no fit's identity."""
 NO_IDENTITY = ("preset", "allow_unsolved")
 """Fields that change no number of a fit."""
@@ -114,6 +114,10 @@ class FitConfig(Document):
     """Solver of Latent Stitch. gradient: iterations, as in all methods. closed-form: orthogonal Procrustes on the L2 term."""
     direction: Annotated[tuple[str, str] | None, Shell(metavar="SOURCE,TARGET")] = None
     """Source and target of Stitch and Latent Stitch, by name. null: the method chooses."""
+    nested: bool | None = None
+    """Order the components by importance, so that one fit gives an alignment for every rank: the first components are those of a
+    smaller rank. Pairs of a batch take turns: they interchange the first 1, 2, 4, … components, up to all of them. Losses and
+    IIA of the fit are then means over these ranks; `neuromas ranks` scores each."""
     learn_scale: bool = True
     """Fit the scale λ of an orthogonal map. false: λ stays at its start value."""
     epsilon: float = Field(default=0.85, ge=0)
@@ -248,6 +252,8 @@ class FitConfig(Document):
             raise ValueError(f"direction is for stitch and latent-stitch, not {self.method!r}")
         if self.solver == "closed-form" and self.method != "latent-stitch":
             raise ValueError(f"solver 'closed-form' is for latent-stitch, not {self.method!r}")
+        if self.solver == "closed-form" and self.nested:
+            raise ValueError("solver 'closed-form' has no iterations in which nested ranks could take turns")
         if stitching and self.map == "linear":
             raise ValueError(f"method {self.method!r} is an orthogonal map; map='linear' is for das, mas and clmas")
         if self.weighting == "convex" and self.epsilon > 1:

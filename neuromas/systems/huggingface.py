@@ -33,6 +33,7 @@ from neuromas.systems.system import (
     join_past,
     with_steps,
 )
+from neuromas.systems.untrained import untrained_module
 from neuromas.systems.words import import_transformers, read_words
 
 _CHUNK = 64  # trials run at once where nothing has to be kept for a gradient
@@ -204,6 +205,15 @@ class HuggingFace(System):
         """The same system, its latent taken from another layer; they share the weights, and so the device."""
         other = copy.copy(self)
         other._tap(find_layer(layer, self._names, self.name))
+        return other
+
+    def untrained(self, seed: int) -> Self:
+        other = copy.copy(self)
+        other._model = untrained_module(self._model, seed)
+        other._embedding, other._head = other._model.get_input_embeddings(), other._model.get_output_embeddings()
+        other.config = self.config.model_copy(update={"weights_sha256": None})
+        other._tap(self.layer)
+        other._prompt, _ = other._read_prompt()
         return other
 
     def to(self, device: str | torch.device) -> Self:

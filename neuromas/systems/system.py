@@ -6,6 +6,7 @@ have not ended. These sequences are packed: sorted by length, step after step, s
 
 from __future__ import annotations
 
+import re
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from neuromas import seeds
 from neuromas.causal.model import PAD, Sequences
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.schema.system import SystemConfig
@@ -356,6 +358,10 @@ class System(ABC):
             answers[rest.rows + start, rest.steps] = logits[:, :n_tokens].argmax(dim=1)
         return answers
 
+    def untrained(self, seed: int) -> System | None:
+        """A system of the same architecture with initial weights, for controls; None if it is not known how to make one."""
+        return None
+
     def trial_accuracy(self, trials: Sequences, batch_size: int = 1000) -> float:
         """Share of `trials` in which every deterministic token is the most probable one."""
         return float(self.solved(trials, batch_size).mean())
@@ -453,6 +459,17 @@ class Trained(System):
         self._network.to(self.device)
         self._prepare()
         return self
+
+    def untrained(self, seed: int) -> Self:
+        config = self.config.model_copy(update={"weights_sha256": None, "trial_accuracy": None, "iterations": 0})
+        memory = re.search(r"memory: (\d+)", config.provenance.notes)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seeds.for_torch(seed))
+            network = self.network(config)
+            if memory is not None:
+                # the gates of a network with a long memory are set before training
+                self.remember(network, int(memory[1]), torch.Generator().manual_seed(seeds.for_torch(seed)))
+            return type(self)(config, network.state_dict(), self.device, self.layer)
 
     @abstractmethod
     def _prepare(self) -> None:

@@ -35,6 +35,7 @@ from neuromas.systems.hooks import (
 from neuromas.systems.inputs import Inputs
 from neuromas.systems.numbering import Numbering
 from neuromas.systems.system import Context, Packed, System, check_device, find_layer, with_steps
+from neuromas.systems.untrained import untrained_module
 
 Step = Callable[[Any, Tensor, Tensor], tuple[Tensor, Tensor]]
 """(module, latents (n, n_units), tokens (n,)) → logits (n, n_tokens) of the token after `latents`, and the latents (n, n_units)
@@ -245,6 +246,13 @@ class TorchSystem(System):
         other = copy.copy(self)
         other._width = None
         other._tap_at(layer)
+        return other
+
+    def untrained(self, seed: int) -> Self:
+        other = copy.copy(self)
+        other.module = untrained_module(self.module, seed)
+        other._tapped = other.module.get_submodule(self.layer)
+        other.config = self.config.model_copy(update={"weights_sha256": other.weights_sha256()})
         return other
 
     def to(self, device: str | torch.device) -> Self:

@@ -16,8 +16,9 @@ from neuromas.systems.system import Packed, System, all_right
 from neuromas.twins.data import MISSING, TwinData
 from neuromas.twins.kinds import Dynamics, least_squares
 
-GOOD_BEHAVIOUR, GOOD_CEILING = 0.95, 0.95
-"""Limits of a good judge: gain of its behaviour over chance, and its counterfactual-latent ceiling."""
+GOOD_CEILING = 0.95
+"""Counterfactual-latent ceiling from which a judge is good. Answers that no rule decides, such as which token comes next at random,
+need not be predicted."""
 _N_CEILING = 2_000
 
 
@@ -180,21 +181,14 @@ def ceiling_of(
 
 def verdict_of(judge: TwinQuality) -> tuple[str, ...]:
     """Why a judge is poor: empty for a good one."""
-    reasons = []
-    gain = (judge.behaviour - judge.behaviour_chance) / max(1 - judge.behaviour_chance, 1e-9)
-    if gain < GOOD_BEHAVIOUR:
-        reasons.append(
-            f"it predicts {judge.behaviour:.1%} of the held-out answers where the commonest answer is right in"
-            f" {judge.behaviour_chance:.1%}; expected at least {GOOD_BEHAVIOUR:.0%} of the way to 100 %"
-        )
     if judge.cl_ceiling is None:
-        reasons.append("there is no causal model that says how the system should go on from a latent")
-    elif judge.cl_ceiling < GOOD_CEILING:
-        reasons.append(
+        return ("there is no causal model that says how the system should go on from a latent",)
+    if judge.cl_ceiling < GOOD_CEILING:
+        return (
             f"from recorded latents it goes on as the causal model says in only {judge.cl_ceiling:.1%} of the cases; expected at"
-            f" least {GOOD_CEILING:.0%}"
+            f" least {GOOD_CEILING:.0%}",
         )
-    return tuple(reasons)
+    return ()
 
 
 def _r2(predicted: Tensor, truth: Tensor) -> float:
