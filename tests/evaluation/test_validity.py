@@ -25,7 +25,8 @@ class TestIntervals:
     def test_pairs_that_always_agree_count_once_per_trial(self):
         right, trials = np.repeat(np.arange(20) < 12, 10), np.repeat(np.arange(20), 10)
         share, once = share_of(right, trials), share_of(np.arange(20) < 12, np.arange(20))
-        assert (share.low, share.high) == pytest.approx((once.low, once.high))
+        # and a little wider, since 20 trials leave their correlation uncertain
+        assert once.low - 0.03 < share.low <= once.low < once.high <= share.high < once.high + 0.03
 
     @pytest.mark.parametrize("correlation", [0.0, 0.3])
     @pytest.mark.parametrize("p", [0.5, 0.95])
@@ -44,7 +45,7 @@ class TestIntervals:
         assert np.mean(covered) >= 0.93
 
     def test_nothing_to_count_is_refused(self):
-        with pytest.raises(InvalidInput, match="needs values with their trials"):
+        with pytest.raises(InvalidInput, match="needs at least 1 outcome"):
             share_of([], [])
 
 
