@@ -672,3 +672,15 @@ def test_errors_for_unknown_names_do_not_list_hundreds(store, planted):
 def test_a_store_that_was_made_already_is_used_as_it_is(store):
     guarded = RecordingStore(store.path, read_only=True)
     assert resolve_store(guarded) is guarded
+
+
+def test_format_version_2_keeps_opening():
+    """A recording that names what the system itself did."""
+    store = RecordingStore(ARCHIVE / "format-2")
+    assert store.verify() == []
+    recording = store.get("archived/net")
+    assert (recording.manifest.format_version, recording.manifest.behaviour) == (2, "output")
+    shown, answered = (recording.to_dataset()[name].values.tolist() for name in ("token", "output"))
+    assert shown == ["B", "D", "D", "E"] * 2
+    assert answered == ["D", "D", "R", "E", "D", "R", "R", "R"]
+    assert content_sha256(recording) == recording.manifest.content_sha256
