@@ -17,7 +17,7 @@ from neuromas.files import sha256_bytes
 from neuromas.seeds import N_SEEDS
 from neuromas.text import exact
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 """Version of the stored layout of recordings and recording sets."""
 
 Access = Literal["intervene", "read"]
