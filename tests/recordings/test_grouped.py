@@ -249,11 +249,11 @@ def test_a_table_of_groups_that_was_changed_is_refused(store):
 def test_a_table_of_groups_of_another_format_version_is_refused_by_name(store):
     store.register_blocks(blocks(), set="s", name="x", group_by=["count"])
     folder = store.path / "s" / "x"
-    document = json.loads((folder / "groups.json").read_text()) | {"format_version": 2}
+    document = json.loads((folder / "groups.json").read_text()) | {"format_version": 3}
     rewritten = json.dumps(document).encode()
     (folder / "groups.json").write_bytes(rewritten)
     _sign_anew(store, "groups.json", rewritten)
-    with pytest.raises(InvalidInput, match=r"groups\.json was written by a newer neuromas \(format version 2"):
+    with pytest.raises(InvalidInput, match=r"groups\.json was written by a newer neuromas \(format version 3"):
         store.get("s/x", load=False)
 
 

@@ -594,7 +594,7 @@ def test_format_version_1_keeps_opening():
 
 def test_a_later_format_is_told_apart_from_damage(store):
     path = store.path / "set" / "set.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
+    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 3'))
     with pytest.raises(InvalidInput, match="written by a newer neuromas") as caught:
         store.get("set/first")
     assert caught.value.kind == "newer_format"
@@ -640,7 +640,7 @@ def test_hostile_text_in_a_notebook_stays_text(tmp_path, planted):
 def test_a_set_of_a_newer_version_is_listed_beside_the_others(store, planted):
     store.register(planted("other"), set="intact")
     path = store.path / "set" / "set.json"
-    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 2'))
+    path.write_text(path.read_text().replace('"format_version": 1', '"format_version": 3'))
     listed = {entry.name: entry.problem for entry in store.list()}
     assert listed["intact/other"] == ""
     assert "written by a newer neuromas" in listed["set/?"]
