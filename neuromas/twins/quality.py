@@ -16,7 +16,7 @@ from neuromas.systems.system import Packed, System, all_right
 from neuromas.twins.data import MISSING, TwinData
 from neuromas.twins.kinds import Dynamics, least_squares
 
-GOOD_CEILING = 0.95
+GOOD_CEILING = 0.99
 """Counterfactual-latent ceiling from which a judge is good. Answers that no rule decides, such as which token comes next
 at random, need not be predicted."""
 _N_CEILING = 2_000
