@@ -116,6 +116,7 @@ MODULES = {
         "paired",
         "validity",
         "ranks",
+        "after",
         "stimulation",
     ),
     "fit": (

@@ -49,6 +49,7 @@ def plan(request: PlanRequest, out: str | Path, *, device: str = "cpu") -> xr.Da
         part=request.part,
         n_samples=request.n_samples,
         n_sources=request.n_sources,
+        n_after=request.n_after,
         seed=request.seed,
     )
     save_plan(made, Path(out))

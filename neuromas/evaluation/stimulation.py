@@ -23,6 +23,7 @@ from neuromas.align.pairs import Direction, paired_columns
 from neuromas.align.prepare import warnings_of
 from neuromas.align.side import Side
 from neuromas.errors import InvalidInput, NoMatch, NotFound, suggestion
+from neuromas.evaluation.after import NAMES, predicted_after
 from neuromas.files import write_atomically
 from neuromas.index.choose import near
 from neuromas.provenance import now, versions
@@ -32,7 +33,7 @@ from neuromas.schema.recording import VariableSpec
 from neuromas.text import csv_table
 
 ENDINGS = (".nc", ".csv")
-_DATA = ("current", "wanted", "planned", "change", "clipped")
+_DATA = ("current", "wanted", "planned", "change", "clipped", *NAMES)
 
 
 def stimulation_plan(
@@ -45,6 +46,7 @@ def stimulation_plan(
     part: Literal["train", "validation", "test"] = "test",
     n_samples: int | None = None,
     n_sources: int = 1,
+    n_after: int | None = None,
     seed: int = 0,
 ) -> xr.Dataset:
     """For every recorded sample of a target: its latent, the latent it should have instead, and the change of each unit.
@@ -66,6 +68,8 @@ def stimulation_plan(
         Draw this number of samples at random; all by default.
     n_sources : int
         Source latents that are drawn for each sample. The plan is the mean over them.
+    n_after : int, optional
+        Steps after the stimulation for which the target's twin predicts activity and answers, with and without it.
     seed : int
 
     Returns
@@ -100,10 +104,12 @@ def stimulation_plan(
     donors = _donors(source, part, values[:, columns], source_columns, specs, n_sources, generator, chosen.name)
     activity = _Activity.after_interchange(alignment, source, target, samples, donors, chosen.name)
     positions = target.recording.unit_positions(target.units)
+    planned = activity.planned
     activity = activity.physical(target, positions)
+    predicted = {} if n_after is None else predicted_after(target, samples, planned, n_after, activity.units)
     warnings = warnings_of([source, target])
     return xr.Dataset(
-        activity.variables(),
+        activity.variables() | predicted,
         coords=_coordinates(target, samples, values, codes, positions) | activity.bounds(),
         attrs={
             "title": f"stimulation plan for {target.name}, values donated by {source.name}",

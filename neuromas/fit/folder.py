@@ -32,7 +32,7 @@ RANKS, RANKS_TABLE, RANKS_FIGURE = "ranks.json", "ranks.csv", "ranks.png"
 TABLE = "table.csv"
 """In a folder with the folders of several fits: a row for each."""
 
-_NUMBERS = ("iteration", "best_iteration", "best_score", "reference", "stale", "seconds")
+_NUMBERS = ("iteration", "best_iteration", "best_score", "reference", "references", "stale", "seconds")
 
 
 def is_finished(folder: Path) -> bool:

@@ -303,10 +303,20 @@ def _validate_state(plan: FitPlan, state: State, train_loss: float | None) -> No
     if score < state.best_score and not worse:
         state.best_score, state.best_iteration = score, state.iteration
         state.best = {name: value.detach().clone() for name, value in state.maps.state_dict().items()}
-    if not math.isfinite(state.reference) or score < state.reference - plan.config.tolerance * abs(state.reference):
-        state.reference, state.stale = score, 0
-    else:
-        state.stale += 1
+    progress = _falls(score, state.reference, plan.config.tolerance)
+    if progress:
+        state.reference = score
+    for kind, values in (("behaviour", seen.behaviour), ("cl", seen.cl)):
+        for name, value in values.items():
+            # a direction whose own loss still falls has not converged, whatever the others do
+            if _falls(value, state.references.get(f"{kind} {name}", math.inf), plan.config.tolerance):
+                state.references[f"{kind} {name}"], progress = value, True
+    state.stale = 0 if progress else state.stale + 1
+
+
+def _falls(value: float, reference: float, tolerance: float) -> bool:
+    """Whether a loss is lower than before by more than `tolerance`, relative to it."""
+    return not math.isfinite(reference) or value < reference - tolerance * abs(reference)
 
 
 def _worse_where_read(seen: Validation, best: Validation | None) -> bool:

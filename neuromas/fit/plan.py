@@ -60,6 +60,8 @@ class State:
     best_score: float = math.inf
     reference: float = math.inf
     """Score that a validation must beat by `tolerance` to count as progress."""
+    references: dict[str, float] = field(default_factory=dict)
+    """The same for each direction's own losses."""
     stale: int = 0
     seconds: float = 0.0
     """Wall time, which fits that run together share."""

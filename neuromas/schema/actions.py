@@ -371,6 +371,8 @@ class PlanRequest(StoreRequest):
     """Number of samples, chosen at random. By default all."""
     n_sources: Annotated[int, Field(gt=0), Shell(name="--sources")] = 1
     """Source latents averaged for each sample."""
+    n_after: Annotated[int | None, Field(ge=0), Shell(name="--after")] = None
+    """Steps after the stimulation for which the fit's twin predicts activity and answers."""
     part: Part = "test"
     """Trials that the samples come from."""
     seed: Seed = 0

@@ -152,7 +152,8 @@ class FitConfig(Document):
     validate_every: int = Field(default=50, gt=0)
     """Iterations between two validations. A checkpoint is written at each."""
     patience: int = Field(default=10, gt=0)
-    """Number of validations in a row without progress after which the fit stops. Progress is set by `tolerance`."""
+    """Number of validations in a row without progress after which the fit stops. Progress is set by `tolerance`. It is also made
+    if the loss of a single direction falls."""
     tolerance: float = Field(default=1e-3, ge=0)
     """Relative decrease of the validation loss that counts as progress."""
     select: Literal["loss", "iia"] = "loss"

@@ -38,6 +38,22 @@ Progress = Callable[[str, int, int, float], None]
 
 
 @dataclass(frozen=True)
+class Rollout:
+    """What a member expects after some latents.
+
+    Attributes
+    ----------
+    latents : ndarray of float64, shape (n_samples, n_steps + 1, n_units)
+        The first are those from which it started. NaN beyond the end of a trial.
+    answers : ndarray of int64, shape (n_samples, n_steps + 1)
+        Class of each answer; −1 beyond the end of a trial.
+    """
+
+    latents: NDArray[np.float64] = field(repr=False)
+    answers: NDArray[np.int64] = field(repr=False)
+
+
+@dataclass(frozen=True)
 class Twin:
     """Models of a system that can only be read.
 
@@ -202,6 +218,60 @@ class Twin:
             Inputs or behaviour are not tokens.
         """
         return _as_system(self.members[role], self.card, role, device)
+
+    @torch.no_grad()
+    def roll(
+        self,
+        recording: Recording,
+        samples: NDArray[np.int64],
+        latents: torch.Tensor,
+        n_steps: int,
+        *,
+        role: str = JUDGE,
+    ) -> Rollout:
+        """Go on from `latents` in place of recorded ones, with the inputs that were recorded then.
+
+        Parameters
+        ----------
+        recording : Recording
+            The twin's own.
+        samples : ndarray of int64, shape (n_samples,)
+            Rows of the recording.
+        latents : Tensor, shape (n_samples, n_units)
+            What takes their place.
+        n_steps : int
+        role : str
+            The member that predicts.
+
+        Returns
+        -------
+        Rollout
+
+        Raises
+        ------
+        InvalidInput
+            `n_steps` is beyond the longest trial.
+        """
+        if not 0 <= n_steps < self.card.longest:
+            raise InvalidInput(
+                f"the twin of {self.card.recording!r} was asked to predict {n_steps} steps; expected 0 to"
+                f" {self.card.longest - 1}, its longest trial has {self.card.longest}",
+                kind="beyond_longest",
+            )
+        names = [entry.name for entry in self.card.inputs]
+        data = TwinData.of(recording, inputs=names, behaviour=self.card.behaviour.name, units=self.card.units)
+        rows = torch.from_numpy(np.argsort(data.order)[samples])
+        dynamics = self.members[role]
+        activity = np.full((len(samples), n_steps + 1, len(self.card.units)), np.nan)
+        answers = np.full((len(samples), n_steps + 1), -1, dtype=np.int64)
+        alive = torch.arange(len(samples))
+        for step in range(n_steps + 1):
+            activity[alive, step] = latents.double().numpy()
+            answers[alive, step] = dynamics.behaviour(latents).argmax(dim=1).numpy()
+            going_on = data.followed[rows]
+            alive, rows = alive[going_on], rows[going_on] + 1
+            latents = dynamics(latents[going_on], data.inputs[rows])
+        return Rollout(activity, answers)
 
     @property
     def roles(self) -> tuple[str, ...]:

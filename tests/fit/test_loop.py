@@ -297,3 +297,21 @@ class TestResult:
     def test_a_report_is_read_as_it_was_written(self, folder):
         text = (folder / RESULT).read_text()
         assert FitReport.parse(text, "x").to_json() == text
+
+
+def test_a_fit_has_not_converged_while_a_direction_still_falls(cast, monkeypatch):
+    """The total loss is flat; one direction gets better at every validation, until the fifth."""
+    from neuromas.fit import loop
+    from neuromas.fit.objective import Losses
+
+    values = iter([5.0, 4.0, 3.0, 2.0, 1.0, *[1.0] * 50])
+
+    def validate(plan, maps):
+        falling = torch.tensor(next(values))
+        return Losses(torch.tensor(1.0), {"a->b": falling, "b->a": -falling}, {}, {})
+
+    monkeypatch.setattr(loop, "validate", validate)
+    result = cast.fit("mas", max_iterations=100, validate_every=1, patience=3)
+    assert result.report.status == "converged"
+    # validations at 0 to 4 made progress, those at 5, 6 and 7 did not
+    assert result.report.iterations == 7

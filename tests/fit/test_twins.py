@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from neuromas.errors import InvalidDocument, InvalidInput
@@ -166,3 +167,48 @@ def test_wrong_twins_are_refused(toys, read, live, folder):
     assert "in clmas; not in 'mas'" in FitConfig.problems({"method": "mas", "twin": "auto"})[0]
     with pytest.raises(InvalidDocument):
         CLMAS(4, twin="")
+
+
+def test_a_plan_is_rolled_through_the_twin(result, live, toys):
+    """What the judge expects after the stimulation is what the system itself does."""
+    from neuromas.evaluation.stimulation import stimulation_plan
+
+    sides = {side.name: side for side in result.sides}
+    plan = stimulation_plan(
+        result.alignment, sides["net"], sides["brain"], {"count": 2}, n_samples=20, n_after=3, seed=1
+    )
+    assert plan["predicted"].dims == ("sample", "after", "unit")
+    np.testing.assert_allclose(plan["predicted"][:, 0], plan["planned"], atol=1e-5)
+    np.testing.assert_allclose(plan["predicted_without"][:, 0], plan["current"], atol=1e-5)
+    # without the stimulation: what was recorded then
+    recording = sides["brain"].recording
+    rows = plan["sample"].values
+    later = [
+        np.flatnonzero((recording.trial == recording.trial[row]) & (recording.step == recording.step[row] + 1))
+        for row in rows
+    ]
+    known = np.array([len(found) == 1 for found in later])
+    recorded = recording.latents()[np.concatenate(later)]
+    error = plan["predicted_without"].values[known, 1] - recorded
+    assert np.square(error).mean() < 0.1 * recorded.var()
+    answers = recording.to_dataset()["output"].values[np.concatenate(later)]
+    assert (plan["answer_without"].values[known, 1] == answers).mean() > 0.8
+    # beyond the end of a trial there is nothing
+    assert np.isnan(plan["predicted"].values[~known, 1]).all()
+    assert set(plan["answer"].values[~known, 1]) <= {""}
+
+
+def test_a_plan_without_a_good_twin_predicts_nothing(result, toys, read):
+    from neuromas.evaluation.stimulation import stimulation_plan
+
+    sides = {side.name: side for side in result.sides}
+    options = {"wanted": {"count": 2}, "n_samples": 5}
+    plain = _fit(toys, read, None, max_iterations=0)
+    with pytest.raises(InvalidInput, match="this fit has none"):
+        stimulation_plan(plain.alignment, *plain.sides, **options, n_after=2)
+    card = sides["brain"].twin.card.model_copy(update={"verdict": "poor", "reasons": ("it guesses",)})
+    poor = sides["brain"].with_twin(Twin(card, sides["brain"].twin.members))
+    with pytest.raises(InvalidInput, match="is poor, so it predicts nothing: it guesses"):
+        stimulation_plan(result.alignment, sides["net"], poor, **options, n_after=2)
+    with pytest.raises(InvalidInput, match="asked to predict 99 steps"):
+        stimulation_plan(result.alignment, sides["net"], sides["brain"], **options, n_after=99)
