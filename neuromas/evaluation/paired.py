@@ -86,13 +86,13 @@ def paired_test(
     >>> round(test.difference, 2), round(test.p_value, 4), test.test
     (0.1, 0.002, 'McNemar')
     """
-    one, other = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
-    if one.shape != other.shape or one.ndim != 1 or any(np.shape(label) != one.shape for label in trials):
-        shapes = ", ".join(str(np.shape(array)) for array in (one, other, *trials))
+    ours, theirs = np.asarray(first, dtype=np.float64), np.asarray(second, dtype=np.float64)
+    if ours.shape != theirs.shape or ours.ndim != 1 or any(np.shape(label) != ours.shape for label in trials):
+        shapes = ", ".join(str(np.shape(array)) for array in (ours, theirs, *trials))
         raise InvalidInput(f"expected two outcomes and labels per pair, got shapes {shapes}", kind="shape_mismatch")
-    if not len(one):
+    if not len(ours):
         raise InvalidInput("a paired test needs at least 1 pair, got none", kind="too_few_values")
-    gain = one - other
+    gain = ours - theirs
     groups = [np.unique(np.asarray(label), return_inverse=True)[1].reshape(-1) for label in trials]
     groups = [group for group in groups if group.max() + 1 < len(gain)]
     n_first, n_second = int((gain > 0).sum()), int((gain < 0).sum())

@@ -32,8 +32,8 @@ def repeated_share(side: Side, part: str) -> float:
     if not len(held_out):
         return 0.0
     known = torch.cat([_hashes(side.take(rows)) for rows in _blocks(training)]) if len(training) else torch.empty(0)
-    found = [torch.isin(_hashes(side.take(rows)), known) for rows in _blocks(held_out)]
-    return float(torch.cat(found).double().mean())
+    repeated = [torch.isin(_hashes(side.take(rows)), known) for rows in _blocks(held_out)]
+    return float(torch.cat(repeated).double().mean())
 
 
 def _blocks(samples: NDArray[np.int64]) -> list[NDArray[np.int64]]:

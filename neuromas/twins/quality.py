@@ -103,8 +103,8 @@ def interval(n_right: int, n: int) -> tuple[float, float]:
     """
     from scipy.stats import binomtest
 
-    found = binomtest(n_right, n).proportion_ci()
-    return float(found.low), float(found.high)
+    ends = binomtest(n_right, n).proportion_ci()
+    return float(ends.low), float(ends.high)
 
 
 def noise_ceilings(recording: Recording, data: TwinData, rows: Tensor) -> NDArray[np.float64] | None:
