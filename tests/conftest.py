@@ -43,6 +43,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker(no_gpu)
         if "slow" in item.keywords and not config.getoption("--slow"):
             item.add_marker(too_slow)
+    # pages take the longest: with several processes, what begins first does not keep the others waiting at the end
+    items.sort(key=lambda item: item.path.name != "test_docs.py")
 
 
 MOST = 4
