@@ -371,5 +371,5 @@ def draw_twins(points: Sequence[Point]) -> Figure:
     axes.set_ylabel("IIA by the twin that judges")
     axes.set_xlim(-0.02, 1.02)
     axes.set_ylim(-0.02, 1.02)
-    axes.legend(frameon=False, loc="upper left")
+    axes.legend(frameon=False, loc="lower right")
     return figure
