@@ -350,6 +350,7 @@ def _of_objects(array: NDArray[Any]) -> NDArray[Any]:
     if strange:
         raise _unusable(f"objects that are neither numbers nor text, such as {min(strange)}")
     if "text" in kinds:
+        _check_mixed(present)
         values = _texts(["" if missing else str(entry) for entry, missing in zip(entries, absent, strict=True)])
         _check_unicode(values)
     elif kinds == {"booleans"}:
@@ -358,6 +359,16 @@ def _of_objects(array: NDArray[Any]) -> NDArray[Any]:
         values = _numbers(entries, absent)
     values = values.reshape(array.shape)
     return np.ma.masked_array(values, absent.reshape(array.shape)) if absent.any() else values
+
+
+def _check_mixed(entries: list[Any]) -> None:
+    """Refuse text beside a number or truth value that would read the same: nobody can say whether they are one value."""
+    texts = {entry for entry in entries if isinstance(entry, str)}
+    same = next((entry for entry in entries if not isinstance(entry, str) and str(entry) in texts), None)
+    if same is not None:
+        raise _unusable(
+            f"both {same!r} and the text {str(same)!r}, which would become one value; give all as text, or all as numbers"
+        )
 
 
 def _numbers(entries: list[Any], absent: NDArray[np.bool_]) -> NDArray[Any]:

@@ -147,6 +147,7 @@ def capture(
     """
     of_task = isinstance(trials, (Sequences, int, np.integer))
     _check_arguments(system, trials, variables, expected, model, only_solved, into, set, group_by)
+    _check_fields(fields, of_task)
     dtype = _float_type(system, dtype)
     _check_batch_size(system, batch_size)
     if of_task:
@@ -222,6 +223,21 @@ def _check_arguments(
         if wrong:
             kind_of_trials = "trials of its task" if of_task else f"trials as {type(trials).__name__}"
             raise InvalidInput(f"capture of system {system.name!r} got {kind_of_trials}: {rule}", kind="invalid_option")
+
+
+_OF_SAMPLES = ("activity", "trial", "step", "token", "eligible", "lengths", "present", "sample_metadata")
+"""What the capture itself gives a recording."""
+
+
+def _check_fields(fields: Mapping[str, Any], of_task: bool) -> None:
+    own = (*_OF_SAMPLES, "behaviour") if of_task else _OF_SAMPLES
+    clashing = [name for name in fields if name in own]
+    if clashing:
+        raise InvalidInput(
+            f"capture: {', '.join(clashing)}: the capture gives the recording these itself; numbers of trials, steps and tokens of"
+            " batches go into variables=",
+            kind="invalid_option",
+        )
 
 
 _FLOATS = ("float16", "float32", "float64")

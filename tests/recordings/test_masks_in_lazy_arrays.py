@@ -61,3 +61,13 @@ def test_dask_without_masks_is_what_it_computes():
     dask = pytest.importorskip("dask.array")
     turned = xr.DataArray(dask.from_array(ACTIVITY.T, chunks=(2, 3)), dims=("unit", "sample"))
     np.testing.assert_array_equal(Recording.from_arrays(turned, {"n": N}, name="x").latents(), ACTIVITY)
+
+
+def test_a_number_and_the_same_text_are_not_made_one_value():
+    for entries, shown in (([1, "1", "2"], "1 and the text '1'"), ([True, "True", "x"], "True and the text 'True'")):
+        values = np.array(entries, dtype=object)
+        with pytest.raises(InvalidDocument, match=shown):
+            Recording.from_arrays(np.zeros((3, 2)), {"side": values}, name="toy")
+    mixed = np.array([1, "a", "b"], dtype=object)
+    recording = Recording.from_arrays(np.zeros((3, 2)), {"side": mixed}, name="toy")
+    assert recording.spec("side").meanings == ("1", "a", "b")

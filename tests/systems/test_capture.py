@@ -72,3 +72,9 @@ def test_other_tokens_are_refused(toys, vocabulary, told):
     with pytest.raises(InvalidInput, match=told) as caught:
         capture(toys.make("a"), 5, model=model)
     assert caught.value.kind == "vocabulary_mismatch"
+
+
+@pytest.mark.parametrize("name", ["trial", "token", "sample_metadata", "behaviour"])
+def test_what_a_capture_gives_itself_is_no_field(toys, name):
+    with pytest.raises(InvalidInput, match=f"{name}: the capture gives the recording these itself"):
+        capture(toys.make("net"), 5, model=toys.model, **{name: [1]})
