@@ -234,7 +234,7 @@ def _check_fields(fields: Mapping[str, Any], of_task: bool) -> None:
     clashing = [name for name in fields if name in own]
     if clashing:
         raise InvalidInput(
-            f"capture: {', '.join(clashing)}: the capture gives the recording these itself; numbers of trials, steps and tokens of"
+            f"capture: {', '.join(clashing)}: the capture gives the recording these itself; trials, steps and tokens of"
             " batches go into variables=",
             kind="invalid_option",
         )
