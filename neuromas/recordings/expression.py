@@ -486,10 +486,12 @@ def _column(name: str, columns: Mapping[str, Any], where: str, index: list[Any] 
 def _stored(column: Any, name: str, where: str, index: list[Any] | None) -> NDArray[Any]:
     """A column as an array; of a matrix, the column that `index` names."""
     if not isinstance(column, Matrix):
-        if index is None:
+        # a matrix of one column, which readers of files make a plain column
+        if index is None or (index[:1] == [slice(None)] and index[1:] in ([0], [-1])):
             return np.asarray(column)
         raise InvalidInput(
-            f"{where}: an index of {name!r} is not allowed, because this column has a single value per row",
+            f"{where}: an index of {name!r} is not allowed, because this column has a single value per row; expected the name"
+            " alone, or [:, 0]",
             kind="invalid_expression",
         )
     if index is not None:

@@ -16,6 +16,7 @@ from neuromas.actions.validate import validate
 from neuromas.cli.verbs import app
 from neuromas.errors import InvalidInput, NotFound
 from neuromas.fit.folder import read_validity
+from neuromas.fit.result import FitResult
 from neuromas.schema.actions import EvaluateRequest, RanksRequest, ValidateRequest
 from neuromas.schema.locate import Location
 from neuromas.schema.ranks import RankCurve
@@ -82,7 +83,7 @@ def test_what_cannot_be_validated_is_refused(folder, tmp_path):
     with pytest.raises(NotFound, match="no validation"):
         read_validity(tmp_path)
     with pytest.raises(InvalidInput, match="without its systems"):
-        neuromas.FitResult.load(folder).validate()
+        FitResult.load(folder).validate()
 
 
 def test_ranks_are_shown_written_and_drawn(folder):

@@ -624,7 +624,8 @@ def test_archives_that_hold_something_else_are_told(tmp_path, damage):
         with zipfile.ZipFile(path, "w") as file:
             file.writestr(name, text)
     for recipe in (None, {"activity": "activity"}):
-        with pytest.raises(InvalidInput, match="not a NumPy archive"):
+        # an array of that shape would take more memory than a reader may have
+        with pytest.raises(InvalidInput, match="takes more memory" if damage == "shape" else "not a NumPy archive"):
             convert(path, recipe)
 
 

@@ -404,7 +404,7 @@ def test_cells_that_are_no_lists_of_spikes(tmp_path):
     with pytest.raises(InvalidInput, match="names 2 axes"):
         convert(path, recipe | {"times": "spikes", "axes": ["unit", "unit"]}, format="spikes")
     (tmp_path / "a.txt").write_text("u\ttime\n1\t1\n")
-    with pytest.raises(InvalidInput, match=r"for cell arrays of a .mat file"):
+    with pytest.raises(InvalidInput, match=r"'each': expected a .mat file"):
         convert(tmp_path / "a.txt", recipe | {"each": "unit"})
 
 

@@ -376,7 +376,7 @@ def test_damaged_files_of_tensors(tmp_path):
         whole.replace(b"(100, 3)", b"(999999999999, 3)"),
     ):
         (tmp_path / "b.npy").write_bytes(broken)
-        with pytest.raises(InvalidInput, match=r"cannot be read as a NumPy array"):
+        with pytest.raises(InvalidInput, match=r"cannot be read as a NumPy array|takes more memory than"):
             convert(tmp_path / "b.npy")
     evil = tmp_path / "evil"
     np.save(tmp_path / "c.npy", np.array([_Touch(evil)], dtype=object), allow_pickle=True)

@@ -321,3 +321,12 @@ def test_doubly_ragged_columns_of_nwb(tmp_path):
     assert listed["trials.taps"] == "(4, up to 3, up to 3): an expression names one entry per row, e.g. taps[:, 0, 0]"
     with pytest.raises(NeuromasError, match=r"'taps' is of shape \(4, up to 3, up to 3\).*e\.g\. taps\[:, 0, 0\]"):
         convert(tmp_path / "s.nwb", recipe | {"variables": {"x": "taps[:, 0]"}})
+
+
+def test_a_column_of_one_value_per_row_may_be_called_its_first():
+    table = {"v": np.array([3, 1, 2])}
+    for text in ("v", "v[:, 0]", "v[:, -1]"):
+        assert evaluate(text, table, "here").tolist() == [3, 1, 2]
+    for text in ("v[:, 1]", "v[0, :]", "v[:]", "v[0]"):
+        with pytest.raises(InvalidInput, match=r"expected the name alone, or \[:, 0\]"):
+            evaluate(text, table, "here")

@@ -195,6 +195,7 @@ def test_a_table_to_annotate_with_is_bounded(tmp_path):
         variable={"fast": "u1"},
         table=str(tmp_path / "table.csv.gz"),
         store=str(tmp_path / "store"),
+        in_process=True,
     )
     with pytest.raises(InvalidInput, match="largest_gib"):
         annotate(request)

@@ -182,7 +182,7 @@ def spread(summary: OverNetworks, sign: str = "") -> str:
 
     Examples
     --------
-    >>> spread(OverNetworks(0.957, 0.0195, 0.8945, 1.0, 6, 4))
+    >>> spread(OverNetworks(0.957, 0.0196, 0.8947, 1.0, 6, 4))
     '0.957 ± 0.020 (0.895 to 1.000)'
     """
     mean = f"{summary.mean:{sign}.3f}"
