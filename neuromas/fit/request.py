@@ -173,7 +173,7 @@ def _in_a_name(value: Any) -> str:
 
 
 def settled(request: FitRequest) -> FitRequest:
-    """The request with full paths of systems' folders and of the store, so that it can be opened from any folder.
+    """The request with full paths of systems' folders, of the twin and of the store, so that it can be opened from any folder.
 
     Raises
     ------
@@ -181,7 +181,11 @@ def settled(request: FitRequest) -> FitRequest:
         There is no such store.
     """
     store = str(existing_store(request.store).path.absolute()) if request.read else None
-    return request.model_copy(update={"systems": tuple(map(_full_path, request.systems)), "store": store})
+    config, twin = request.config, request.config.twin
+    if twin not in (None, "auto"):
+        config = config.model_copy(update={"twin": str(Path(twin).absolute())})
+    systems = tuple(map(_full_path, request.systems))
+    return request.model_copy(update={"config": config, "systems": systems, "store": store})
 
 
 def _full_path(system: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from neuromas.errors import InvalidDocument, InvalidInput
-from neuromas.fit.request import at_point, parse_request, run_requests, vary
+from neuromas.fit.request import at_point, parse_request, run_requests, settled, vary
 from neuromas.fit.result import FitResult, results_table
 
 TINY = {"n_trials": 60, "n_train_pairs": 60, "n_validation_pairs": 20, "batch_size": 12, "max_iterations": 4}
@@ -99,3 +99,13 @@ def test_the_table_tells_each_fits_best_look(tmp_path):
             min(best.iia.values()),
         )
         assert row["iterations"] == 4
+
+
+def test_a_settled_request_finds_its_twin_from_any_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for twin, expected in (("twins/brain", str(tmp_path / "twins" / "brain")), ("auto", "auto"), (None, None)):
+        request = parse_request({"config": {"method": "clmas", "twin": twin}, "systems": ["a"]}, "example")
+        opened = settled(request)
+        assert opened.config.twin == expected
+        # where a twin lies is no part of what a fit is
+        assert opened.config.identity_json() == request.config.identity_json()
