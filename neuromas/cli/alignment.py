@@ -259,12 +259,12 @@ def _show_evaluation(evaluation: Evaluation) -> None:
         terminal.tell(f"{names}: the fit only read it. This evaluation alone ran a live copy, the oracle.")
     elif any(score.iia is None for score in evaluation.scores):
         terminal.tell("A target that can only be read has no IIA: --oracle NAME=DIR runs a live copy, if there is one.")
-    if evaluation.twins:
+    if any(score.iia_twin is not None for score in evaluation.scores):
         terminal.tell("IIA by twin: a twin that the fit never saw answered in the target's place; see docs/twins.md.")
     elif any(score.iia is None for score in evaluation.scores):
         terminal.tell(
             "CL loss and retrieval do not rank alignments with a target that can only be read: the IIA may fall while they"
-            " improve. A fit with --twin auto estimates the IIA."
+            " improve. A fit with --twin auto may estimate the IIA."
         )
 
 
