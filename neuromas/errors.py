@@ -187,6 +187,7 @@ _MEANINGS: dict[type[NeuromasError], dict[str, str]] = {
         "not_local": "A URL was named where a folder or file of this machine is needed.",
         "not_nested": "The components of a fit are in no order of importance; fit with nested=True.",
         "not_orthonormal": "Columns that must be orthonormal are not.",
+        "not_recordable": "A twin was to be recorded; it goes on from latents of its system and makes none of its own.",
         "not_resumable": "A module cannot be resumed at this layer: later steps do not follow from it alone.",
         "not_stepwise": "Stepwise interchanges need systems that run, at a layer whose steps are independent.",
         "occupied": "A folder holds another fit or system; choose another folder.",

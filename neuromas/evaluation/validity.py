@@ -274,13 +274,13 @@ def _matched(
     other, own = columns[0][donors.samples], columns[1][receivers.samples]
     # values of the subspace, then the other variable
     table = np.column_stack([donors.values[:, source.columns(subspace.variables)], other])
-    wanted = np.column_stack([receivers.values[:, target.columns(subspace.variables)], own])
+    received = np.column_stack([receivers.values[:, target.columns(subspace.variables)], own])
     groups: dict[bytes, list[int]] = {}
     for number, row in enumerate(table[:, :-1] + 0.0):
         groups.setdefault(row.tobytes(), []).append(number)
     chosen: list[tuple[int, int]] = []
     for place in receivers.draw(2 * setting.n_pairs, generator).tolist():
-        pool = np.array(groups.get((wanted[place, :-1] + 0.0).tobytes(), ()), dtype=np.int64)
+        pool = np.array(groups.get((received[place, :-1] + 0.0).tobytes(), ()), dtype=np.int64)
         pool = pool[(other[pool] != own[place]) & np.isfinite(other[pool])]
         if len(pool) and np.isfinite(own[place]):
             chosen.append((int(pool[generator.integers(len(pool))]), place))

@@ -61,7 +61,10 @@ class TwinSystem(System):
         self._inputs = torch.eye(len(of_inputs[0].codes or ()), device=self.device)
 
     def latents(self, tokens: Tensor) -> Tensor:
-        raise NotImplementedError("a twin goes on from recorded latents; it makes none of its own")
+        raise InvalidInput(
+            f"{self.name!r} is a twin: it goes on from recorded latents and makes none of its own, so it cannot be recorded",
+            kind="not_recordable",
+        )
 
     def to(self, device: str | torch.device) -> System:
         self.device = torch.device(device)

@@ -106,13 +106,13 @@ def test_random_is_a_mean_over_rotations_with_its_spread(rough, systems, sides):
 
 
 def test_rotations_differ_with_the_seed(systems, sides):
-    found = [
+    scores = [
         evaluate(
             aligned(systems), sides, n_pairs=50, controls=("random",), directions=[("net", "other")], seed=seed
         ).scores[0]
         for seed in (0, 1)
     ]
-    assert found[0].cl_loss != found[1].cl_loss
+    assert scores[0].cl_loss != scores[1].cl_loss
 
 
 def test_two_methods_are_compared_pair_by_pair(rough, exact):

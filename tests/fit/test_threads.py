@@ -21,8 +21,8 @@ def test_the_number_of_threads_changes_the_rounding_alone():
             reports.append(CLMAS(rank=16, preset="fast", **small).fit([system, brain]).report)
     finally:
         torch.set_num_threads(before)
-    one, two = ([seen.loss for seen in report.history] for report in reports)
-    assert len(one) == 3
-    assert two == pytest.approx(one, rel=1e-5)
+    single, double = ([seen.loss for seen in report.history] for report in reports)
+    assert len(single) == 3
+    assert double == pytest.approx(single, rel=1e-5)
     assert [report.threads for report in reports] == [1, 2]
     assert reports[0].identity == reports[1].identity

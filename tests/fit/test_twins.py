@@ -128,15 +128,15 @@ def test_a_poor_twin_gives_no_estimate(result, toys):
 def test_a_twin_is_part_of_what_a_fit_is(toys, read, folder, tmp_path):
     _fit(toys, read, None, max_iterations=2)
     fitter = CLMAS(4, **{**FIT, "max_iterations": 2, "twin": str(folder)})
-    one = fitter.fit([toys.make("net"), read], model=toys.model, out=tmp_path / "a")
+    first = fitter.fit([toys.make("net"), read], model=toys.model, out=tmp_path / "a")
     plain = CLMAS(4, **{**FIT, "max_iterations": 2}).fit([toys.make("net"), read], model=toys.model)
-    assert one.report.identity != plain.report.identity
+    assert first.report.identity != plain.report.identity
     moved = tmp_path / "moved"
     Twin.load(folder).save(moved)
     same = CLMAS(4, **{**FIT, "max_iterations": 2, "twin": str(moved)})
     # the same twin elsewhere is the same fit, which is finished
     again = same.fit([toys.make("net"), read], model=toys.model, out=tmp_path / "a")
-    assert again.report.identity == one.report.identity
+    assert again.report.identity == first.report.identity
 
 
 def test_twins_are_learnt_and_kept_with_the_fit(toys, read, tmp_path, monkeypatch):
@@ -144,12 +144,12 @@ def test_twins_are_learnt_and_kept_with_the_fit(toys, read, tmp_path, monkeypatc
 
     monkeypatch.setattr(stand_ins, "TwinConfig", lambda **kept: TwinConfig(**{**SETTINGS, "max_iterations": 6, **kept}))
     fitter = CLMAS(4, **{**FIT, "max_iterations": 2, "twin": "auto"})
-    one = fitter.fit([toys.make("net"), read], model=toys.model, out=tmp_path)
+    first = fitter.fit([toys.make("net"), read], model=toys.model, out=tmp_path)
     assert (tmp_path / "twins" / "brain" / "twin.json").is_file()
     monkeypatch.setattr(stand_ins.Twin, "save", lambda *_: pytest.fail("learnt again"))
     again = fitter.fit([toys.make("net"), read], model=toys.model, out=tmp_path)
-    assert again.report == one.report
-    assert again.sides[1].twin.sha256 == one.sides[1].twin.sha256
+    assert again.report == first.report
+    assert again.sides[1].twin.sha256 == first.sides[1].twin.sha256
 
 
 def test_wrong_twins_are_refused(toys, read, live, folder):
@@ -187,7 +187,7 @@ def test_a_plan_is_rolled_through_the_twin(result, live, toys):
         np.flatnonzero((recording.trial == recording.trial[row]) & (recording.step == recording.step[row] + 1))
         for row in rows
     ]
-    known = np.array([len(found) == 1 for found in later])
+    known = np.array([len(following) == 1 for following in later])
     recorded = recording.latents()[np.concatenate(later)]
     error = plan["predicted_without"].values[known, 1] - recorded
     assert np.square(error).mean() < 0.1 * recorded.var()

@@ -52,7 +52,7 @@ def test_what_is_read_later(store, name):
 def test_a_flipped_bit_in_any_file_is_told(store):
     """In three places of each file; what opens is what was written."""
     truth = RecordingStore(store).get("lab/one")
-    told = 0
+    refused = 0
     files = [file for file in sorted(store.rglob("*")) if file.is_file() and file.stat().st_size]
     for file in files:
         data = file.read_bytes()
@@ -63,8 +63,8 @@ def test_a_flipped_bit_in_any_file_is_told(store):
             try:
                 recording = RecordingStore(store).get("lab/one")
             except NeuromasError:
-                told += 1
+                refused += 1
             else:
                 assert recording.dataset.identical(truth.dataset)
         file.write_bytes(data)
-    assert told >= 3 * len(files) - 3
+    assert refused >= 3 * len(files) - 3

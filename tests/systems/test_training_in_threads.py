@@ -21,8 +21,8 @@ def test_trained_in_threads_is_trained_alone(tmp_path):
     alone = [weights(number, "alone") for number in range(len(KINDS))]
     with ThreadPoolExecutor(len(KINDS)) as threads:
         together = list(threads.map(lambda number: weights(number, "together"), range(len(KINDS))))
-    for one, other in zip(alone, together, strict=True):
-        assert all(torch.equal(values, other[name]) for name, values in one.items())
+    for expected, network in zip(alone, together, strict=True):
+        assert all(torch.equal(values, network[name]) for name, values in expected.items())
 
 
 def test_dropout_is_drawn(tmp_path):

@@ -219,6 +219,11 @@ def test_a_twin_runs_no_further_than_its_longest_trial(twin, toys):
         twin.system(JUDGE).resume(torch.zeros(1, 14), packed)
 
 
+def test_a_twin_makes_no_latents_of_its_own(twin):
+    with pytest.raises(InvalidInput, match="so it cannot be recorded"):
+        twin.system(JUDGE).latents(torch.zeros(1, 3, dtype=torch.int64))
+
+
 def test_a_twin_of_a_brain_follows_no_tokens(short):
     twin = Twin.fit(_recording(30), **short)
     with pytest.raises(InvalidInput, match="cannot follow a sequence of tokens"):
