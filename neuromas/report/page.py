@@ -97,8 +97,8 @@ def render(page: DemoPage) -> str:
         f'<p class="note">{escape(second)} stands for a brain: every fit except MAS received its recording only, and could'
         f" not run it. Afterwards, the evaluation measured the IIA into {escape(second)} by an <b>oracle</b>, a live copy of"
         f" {escape(second)} that no fit ran. With a real brain there is no oracle and no such IIA. Held-out"
-        " counterfactual-latent error, retrieval of values and coverage (right-hand columns below) then show how good the"
-        " alignment is.</p>",
+        " counterfactual-latent error, retrieval of values and coverage (right-hand columns below) then describe the"
+        " alignment. They do not rank alignments; a twin of the recording may (<code>fit --twin auto</code>).</p>",
         "<h2>Does behaviour follow the interchange?</h2>",
         _figure(
             iia_bars(page.scores, directions),
